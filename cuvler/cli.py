@@ -1,0 +1,71 @@
+"""The ``cuvler`` command: one sub-command a stage, loaded only when it is called."""
+
+import importlib
+import logging
+import sys
+
+import click
+
+from cuvler import __version__
+from cuvler.errors import CuvlerError
+
+# Command -> (module that holds it, one line for the overview). The modules import torch,
+# zarr or detectron2; naming the lines here keeps ``cuvler --help`` fast.
+COMMANDS = {
+    "images": ("cuvler.commands.images", "List a dataset's images and deal them into shards."),
+    "weights": ("cuvler.commands.weights", "Fetch a backbone's weights, once, with their sha256."),
+    "eigenvectors": (
+        "cuvler.commands.eigenvectors",
+        "Extract one shard's eigenvectors into Zarr.",
+    ),
+    "pseudo-masks": ("cuvler.commands.pseudo_masks", "Cut one shard's masks from eigenvectors."),
+    "annotations": ("cuvler.commands.annotations", "Merge the shards into one COCO json."),
+    "detector": ("cuvler.commands.detector", "Train a detector on annotations."),
+    "predictions": ("cuvler.commands.predictions", "Run a detector over a dataset."),
+    "self-training": (
+        "cuvler.commands.self_training",
+        "Turn predictions into the next round's annotations.",
+    ),
+    "evaluation": ("cuvler.commands.evaluation", "Score masks against ground truth."),
+    "metrics": ("cuvler.commands.metrics", "Gather a dataset's scores into one table."),
+    "report": ("cuvler.commands.report", "Make the report page."),
+    "discover": ("cuvler.commands.discover", "Find the objects in single images."),
+    "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),
+    "demo-data": ("cuvler.commands.demo_data", "Generate the demo's scenes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command's module when the sub-command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cuvler() -> None:
+    """Find and segment every object in unlabelled images."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def main() -> None:
+    """Entry point: errors meant for the user end in one message, not in a traceback."""
+    try:
+        cuvler(prog_name="cuvler")
+    except CuvlerError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
