@@ -39,9 +39,11 @@ class LazyGroup(click.Group):
     """A group that imports a sub-command's module when the sub-command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the sub-commands in the order of the data."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return a sub-command."""
         if name not in COMMANDS:
             return None
         command = importlib.import_module(COMMANDS[name][0]).command
@@ -49,6 +51,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 

@@ -27,7 +27,7 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
 
 
 def geometry(rle: Rle) -> dict[str, Any]:
-    """``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels), as COCO records hold them."""
+    """Give ``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels) as COCO has them."""
     return {
         "bbox": [float(value) for value in coco_mask.toBbox(rle)],
         "area": int(coco_mask.area(rle)),
