@@ -1,12 +1,22 @@
 """Images: listing a dataset into shards, and opening an image the same way everywhere."""
 
 import os
+import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps
 
-from cuvler.errors import ImageError
+from cuvler.errors import DataError, ImageError
+from cuvler.files import atomic_path, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+_INT64_MAX = 2**63 - 1
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -41,6 +51,144 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def image_path(root: str | os.PathLike[str], file_name: str) -> Path:
-    """The path of a listed image: ``file_name`` is relative to the dataset's root."""
-    return Path(root) / file_name
+def list_images(
+    root: str | os.PathLike[str],
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    ids: Literal["order", "digits", "annotations"] = "order",
+    shards: int = 1,
+) -> "pd.DataFrame":
+    """List a dataset's images and deal them into shards of equal size.
+
+    No image is opened and, with ``annotations``, none is looked for: a missing one is
+    accounted for when it is read.
+
+    Args:
+        root: the folder of the images, searched at any depth; hidden files are left out.
+        annotations: a COCO json; its ``images`` are then the listing.
+        ids: where ids come from: the ``order`` of the sorted file names (from 1), the
+            ``digits`` of each file's name (ImageNet: ``n01440764_10026`` is 144076410026),
+            or the ``annotations``.
+        shards: how many shards, of consecutive images, sizes differing by one at most.
+
+    Returns:
+        Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``root``,
+        with ``/``) and ``shard`` (int32, from 0).
+
+    Raises:
+        DataError: no images, a file name that has no digits, or ids that are not unique.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if ids == "annotations":
+        if annotations is None:
+            raise DataError("ids from annotations need an annotations file")
+        pairs = _ids_from_annotations(annotations)
+    else:
+        names = sorted(
+            [image["file_name"] for image in _annotated_images(annotations)]
+            if annotations
+            else _walk(Path(root))
+        )
+        if not names:
+            raise DataError(f"{root}: no image files ({', '.join(EXTENSIONS)}) in this folder")
+        pairs = (
+            [(_digits(name), name) for name in names]
+            if ids == "digits"
+            else list(enumerate(names, start=1))
+        )
+    listing = pd.DataFrame(sorted(pairs), columns=["image_id", "file_name"])
+    listing = listing.astype({"image_id": "int64"})
+    _check_unique(listing)
+    sizes = [len(part) for part in np.array_split(np.arange(len(listing)), shards)]
+    listing["shard"] = np.repeat(np.arange(shards, dtype=np.int32), sizes)
+    return listing
+
+
+def _walk(root: Path) -> Iterator[str]:
+    # Links to folders are followed (ImageNet is often a farm of links), each folder once.
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in files:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, object]]:
+    content = read_json(annotations)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not images:
+        raise DataError(f"{annotations}: holds no images; a COCO json with 'images' is wanted")
+    for image in images:
+        if not {"id", "file_name"} <= image.keys():
+            raise DataError(f"{annotations}: image {image} lacks 'id' or 'file_name'")
+    return list(images)
+
+
+def _ids_from_annotations(annotations: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    images = _annotated_images(annotations)
+    for image in images:
+        if not isinstance(image["id"], int):
+            raise DataError(f"{annotations}: image id {image['id']!r} is not a whole number")
+    return [(int(str(image["id"])), str(image["file_name"])) for image in images]
+
+
+def _digits(name: str) -> int:
+    digits = "".join(re.findall(r"[0-9]", name.rpartition("/")[2].rpartition(".")[0]))
+    if not digits or int(digits) > _INT64_MAX:
+        raise DataError(
+            f"{name}: the file name gives no image id (1 to 18 digits); set ids: order instead"
+        )
+    return int(digits)
+
+
+def _check_unique(listing: "pd.DataFrame") -> None:
+    twice = listing[listing["image_id"].duplicated(keep=False)]
+    if len(twice):
+        names = " and ".join(twice["file_name"].iloc[:2])
+        raise DataError(
+            f"{names}: both have image id {twice['image_id'].iloc[0]}; "
+            "ids must be unique (set ids: order if they come from digits)"
+        )
+
+
+def write_listing(listing: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
+    """Write a listing as parquet.
+
+    Raises:
+        DataError: a file name is not valid UTF-8 and could not be named in any json.
+    """
+    for name in listing["file_name"]:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(f"{name!a}: the file name is not UTF-8; rename the file") from None
+    with atomic_path(path) as temporary:
+        listing.to_parquet(temporary, index=False)
+
+
+def read_listing(path: str | os.PathLike[str], shard: int | None = None) -> "pd.DataFrame":
+    """Read a listing, or the rows of one shard, as :func:`list_images` describes them.
+
+    Raises:
+        DataError: the file is missing, damaged, or has no such shard.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        listing = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a listing ({error}); delete it and run again") from error
+    if shard is None:
+        return listing
+    return listing[listing["shard"] == shard].reset_index(drop=True)
