@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, ImageOps
 
@@ -121,7 +121,7 @@ def _walk(root: Path) -> Iterator[str]:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
-def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, object]]:
+def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any]]:
     content = read_json(annotations)
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
@@ -137,7 +137,7 @@ def _ids_from_annotations(annotations: str | os.PathLike[str]) -> list[tuple[int
     for image in images:
         if not isinstance(image["id"], int):
             raise DataError(f"{annotations}: image id {image['id']!r} is not a whole number")
-    return [(int(str(image["id"])), str(image["file_name"])) for image in images]
+    return [(image["id"], image["file_name"]) for image in images]
 
 
 def _digits(name: str) -> int:
