@@ -1,0 +1,141 @@
+"""The workflow's settings: checked against the schema, and datasets resolved to paths."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuvler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as the rules need it: where its images are, and how they are dealt out.
+
+    ``images`` is a folder; ``annotations`` a COCO json or None; ``ids`` one of ``order``,
+    ``digits`` and ``annotations``.
+    """
+
+    name: str
+    images: Path
+    annotations: Path | None
+    ids: str
+    shards: int
+
+
+def check_config(config: Mapping[str, Any], schema: str | os.PathLike[str]) -> None:
+    """Check settings against the schema file, and names against each other.
+
+    Raises:
+        ConfigError: names the key, the value, and what is allowed; all mistakes at once.
+    """
+    import yaml
+    from jsonschema import Draft202012Validator
+
+    with open(schema, encoding="utf-8") as stream:
+        validator = Draft202012Validator(yaml.safe_load(stream))
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    mistakes = [_describe(error) for error in errors] or _unknown_names(config)
+    if mistakes:
+        raise ConfigError("wrong settings:\n" + "\n".join(f"  {line}" for line in mistakes))
+
+
+def _describe(error: "ValidationError") -> str:
+    key = ".".join(map(str, error.absolute_path)) or "the config"
+    instance: Any = error.instance
+    allowed: Any = error.validator_value
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"]) if isinstance(error.schema, dict) else []
+        return "; ".join(
+            _unknown_key(key, name, instance[name], known) for name in instance if name not in known
+        )
+    value = json.dumps(instance, default=str)
+    if error.validator == "anyOf" and error.context:
+        # Say what is wrong with the form that was meant: the one of the same type.
+        here = error.absolute_path
+        meant = [e for e in error.context if e.validator != "type" or e.absolute_path != here]
+        if meant:
+            return "; ".join(_describe(e) for e in meant)
+        types = " or ".join(str(e.validator_value) for e in error.context)
+        return f"{key}: {value} is not allowed; allowed: {types}"
+    if error.validator == "enum":
+        return f"{key}: {value} is not allowed; allowed: {', '.join(allowed)}"
+    if error.validator == "pattern":
+        return f"{key}: {value} is not a name; use letters, digits, '_' and '-'"
+    return f"{key}: {error.message}"
+
+
+def _unknown_key(parent: str, name: str, value: object, known: list[str]) -> str:
+    key = name if parent == "the config" else f"{parent}.{name}"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{key}: unknown key (value {value!r}); {hint}known: {', '.join(known)}"
+
+
+def _unknown_names(config: Mapping[str, Any]) -> list[str]:
+    datasets = config["datasets"]
+    used = [
+        ("train", config["train"], datasets),
+        ("self_training.dataset", config["self_training"]["dataset"], datasets),
+        *(("evaluate", name, datasets) for name in config["evaluate"]),
+        *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
+        *(("recipe", name, config["recipes"]) for name in recipes(config)),
+    ]
+    mistakes = [
+        f"{key}: {name!r} is not known; known: {_listed(known)}"
+        for key, name, known in used
+        if name not in known
+    ]
+    if not mistakes:
+        mistakes = [
+            f"datasets.{name}.annotations: needed to score against, but not set"
+            for name in dict.fromkeys([*config["evaluate"], *_scored(config)])
+            if dataset(config, name).annotations is None
+        ]
+    return mistakes
+
+
+def _scored(config: Mapping[str, Any]) -> list[str]:
+    return list(config["evaluation"]["pseudo_masks"])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def recipes(config: Mapping[str, Any]) -> list[str]:
+    """The names of the recipes to run, in order."""
+    recipe = config["recipe"]
+    return [recipe] if isinstance(recipe, str) else list(recipe)
+
+
+def dataset(config: Mapping[str, Any], name: str) -> Dataset:
+    """Resolve a dataset's entry: short or long form, paths against ``datasets_root``."""
+    entry = config["datasets"][name]
+    if isinstance(entry, str):
+        is_json = entry.lower().endswith(".json")
+        entry = (
+            {"images": str(Path(entry).parent), "annotations": entry}
+            if is_json
+            else {"images": entry}
+        )
+    root = _expand(config["datasets_root"])
+    annotations = entry.get("annotations")
+    return Dataset(
+        name=name,
+        images=root / _expand(entry["images"]),
+        annotations=root / _expand(annotations) if annotations else None,
+        ids=entry.get("ids", "annotations" if annotations else "order"),
+        shards=entry.get("shards", config["images"]["shards"]),
+    )
+
+
+def _expand(path: str) -> Path:
+    """A path with ``~`` and environment variables (``$DETECTRON2_DATASETS``) filled in."""
+    return Path(os.path.expandvars(path)).expanduser()
