@@ -1,0 +1,307 @@
+"""One file a backbone and shard: a Zarr v3 group inside a zip, whole or not there at all."""
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore, ZipStore
+
+from cuvler.errors import DataError
+from cuvler.files import atomic_path
+
+FORMAT_VERSION = 1
+# The words of the accounting, worst last; the file holds their positions.
+STATUSES = ("ok", "eigensolver_failed", "unreadable", "missing")
+# Chunks of about this many bytes: few enough members for zip, small enough to read one by one.
+_CHUNK_BYTES = 2**20
+# The zip format's earliest time: a file's bytes must not depend on when it was written.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ShardEigenvectors:
+    """What one backbone gives for the n images of a shard.
+
+    Attributes:
+        image_id: (n,) int64, ascending.
+        status: (n,) positions in ``STATUSES``, uint8.
+        dense: (n,) bool, true where the iterative solver did not converge and the dense one
+            gave the vectors.
+        eigenvectors: (n, k, h, w) float32 on the patch grid; NaN where the status is not ok.
+        eigenvalues: (n, k) float64; NaN likewise.
+        residuals: (n, k) float64, ``||L y - lambda y||``; NaN likewise.
+    """
+
+    image_id: NDArray[np.int64]
+    status: NDArray[np.uint8]
+    dense: NDArray[np.bool_]
+    eigenvectors: NDArray[np.float32]
+    eigenvalues: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, image_id: NDArray[np.int64], k: int, grid: tuple[int, int]) -> Self:
+        """Make room for a shard: every image ``missing`` until something is entered."""
+        n = len(image_id)
+        return cls(
+            image_id=image_id,
+            status=np.full(n, STATUSES.index("missing"), dtype=np.uint8),
+            dense=np.zeros(n, dtype=np.bool_),
+            eigenvectors=np.full((n, k, *grid), np.nan, dtype=np.float32),
+            eigenvalues=np.full((n, k), np.nan),
+            residuals=np.full((n, k), np.nan),
+        )
+
+
+def write_eigenvectors(
+    path: str | os.PathLike[str], shard: ShardEigenvectors, settings: Mapping[str, Any]
+) -> None:
+    """Write a shard as one zip file, atomically; equal content gives equal bytes.
+
+    Args:
+        path: ends in ``.zarr.zip``.
+        shard: the arrays.
+        settings: JSON values that become the group's attributes; ``backbone`` is among them.
+    """
+    members: dict[str, Buffer] = {}
+    group = zarr.create_group(
+        MemoryStore(members),
+        attributes={"format_version": FORMAT_VERSION, "status_words": list(STATUSES), **settings},
+    )
+    for name, values in vars(shard).items():
+        rows = max(1, _CHUNK_BYTES // max(1, values[:1].nbytes))
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(min(rows, max(1, len(values))), *values.shape[1:]),
+            compressors=None,  # Float noise: zstd saves a tenth and costs more than the disk.
+            # A chunk that is left out because it holds fill values looks like a lost one.
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+    with atomic_path(path) as temporary:
+        _write_zip(temporary, {key: value.to_bytes() for key, value in members.items()})
+
+
+def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:
+    # Zarr's own ZipStore stamps members with the time of day and orders them as written.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for key, value in sorted(members.items()):
+            member = zipfile.ZipInfo(key, date_time=_EPOCH)
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, value)
+
+
+def open_eigenvectors(
+    path: str | os.PathLike[str],
+    *,
+    image_ids: NDArray[np.int64] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> "EigenvectorStore":
+    """Open a file that ``write_eigenvectors`` made; images are read when they are asked for.
+
+    Args:
+        path: the ``.zarr.zip`` file.
+        image_ids: the ids the file must hold, in order (a shard of the dataset's listing).
+        settings: attributes that must have these values, e.g. ``{"backbone": "dino_s16"}``.
+
+    Raises:
+        DataError: the file is missing, damaged, of other images or made with other settings.
+    """
+    store = EigenvectorStore(Path(path))
+    try:
+        store.require(image_ids=image_ids, settings=settings or {})
+    except DataError:
+        store.close()
+        raise
+    return store
+
+
+class EigenvectorStore:
+    """A shard's eigenvectors on disk; made by ``open_eigenvectors``. A context manager.
+
+    Attributes:
+        path: the file.
+        attributes: the settings, the weights' sha256 and the versions it was made with.
+        image_ids: (n,) int64, ascending.
+        status: n words of ``STATUSES``.
+        dense: (n,) bool, true where the dense solver gave the vectors.
+        eigenvalues: (n, k) float64.
+        residuals: (n, k) float64.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise DataError(f"{path}: no such file; extract it with `cuvler eigenvectors`")
+        try:
+            self._store = ZipStore(path, mode="r")
+            self._load()
+        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _load(self) -> None:
+        group = zarr.open_group(self._store, mode="r", zarr_format=3)
+        self.attributes: dict[str, Any] = dict(group.attrs)
+        if self.attributes["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {self.attributes['format_version']}")
+        words = self.attributes["status_words"]
+        codes = np.asarray(_array(group, "status")[:])
+        self.status: tuple[str, ...] = tuple(words[code] for code in codes)
+        self.image_ids: NDArray[np.int64] = np.asarray(_array(group, "image_id")[:])
+        self.dense: NDArray[np.bool_] = np.asarray(_array(group, "dense")[:])
+        self.eigenvalues: NDArray[np.float64] = np.asarray(_array(group, "eigenvalues")[:])
+        self.residuals: NDArray[np.float64] = np.asarray(_array(group, "residuals")[:])
+        self._eigenvectors = _array(group, "eigenvectors")
+        self._chunk = -1
+        self._chunk_vectors: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path}: damaged ({error}); delete the file and run again to make it anew"
+        )
+
+    @property
+    def backbone(self) -> str:
+        """The name the backbone has in the table."""
+        return str(self.attributes["backbone"])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the patch grid."""
+        height, width = self._eigenvectors.shape[2:]
+        return height, width
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def vector(self, index: int) -> NDArray[np.float32]:
+        """Give the eigenvectors of the image at ``index``, (k, h, w) float32.
+
+        NaN where ``status[index]`` is not ``ok``. Images of one chunk are read together, so
+        going through the file in order reads each byte once.
+
+        Raises:
+            DataError: the chunk is damaged.
+        """
+        rows = self._eigenvectors.chunks[0]
+        chunk, row = divmod(index, rows)
+        if chunk != self._chunk:
+            try:
+                vectors = np.asarray(self._eigenvectors[chunk * rows : (chunk + 1) * rows])
+            except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+                raise self._damaged(error) from error
+            self._chunk, self._chunk_vectors = chunk, vectors
+        image: NDArray[np.float32] = self._chunk_vectors[row]
+        return image
+
+    def require(
+        self, *, image_ids: NDArray[np.int64] | None = None, settings: Mapping[str, Any]
+    ) -> None:
+        """Check that the file is the one that is meant.
+
+        Raises:
+            DataError: it holds other images or was made with other settings.
+        """
+        fix = "delete the file and run again to make it anew"
+        if image_ids is not None and not np.array_equal(self.image_ids, image_ids):
+            raise DataError(f"{self.path}: holds other images than the dataset's listing; {fix}")
+        for name, value in settings.items():
+            if self.attributes.get(name) != value:
+                raise DataError(
+                    f"{self.path}: made with {name}={self.attributes.get(name)!r}, "
+                    f"not {value!r}; {fix}"
+                )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is not an array")
+    # Zarr reads a chunk that is not there as fill values, silently.
+    if array.nchunks_initialized != array.nchunks:
+        raise ValueError(f"chunks of {name} are lost")
+    return array
+
+
+@dataclass(frozen=True)
+class ImageEigenvectors:
+    """One image as the voting stage sees it.
+
+    Attributes:
+        image_id: from the listing.
+        file_name: from the listing, relative to the dataset's root.
+        status: the worst word any backbone's file has for the image.
+        vectors: backbone -> (h, w) float32, the second smallest eigenvector; empty unless ok.
+    """
+
+    image_id: int
+    file_name: str
+    status: str
+    vectors: dict[str, NDArray[np.float32]]
+
+
+def read_eigenvectors(
+    paths: Sequence[str | os.PathLike[str]],
+    listing: pd.DataFrame,
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[ImageEigenvectors]:
+    """Go through a shard's images with the vectors of every backbone, one chunk in memory each.
+
+    Args:
+        paths: the shard's file of each backbone.
+        listing: the shard's rows, with columns ``image_id`` and ``file_name``.
+        settings: attributes every file must have, e.g. ``{"tau": 0.15}``.
+
+    Raises:
+        DataError: a file is missing, damaged, of other images or made with other settings, or
+            two files are of the same backbone.
+    """
+    image_ids = listing["image_id"].to_numpy(dtype=np.int64)
+    with ExitStack() as stack:
+        stores: dict[str, EigenvectorStore] = {}
+        for path in paths:
+            store = open_eigenvectors(path, image_ids=image_ids, settings=settings)
+            stack.enter_context(store)
+            if store.backbone in stores:
+                raise DataError(
+                    f"{path}: of backbone {store.backbone}, like {stores[store.backbone].path}; "
+                    "name each backbone's file once"
+                )
+            stores[store.backbone] = store
+        for index, file_name in enumerate(listing["file_name"]):
+            status = max((s.status[index] for s in stores.values()), key=STATUSES.index)
+            vectors = {name: store.vector(index)[0] for name, store in stores.items()}
+            yield ImageEigenvectors(
+                image_id=int(image_ids[index]),
+                file_name=str(file_name),
+                status=status,
+                vectors=vectors if status == "ok" else {},
+            )
