@@ -1,0 +1,175 @@
+"""COCO metrics (Lin et al., Microsoft COCO, ECCV 2014) of detections or pseudo-masks.
+
+The numbers are pycocotools' (the tests hold them together to 1e-9); the work is done by
+faster-coco-eval, whose matching and accumulation are in C++.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler.errors import DataError
+from cuvler.evaluation.records import (
+    IouType,
+    Record,
+    Records,
+    Source,
+    has_masks,
+    prepare_ground_truth,
+    prepare_results,
+    read_ground_truth,
+    read_results,
+)
+
+logger = logging.getLogger(__name__)
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
+Metrics = dict[str, float | None]
+
+# COCO's area ranges, in the order of the evaluators' arrays.
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+
+
+def evaluate(
+    ground_truth: Source,
+    results: Source,
+    *,
+    iou_type: IouType = "bbox",
+    class_agnostic: bool = True,
+    max_detections: int = 100,
+) -> Metrics:
+    """Score detections or pseudo-masks against ground truth.
+
+    Args:
+        ground_truth: COCO annotations: a path, or the loaded json.
+        results: COCO results, or COCO annotations whose records have a ``score``: a path, or
+            the loaded json. Images are matched by id.
+        iou_type: ``bbox`` scores boxes, ``segm`` masks.
+        class_agnostic: every category is one; otherwise each is scored and the mean taken.
+        max_detections: the best that many detections of an image count (LVIS: 300).
+
+    Returns:
+        AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to
+        96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` where there is no ground
+        truth to define it.
+
+    Raises:
+        DataError: the files do not belong together or hold what cannot be scored; the
+            message names the file and the record.
+    """
+    truth = read_ground_truth(ground_truth)
+    return _evaluate(truth, read_results(results, truth), iou_type, class_agnostic, max_detections)
+
+
+def evaluate_all(
+    ground_truth: Source,
+    results: Source,
+    *,
+    iou_types: Sequence[IouType] = (),
+    class_agnostic: bool = True,
+    max_detections: int = 100,
+) -> dict[str, Any]:
+    """Score boxes and masks in one go; the content of an ``evaluation/`` file.
+
+    Args:
+        ground_truth: as for :func:`evaluate`.
+        results: as for :func:`evaluate`.
+        iou_types: what to score; when empty, boxes, and masks too if both sides have them.
+        class_agnostic: as for :func:`evaluate`.
+        max_detections: as for :func:`evaluate`.
+
+    Returns:
+        ``{"bbox": {...}, "segm": {...}, "num_images", "num_ground_truth", "num_results"}``.
+
+    Raises:
+        DataError: as for :func:`evaluate`.
+    """
+    truth = read_ground_truth(ground_truth)
+    found = read_results(results, truth)
+    if not iou_types:
+        # An empty list of results says nothing about masks: they score 0 where there are some.
+        masks = has_masks(truth) and (has_masks(found) or not found.records)
+        iou_types = ("bbox", "segm") if masks else ("bbox",)
+    scores: dict[str, Any] = {
+        iou_type: _evaluate(truth, found, iou_type, class_agnostic, max_detections)
+        for iou_type in iou_types
+    }
+    counts = {
+        "num_images": len(truth.images),
+        "num_ground_truth": len(truth.records),
+        "num_results": len(found.records),
+    }
+    return scores | counts
+
+
+def _evaluate(
+    truth: Records, results: Records, iou_type: IouType, class_agnostic: bool, max_detections: int
+) -> Metrics:
+    if not truth.images:
+        raise DataError(f"{truth.name}: lists no image to evaluate on")
+    limits = sorted({1, 10, 100, max_detections})
+    precision, recall = _accumulate(
+        sorted(truth.images),
+        [1] if class_agnostic else truth.category_ids,
+        prepare_ground_truth(truth, iou_type, class_agnostic),
+        prepare_results(results, truth, iou_type, class_agnostic),
+        iou_type,
+        limits,
+    )
+    best = limits.index(max_detections)
+    values = {
+        "AP": precision[:, :, :, _ALL, best],
+        "AP50": precision[0, :, :, _ALL, best],
+        "AP75": precision[5, :, :, _ALL, best],
+        "APs": precision[:, :, :, _SMALL, best],
+        "APm": precision[:, :, :, _MEDIUM, best],
+        "APl": precision[:, :, :, _LARGE, best],
+        "AR1": recall[:, :, _ALL, limits.index(1)],
+        "AR10": recall[:, :, _ALL, limits.index(10)],
+        "AR100": recall[:, :, _ALL, limits.index(100)],
+    }
+    return {name: _percent(values[name]) for name in METRICS}
+
+
+def _percent(values: NDArray[np.float64]) -> float | None:
+    defined = values[values > -1]
+    return 100 * float(defined.mean()) if defined.size else None
+
+
+def _accumulate(
+    image_ids: list[int],
+    category_ids: list[int],
+    annotations: list[Record],
+    results: list[Record],
+    iou_type: IouType,
+    limits: list[int],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Match and accumulate.
+
+    Returns:
+        precision of shape (10 IoU, 101 recall, categories, 4 areas, limits) and recall of
+        shape (10 IoU, categories, 4 areas, limits); -1 where there is no ground truth.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    def dataset(records: list[Record]) -> Any:
+        coco = COCO()
+        coco.dataset = {
+            # The masks are RLE already; the evaluator asks for sizes but does not use them.
+            "images": [{"id": image_id, "height": 0, "width": 0} for image_id in image_ids],
+            "categories": [{"id": category_id} for category_id in category_ids],
+            "annotations": records,
+        }
+        coco.createIndex()
+        return coco
+
+    evaluator = COCOeval_faster(
+        dataset(annotations), dataset(results), iou_type, print_function=logger.debug
+    )
+    evaluator.params.maxDets = limits
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])

@@ -1,0 +1,323 @@
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from cuvler.commands.evaluation import command as evaluation_command
+from cuvler.commands.metrics import command as metrics_command
+from cuvler.errors import DataError
+from cuvler.evaluation import METRICS, evaluate, evaluate_all
+from cuvler.masks import encode, geometry
+
+HEIGHT, WIDTH = 112, 128
+
+
+def mask_record(box, holes=None):
+    """A rectangle, with every ``holes``-th pixel left out, as a COCO record."""
+    x, y, width, height = box
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y : y + height, x : x + width] = True
+    if holes:
+        mask.reshape(-1)[::holes] = False
+    rle = encode(mask)
+    return {"segmentation": rle, "bbox": [float(v) for v in box], "area": geometry(rle)["area"]}
+
+
+def ground_truth(annotations, image_ids=(7, 9, 20)):
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in image_ids
+        ],
+        "categories": [{"id": 1, "name": "object"}, {"id": 5, "name": "other"}],
+        "annotations": annotations,
+    }
+
+
+@st.composite
+def boxes(draw):
+    # 32 and 96 are the sides where COCO's sizes change.
+    sides = st.one_of(st.sampled_from([32, 96]), st.integers(1, 100))
+    width, height = draw(sides), draw(sides)
+    x, y = draw(st.integers(0, WIDTH - width)), draw(st.integers(0, HEIGHT - height))
+    return [x, y, width, height]
+
+
+@st.composite
+def cases(draw):
+    """Ground truth with crowds and empty images; results near it, elsewhere, with tied scores."""
+    annotations, results = [], []
+    for image_id in (7, 9, 20):
+        placed = draw(st.lists(boxes(), max_size=3))
+        for box in placed:
+            record = mask_record(box, draw(st.sampled_from([None, None, 3])))
+            crowd = draw(st.sampled_from([0, 0, 0, 1]))
+            category = draw(st.sampled_from([1, 5]))
+            annotations.append(
+                {"image_id": image_id, "category_id": category, "iscrowd": crowd, **record}
+            )
+        candidates = st.one_of(boxes(), st.sampled_from(placed)) if placed else boxes()
+        scores = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
+        for box, score in draw(st.lists(st.tuples(candidates, scores), max_size=5)):
+            record = mask_record(box, draw(st.sampled_from([None, 2, 5])))
+            category = draw(st.sampled_from([1, 5]))
+            results.append(
+                {"image_id": image_id, "category_id": category, "score": score, **record}
+            )
+    for number, annotation in enumerate(annotations):
+        annotation["id"] = number  # from 0 on: an id pycocotools itself would stumble over
+    return ground_truth(annotations), results
+
+
+def reference(truth, results, iou_type, class_agnostic, max_detections):
+    """Pycocotools, told nothing but what its own documentation asks for."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            **truth,
+            "annotations": [dict(a, id=n + 1) for n, a in enumerate(truth["annotations"])],
+        }
+        coco.createIndex()
+        # As detectron2 does: without its box a result's area is its mask's.
+        unwanted = "bbox" if iou_type == "segm" else "segmentation"
+        copies = [{k: v for k, v in r.items() if k not in (unwanted, "area")} for r in results]
+        if copies:
+            found = coco.loadRes(copies)
+        else:
+            found = COCO()
+            found.dataset = {**truth, "annotations": []}
+            found.createIndex()
+        evaluator = COCOeval(coco, found, iou_type)
+        limits = sorted({1, 10, 100, max_detections})
+        evaluator.params.maxDets = limits
+        evaluator.params.useCats = 0 if class_agnostic else 1
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    best = limits.index(max_detections)
+    chosen = [precision[..., 0, best], precision[0, ..., 0, best], precision[5, ..., 0, best]]
+    chosen += [precision[..., area, best] for area in (1, 2, 3)]
+    chosen += [recall[..., 0, limits.index(limit)] for limit in (1, 10, 100)]
+    means = [values[values > -1].mean() * 100 if (values > -1).any() else None for values in chosen]
+    return dict(zip(METRICS, means, strict=True))
+
+
+def assert_same(ours, theirs):
+    assert list(ours) == list(METRICS)
+    for name, value in theirs.items():
+        if value is None:
+            assert ours[name] is None, name
+        else:
+            assert ours[name] == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@settings(max_examples=40, deadline=None)
+@given(case=cases(), max_detections=st.sampled_from([2, 100]))
+def test_equals_pycocotools(iou_type, case, max_detections):
+    truth, results = case
+    ours = evaluate(truth, results, iou_type=iou_type, max_detections=max_detections)
+    # Without categories pycocotools orders by category first; one category is the same
+    # question without that detour.
+    merged = dict(truth, annotations=[dict(a, category_id=1) for a in truth["annotations"]])
+    one = [dict(r, category_id=1) for r in results]
+    assert_same(ours, reference(merged, one, iou_type, True, max_detections))
+
+
+@settings(max_examples=20, deadline=None)
+@given(case=cases())
+def test_equals_pycocotools_per_category(case):
+    truth, results = case
+    ours = evaluate(truth, results, iou_type="segm", class_agnostic=False)
+    assert_same(ours, reference(truth, results, "segm", False, 100))
+
+
+def test_equals_pycocotools_beyond_the_limit_of_detections():
+    generator = np.random.default_rng(0)
+    annotation = {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0}
+    truth = ground_truth([{**annotation, **mask_record([10, 10, 40, 40])}])
+    results = []
+    for _ in range(150):
+        x, y = generator.integers(5, 16, 2).tolist()
+        score = round(float(generator.random()), 2)
+        record = mask_record([x, y, 40, 40])
+        results.append({"image_id": 7, "category_id": 1, "score": score, **record})
+    for limit in (100, 150, 300):
+        ours = evaluate(truth, results, iou_type="segm", max_detections=limit)
+        assert_same(ours, reference(truth, results, "segm", True, limit))
+    assert ours["AP"] > 10
+
+
+def perfect():
+    truth = ground_truth(
+        [
+            {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, **mask_record([4, 4, 40, 40])},
+            {"id": 2, "image_id": 9, "category_id": 5, "iscrowd": 0, **mask_record([0, 0, 9, 9])},
+        ]
+    )
+    results = [
+        {"image_id": 7, "category_id": 1, "score": 0.9, **mask_record([4, 4, 40, 40])},
+        {"image_id": 9, "category_id": 1, "score": 0.3, **mask_record([0, 0, 9, 9])},
+    ]
+    return truth, results
+
+
+def test_perfect_results_score_one_hundred_and_sizes_without_objects_are_undefined():
+    for iou_type in ("bbox", "segm"):
+        scores = evaluate(*perfect(), iou_type=iou_type)
+        assert scores["APl"] is None
+        rest = [value for name, value in scores.items() if name != "APl"]
+        assert rest == pytest.approx([100] * 8)
+
+
+def test_no_results_score_zero_and_no_ground_truth_is_undefined():
+    truth, results = perfect()
+    assert evaluate(truth, [], iou_type="segm")["AP"] == 0
+    assert set(evaluate(ground_truth([]), results).values()) == {None}
+    assert set(evaluate(ground_truth([]), []).values()) == {None}
+
+
+def test_pseudo_masks_are_scored_like_results(tmp_path):
+    truth, results = perfect()
+    annotations = {"info": {}, "images": truth["images"], "annotations": results}
+    for record in annotations["annotations"]:
+        del record["category_id"]
+    for name, content in (("truth", truth), ("found", annotations)):
+        (tmp_path / name).write_text(json.dumps(content))
+    both = evaluate_all(tmp_path / "truth", tmp_path / "found")
+    assert both["segm"]["AP"] == pytest.approx(100)
+    assert both["bbox"]["AP"] == pytest.approx(100)
+    assert (both["num_images"], both["num_ground_truth"], both["num_results"]) == (3, 2, 2)
+
+
+def test_polygons_and_uncompressed_rle_are_ground_truth_too():
+    truth, results = perfect()
+    truth["annotations"][0]["segmentation"] = [[4, 4, 44, 4, 44, 44, 4, 44]]
+    counts = []
+    for _ in range(9):
+        counts += [HEIGHT - 9, 9] if counts else [0, 9]
+    counts.append(HEIGHT * WIDTH - sum(counts))
+    truth["annotations"][1]["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": counts}
+    for annotation in truth["annotations"]:
+        del annotation["area"]
+    assert evaluate(truth, results, iou_type="segm")["AP"] == pytest.approx(100)
+
+
+def test_ground_truth_of_boxes_is_scored_by_boxes_alone():
+    truth, results = perfect()
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = []
+    scores = evaluate_all(truth, results)
+    assert "segm" not in scores
+    assert scores["bbox"]["AP"] == pytest.approx(100)
+    with pytest.raises(DataError, match="annotation 1 has no 'segmentation'"):
+        evaluate_all(truth, results, iou_types=["segm"])
+
+
+def broken(change):
+    truth, results = perfect()
+    change(truth, results)
+    return truth, results
+
+
+BAD = {
+    "2 images that ground truth does not list: 100, 101": lambda t, r: (
+        r[0].update(image_id=101),
+        r[1].update(image_id=100),
+    ),
+    r"result 1 \(image 9\) needs a finite 'score', not nan": lambda t, r: r[1].update(
+        score=math.nan
+    ),
+    "needs a finite 'score', not None": lambda t, r: r[0].pop("score"),
+    r"mask of \[10, 10\] .* image of \[112, 128\]": lambda t, r: r[0].update(
+        segmentation=encode(np.ones((10, 10), bool))
+    ),
+    r"result 0 \(image 7\) needs a 'segmentation' in compressed RLE": lambda t, r: r[0].update(
+        segmentation=[[0, 0, 1, 0, 1, 1]]
+    ),
+    "needs a 'bbox' of four numbers, not None": lambda t, r: r[0].pop("bbox"),
+    "impossible box": lambda t, r: r[1].update(bbox=[0, 0, math.nan, 3]),
+    "result 1 has no 'image_id'": lambda t, r: r[1].pop("image_id"),
+    "image id 7 is listed twice": lambda t, r: t["images"].append(dict(t["images"][0])),
+    "annotations of images that are not listed: 8": lambda t, r: t["annotations"][0].update(
+        image_id=8
+    ),
+    "no size for image 7": lambda t, r: t["images"][0].update(height=None),
+    "not COCO annotations": lambda t, r: t.pop("images"),
+    "lists no image": lambda t, r: (t.update(images=[], annotations=[]), r.clear()),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(message):
+    truth, results = broken(BAD[message])
+    with pytest.raises(DataError, match=message):
+        evaluate_all(truth, results, iou_types=["bbox", "segm"])
+
+
+def test_two_ways_of_numbering_the_same_images_are_refused():
+    truth, results = perfect()
+    renumbered = [{"id": 7, "file_name": "9.jpg"}, {"id": 9, "file_name": "7.jpg"}]
+    with pytest.raises(DataError, match=r"image 7 is 9\.jpg, but 7\.jpg"):
+        evaluate(truth, {"images": renumbered, "annotations": results})
+    moved = [{"id": 7, "file_name": "val/7.jpg"}]
+    assert evaluate(truth, {"images": moved, "annotations": results})["AP"] == pytest.approx(100)
+
+
+def test_unknown_categories_are_refused_where_categories_count():
+    truth, results = perfect()
+    results[0]["category_id"] = 3
+    assert evaluate(truth, results)["AP"] == pytest.approx(100)
+    with pytest.raises(DataError, match="category 3, unknown"):
+        evaluate(truth, results, class_agnostic=False)
+
+
+def test_content_that_is_not_results_is_refused():
+    truth, _ = perfect()
+    with pytest.raises(DataError, match="neither a list of results"):
+        evaluate(truth, {"predictions": []})
+
+
+def test_commands_write_scores_and_gather_them_in_order(tmp_path):
+    truth, results = perfect()
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    arguments = ["--ground-truth", tmp_path / "truth.json", "--results", tmp_path / "results.json"]
+    arguments += ["--output", tmp_path / "scores.json", "--iou-type", "segm"]
+    outcome = CliRunner().invoke(evaluation_command, list(map(str, arguments)))
+    assert outcome.exit_code == 0, outcome.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert "bbox" not in scores
+    assert scores["segm"]["APl"] is None
+
+    entry = str(tmp_path / "scores.json")
+    output = str(tmp_path / "metrics.json")
+    arguments = ["--entry", f"z={entry}", "--entry", f"a={entry}", "--output", output]
+    assert CliRunner().invoke(metrics_command, arguments).exit_code == 0
+    assert list(json.loads((tmp_path / "metrics.json").read_text()).items()) == [
+        ("z", scores),
+        ("a", scores),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["a"], "not NAME=PATH"),
+        (["a=/nowhere/b.json"], "/nowhere/b.json: no such file"),
+        (["a=.", "a=."], "given twice: a"),
+    ],
+)
+def test_metrics_refuses_bad_entries(tmp_path, entries, message):
+    arguments = [part for entry in entries for part in ("--entry", entry)]
+    arguments += ["--output", str(tmp_path / "m.json")]
+    outcome = CliRunner().invoke(metrics_command, arguments)
+    assert outcome.exit_code == 2
+    assert message in outcome.output
