@@ -1,0 +1,134 @@
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from cuvler import config as settings
+from cuvler.errors import ConfigError
+
+try:
+    settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
+except ConfigError as error:
+    raise WorkflowError(error)
+
+
+METHODS = sorted({recipe["method"] for recipe in config["recipes"].values()})
+DETECTORS = [
+    f"{recipe}_round{round}"
+    for recipe in settings.recipes(config)
+    for round in range(config["self_training"]["rounds"] + 1)
+]
+
+
+@cache
+def dataset(name):
+    if name not in config["datasets"]:
+        known = ", ".join(config["datasets"])
+        raise WorkflowError(f"datasets.{name}: not in the config; known: {known}")
+    return settings.dataset(config, name)
+
+
+def images_of(wildcards):
+    return dataset(wildcards.dataset).images
+
+
+def listed_annotations(wildcards):
+    """The annotations that list a dataset's images: an input, once they are there.
+
+    While they are not, the plan can be made all the same, and ``cuvler images`` says what is
+    missing.
+    """
+    annotations = dataset(wildcards.dataset).annotations
+    return [annotations] if annotations and annotations.exists() else []
+
+
+def weights_of(wildcards):
+    """The weights of a ViT: the user's own file, or one fetched once; pixels need none."""
+    if wildcards.backbone.startswith("pixels_"):
+        return []
+    fetched = f"<resources>/weights/{wildcards.backbone}.safetensors"
+    return config["eigenvectors"]["weights"].get(wildcards.backbone, fetched)
+
+
+def eigenvectors_of(wildcards):
+    return [
+        f"<results>/eigenvectors/{wildcards.dataset}/{backbone}/{wildcards.shard}.zarr.zip"
+        for backbone in config["eigenvectors"]["backbones"]
+    ]
+
+
+def pseudo_masks_of(wildcards):
+    return [
+        f"<results>/pseudo_masks/{wildcards.dataset}/{wildcards.method}/{shard}.json"
+        for shard in range(dataset(wildcards.dataset).shards)
+    ]
+
+
+def folder_of_shards(wildcards, input):
+    return Path(input.shards[0]).parent
+
+
+def recipe_of(wildcards):
+    return config["recipes"][wildcards.recipe]
+
+
+def training_dataset(wildcards):
+    first = int(wildcards.round) == 0
+    return dataset(config["train"] if first else config["self_training"]["dataset"])
+
+
+def training_annotations(wildcards):
+    """Round 0 learns from pseudo-masks, every other round from predictions."""
+    if int(wildcards.round) == 0:
+        method = recipe_of(wildcards)["method"]
+        return f"<results>/annotations/{config['train']}/{method}.json"
+    return f"<results>/self_training/{wildcards.recipe}_round{wildcards.round}.json"
+
+
+def initial_weights(wildcards):
+    """Round 0 starts from the configured weights, every other round from the one before."""
+    if int(wildcards.round) > 0:
+        return f"<results>/detectors/{previous(wildcards)}/model_final.pth"
+    weights = config["detector"]["weights"]
+    if weights == "dino_resnet50":
+        return "<resources>/weights/dino_resnet50.safetensors"
+    return weights or []
+
+
+def previous(wildcards):
+    return f"{wildcards.recipe}_round{int(wildcards.round) - 1}"
+
+
+def training_recipe(wildcards):
+    return recipe_of(wildcards)["detector" if int(wildcards.round) == 0 else "self_training"]
+
+
+def self_training_predictions(wildcards):
+    target = config["self_training"]["dataset"]
+    return f"<results>/predictions/{previous(wildcards)}/{target}.json"
+
+
+def self_training_threshold(wildcards):
+    thresholds = config["self_training"]["thresholds"]
+    return thresholds[min(int(wildcards.round), len(thresholds)) - 1]
+
+
+def scored_results(wildcards):
+    """What an entry of a dataset's metrics scores: a method's pseudo-masks or predictions."""
+    if wildcards.entry in METHODS:
+        return f"<results>/annotations/{wildcards.dataset}/{wildcards.entry}.json"
+    return f"<results>/predictions/{wildcards.entry}/{wildcards.dataset}.json"
+
+
+def entries_of(dataset_name):
+    """The rows of a dataset's metrics: pseudo-masks first, then the detectors."""
+    methods = [config["recipes"][recipe]["method"] for recipe in settings.recipes(config)]
+    scored = dataset_name in config["evaluation"]["pseudo_masks"]
+    return [*dict.fromkeys(methods if scored else []), *DETECTORS]
+
+
+def evaluations_of(wildcards):
+    return [
+        f"<results>/evaluation/{wildcards.dataset}/{entry}.json"
+        for entry in entries_of(wildcards.dataset)
+    ]

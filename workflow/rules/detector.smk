@@ -1,0 +1,26 @@
+rule detector:
+    input:
+        annotations=training_annotations,
+        weights=initial_weights,
+    output:
+        # Checkpoints lie beside it, unknown to Snakemake, so that a killed job goes on from them.
+        "<results>/detectors/{recipe}_round{round}/model_final.pth",
+    log:
+        "<logs>/detectors/{recipe}_round{round}.log",
+    benchmark:
+        "<benchmarks>/detector/{recipe}_round{round}.tsv"
+    conda:
+        "../envs/detector.yaml"
+    threads: 16
+    params:
+        root=lambda wildcards: training_dataset(wildcards).images,
+        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
+        recipe=training_recipe,
+        num_gpus=config["detector"]["num_gpus"],
+        workers=config["detector"]["workers"],
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        opts=config["detector"]["opts"],
+    shell:
+        "cuvler detector --annotations {input.annotations:q} --root {params.root:q}"
+        " --recipe {params.recipe} {params.weights:q} --num-gpus {params.num_gpus}"
+        " --workers {params.workers} --output {params.folder:q} {params.opts:q} &> {log:q}"

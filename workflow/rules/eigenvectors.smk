@@ -1,0 +1,40 @@
+rule weights:
+    input:
+        # Only once the images were found: a mistyped path must not cost a download.
+        ancient(f"<results>/images/{config['train']}.parquet"),
+    output:
+        "<resources>/weights/{backbone}.safetensors",
+    log:
+        "<logs>/weights/{backbone}.log",
+    conda:
+        "../envs/cuvler.yaml"
+    shell:
+        "cuvler weights --backbone {wildcards.backbone} --output {output:q} &> {log:q}"
+
+
+rule eigenvectors:
+    input:
+        images="<results>/images/{dataset}.parquet",
+        weights=weights_of,
+    output:
+        "<results>/eigenvectors/{dataset}/{backbone}/{shard}.zarr.zip",
+    log:
+        "<logs>/eigenvectors/{dataset}/{backbone}/{shard}.log",
+    benchmark:
+        "<benchmarks>/eigenvectors/{dataset}/{backbone}/{shard}.tsv"
+    conda:
+        "../envs/cuvler.yaml"
+    # All cores of most GPU boxes: jobs there take turns with the GPU.
+    threads: 16
+    params:
+        root=images_of,
+        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
+        tau=config["eigenvectors"]["tau"],
+        eps=config["eigenvectors"]["eps"],
+        batch_size=config["eigenvectors"]["batch_size"],
+        device=config["eigenvectors"]["device"],
+    shell:
+        "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
+        " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
+        " --tau {params.tau} --eps {params.eps} --batch-size {params.batch_size}"
+        " --device {params.device} --threads {threads} --output {output:q} &> {log:q}"

@@ -1,0 +1,34 @@
+rule evaluation:
+    input:
+        ground_truth=listed_annotations,
+        results=scored_results,
+    output:
+        "<results>/evaluation/{dataset}/{entry}.json",
+    log:
+        "<logs>/evaluation/{dataset}/{entry}.log",
+    benchmark:
+        "<benchmarks>/evaluation/{dataset}/{entry}.tsv"
+    conda:
+        "../envs/cuvler.yaml"
+    params:
+        ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
+    shell:
+        "cuvler evaluation --ground-truth {params.ground_truth:q} --results {input.results:q}"
+        " --output {output:q} &> {log:q}"
+
+
+rule metrics:
+    input:
+        evaluations=evaluations_of,
+    output:
+        "<results>/{dataset}_metrics.json",
+    log:
+        "<logs>/metrics/{dataset}.log",
+    conda:
+        "../envs/cuvler.yaml"
+    params:
+        entries=lambda wildcards, input: [
+            word for path in input.evaluations for word in ("--entry", f"{Path(path).stem}={path}")
+        ],
+    shell:
+        "cuvler metrics {params.entries:q} --output {output:q} &> {log:q}"

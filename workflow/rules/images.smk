@@ -1,0 +1,21 @@
+rule images:
+    input:
+        annotations=listed_annotations,
+    output:
+        "<results>/images/{dataset}.parquet",
+    log:
+        "<logs>/images/{dataset}.log",
+    conda:
+        "../envs/cuvler.yaml"
+    params:
+        root=images_of,
+        annotations=lambda wildcards: (
+            ["--annotations", dataset(wildcards.dataset).annotations]
+            if dataset(wildcards.dataset).annotations
+            else []
+        ),
+        ids=lambda wildcards: dataset(wildcards.dataset).ids,
+        shards=lambda wildcards: dataset(wildcards.dataset).shards,
+    shell:
+        "cuvler images --dataset {wildcards.dataset} --root {params.root:q} {params.annotations:q}"
+        " --ids {params.ids} --shards {params.shards} --output {output:q} &> {log:q}"

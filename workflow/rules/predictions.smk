@@ -1,0 +1,22 @@
+rule predictions:
+    input:
+        detector="<results>/detectors/{recipe}_round{round}/model_final.pth",
+        images="<results>/images/{dataset}.parquet",
+    output:
+        "<results>/predictions/{recipe}_round{round}/{dataset}.json",
+    log:
+        "<logs>/predictions/{recipe}_round{round}/{dataset}.log",
+    benchmark:
+        "<benchmarks>/predictions/{recipe}_round{round}/{dataset}.tsv"
+    conda:
+        "../envs/detector.yaml"
+    threads: 16
+    params:
+        detector=lambda wildcards, input: Path(input.detector).parent,
+        root=images_of,
+        batch_size=config["predictions"]["batch_size"],
+        num_gpus=config["predictions"]["num_gpus"],
+    shell:
+        "cuvler predictions --detector {params.detector:q} --images {input.images:q}"
+        " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
+        " --output {output:q} &> {log:q}"
