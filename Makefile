@@ -1,0 +1,52 @@
+# make demo    sets everything up and runs the pipeline on generated scenes
+# make test    sets everything up and passes the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test test-slow lint format lock clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/installed
+
+# uv is pinned by the lock too; pip only brings the first one. The lock has no registry's
+# address: packages come from wherever pip and uv are told to look on this machine.
+$(VENV)/installed: requirements.lock pyproject.toml $(wildcard packaging/detectron2/*.py) packaging/detectron2/pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is wanted: make PYTHON=python3.12 $(MAKECMDGOALS)')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps ./packaging/detectron2 --editable .
+	touch $@
+
+demo: setup demo/val/annotations.json
+	snakemake --configfile config/demo.yaml all
+	@echo "The report: results/demo/report.html"
+
+# The annotations of the last split are written last, so that they stand for all of it.
+demo/val/annotations.json: cuvler/demo_data/*.py | setup
+	cuvler demo-data --output demo
+
+test: setup
+	pytest -m "not slurm and not gpu"
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check workflow
+	snakemake --lint
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt workflow
+
+# After a change of dependencies in pyproject.toml; add --upgrade for newer versions.
+lock: setup
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+		--no-emit-package detectron2 --no-emit-index-url pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) demo results/demo
