@@ -76,7 +76,8 @@ def list_images(
         with ``/``) and ``shard`` (int32, from 0).
 
     Raises:
-        DataError: no images, a file name that has no digits, or ids that are not unique.
+        DataError: no images, a file name that has no digits or is not UTF-8, or ids that are
+            not unique.
     """
     import numpy as np
     import pandas as pd
@@ -118,7 +119,12 @@ def _walk(root: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+                path = (Path(folder) / name).relative_to(root).as_posix()
+                try:
+                    path.encode("utf-8")
+                except UnicodeEncodeError:  # no json or parquet could name it
+                    raise DataError(f"{path!a}: not UTF-8; rename the file or folder") from None
+                yield path
 
 
 def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -160,16 +166,7 @@ def _check_unique(listing: "pd.DataFrame") -> None:
 
 
 def write_listing(listing: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
-    """Write a listing as parquet.
-
-    Raises:
-        DataError: a file name is not valid UTF-8 and could not be named in any json.
-    """
-    for name in listing["file_name"]:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise DataError(f"{name!a}: the file name is not UTF-8; rename the file") from None
+    """Write a listing as parquet, atomically."""
     with atomic_path(path) as temporary:
         listing.to_parquet(temporary, index=False)
 
