@@ -1,6 +1,5 @@
 """Read ground truth and results, and refuse what cannot be scored honestly."""
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from pycocotools import mask as coco_mask
 
+from cuvler.coco_results import is_finite
 from cuvler.errors import DataError
 from cuvler.files import read_json
 
@@ -208,11 +208,6 @@ def _area(record: Record, iou_type: IouType) -> float:
     if iou_type == "segm":
         return float(coco_mask.area(record["segmentation"]))
     return float(record["bbox"][2] * record["bbox"][3])
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value read from JSON is a number other than NaN and infinity."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _label(index: int, record: Record) -> str:

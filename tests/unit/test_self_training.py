@@ -1,0 +1,240 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cuvler import coco_results
+from cuvler.coco_results import stream_results
+from cuvler.commands.self_training import command
+from cuvler.errors import DataError
+from cuvler.masks import decode, encode, geometry
+from cuvler.self_training import cutler_annotations, cuvler_annotations
+
+HEIGHT, WIDTH = 30, 40
+
+
+def record(image_id, score, box=(2, 3, 10, 8), size=(HEIGHT, WIDTH)):
+    x, y, width, height = box
+    mask = np.zeros(size, bool)
+    mask[y : y + height, x : x + width] = True
+    rle = encode(mask)
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "segmentation": rle,
+        "bbox": geometry(rle)["bbox"],
+        "score": score,
+    }
+
+
+def listing(*image_ids):
+    return pd.DataFrame(
+        {
+            "image_id": image_ids,
+            "file_name": [f"{i}.jpg" for i in image_ids],
+            "shard": [0] * len(image_ids),
+        }
+    )
+
+
+def previous(*records, images=(1, 2, 3), excluded=()):
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in images
+        ],
+        "annotations": [dict(r, id=100 + n, iscrowd=0) for n, r in enumerate(records)],
+        "excluded": [{"id": i, "file_name": f"{i}.jpg", "status": "unreadable"} for i in excluded],
+    }
+
+
+def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
+    predictions = [record(1, 0.2), record(1, 0.1999), record(2, 0.9), record(1, 0.5)]
+    content = cuvler_annotations(predictions, listing(1, 2), threshold=0.2)
+    found = [(a["id"], a["image_id"], a["score"]) for a in content["annotations"]]
+    assert found == [(1, 1, 0.5), (2, 1, 0.2), (3, 2, 0.9)]
+    assert {a["iscrowd"] for a in content["annotations"]} == {0}
+    assert content["annotations"][0]["area"] == 80
+    assert content["info"] == {
+        "recipe": "cuvler",
+        "threshold": 0.2,
+        "num_predictions": 4,
+        "num_predictions_kept": 3,
+        "num_former_kept": 0,
+    }
+
+
+def test_every_image_is_accounted_for():
+    predictions = [record(1, 0.9), record(3, 0.1)]
+    content = cuvler_annotations(predictions, listing(1, 2, 3))
+    size = {"width": WIDTH, "height": HEIGHT}
+    # Image 3's size is known from a prediction that was not kept.
+    assert content["images"] == [
+        {"id": 1, "file_name": "1.jpg", **size},
+        {"id": 3, "file_name": "3.jpg", **size},
+    ]
+    assert [(e["id"], e["status"]) for e in content["excluded"]] == [(2, "no_prediction")]
+
+
+def test_areas_count_the_mask_and_boxes_are_the_detectors():
+    holed = np.zeros((HEIGHT, WIDTH), bool)
+    holed[5:15, 5:15] = True
+    holed[8:10, 8:10] = False
+    prediction = record(1, 0.9) | {"segmentation": encode(holed), "bbox": [4.5, 4.5, 11.0, 11.0]}
+    annotation = cuvler_annotations([prediction], listing(1))["annotations"][0]
+    assert annotation["area"] == 96
+    assert annotation["bbox"] == [4.5, 4.5, 11.0, 11.0]
+
+
+def test_masks_without_pixels_are_left_out():
+    empty = record(1, 0.9, box=(0, 0, 0, 0))
+    content = cuvler_annotations([empty, record(1, 0.8)], listing(1))
+    assert [a["score"] for a in content["annotations"]] == [0.8]
+    assert content["info"]["num_predictions_kept"] == 1
+
+
+@pytest.mark.parametrize(("shift", "stays"), [(0, False), (3, False), (4, True), (20, True)])
+def test_cutler_drops_former_annotations_that_were_found_again(shift, stays):
+    # Two 10 x 8 boxes, one shifted by s: IoU (10 - s) / (10 + s), 0.54 for 3 and 0.43 for 4.
+    content = cutler_annotations(
+        previous(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)]
+    )
+    assert [a["score"] for a in content["annotations"]] == ([0.9, 0.3] if stays else [0.9])
+
+
+def test_cutler_drops_at_an_overlap_of_exactly_one_half():
+    content = cutler_annotations(
+        previous(record(1, 0.3, box=(0, 0, 20, 10))), [record(1, 0.9, box=(0, 0, 10, 10))]
+    )
+    assert [a["score"] for a in content["annotations"]] == [0.9]
+
+
+def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
+    former = [record(1, 0.3), record(2, 0.3), record(3, 0.3)]
+    predictions = [record(1, 0.69), record(2, 0.7), record(5, 0.8)]
+    content = cutler_annotations(previous(*former, excluded=[5]), predictions, threshold=0.7)
+    assert [(a["image_id"], a["score"]) for a in content["annotations"]] == [
+        (1, 0.3),
+        (2, 0.7),
+        (3, 0.3),
+        (5, 0.8),
+    ]
+    assert [a["id"] for a in content["annotations"]] == [1, 2, 3, 4]
+    assert [image["id"] for image in content["images"]] == [1, 2, 3, 5]
+    assert content["info"]["num_former_kept"] == 2
+
+
+boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st.integers(1, 15))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    former=st.lists(st.tuples(st.integers(1, 2), boxes), max_size=5),
+    found=st.lists(st.tuples(st.integers(1, 2), boxes, st.floats(0, 1)), min_size=1, max_size=5),
+)
+def test_cutler_equals_the_rule_written_with_arrays(former, found):
+    former_records = [record(image_id, 0.5, box) for image_id, box in former]
+    predictions = [record(image_id, score, box) for image_id, box, score in found]
+    predictions.append(record(3, 0.99))
+    content = cutler_annotations(previous(*former_records), predictions, threshold=0.4)
+    expected = []
+    for image_id in (1, 2, 3):
+        kept = [p for p in predictions if p["image_id"] == image_id and p["score"] >= 0.4]
+        expected += sorted(kept, key=lambda p: -p["score"])
+        for annotation in former_records:
+            if annotation["image_id"] == image_id:
+                one = decode(annotation["segmentation"])
+                others = [decode(p["segmentation"]) for p in kept]
+                if all((one & other).sum() / (one | other).sum() < 0.5 for other in others):
+                    expected.append(annotation)
+    assert [(a["image_id"], a["segmentation"], a["score"]) for a in content["annotations"]] == [
+        (a["image_id"], a["segmentation"], a["score"]) for a in expected
+    ]
+
+
+def test_the_order_of_the_predictions_does_not_matter():
+    predictions = [record(i, score) for i in (1, 2, 3) for score in (0.3, 0.8, 0.5)]
+    content = cuvler_annotations(predictions, listing(1, 2, 3))
+    assert cuvler_annotations(predictions[::-1], listing(1, 2, 3)) == content
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([], r"0\.2 or more \(there are no predictions\)"),
+        ([record(1, 0.1), record(1, 0.17)], r"the highest of 2 is 0\.17"),
+        ([record(9, 0.5)], "prediction 0 is of image 9, which is not"),
+        ([record(1, 0.5), record(1, 0.5, size=(31, 40))], r"image 1 has masks of \(30, 40\) and"),
+        ([record(1, float("nan"))], "score nan"),
+        ([record(1, 1.5)], r"score 1\.5"),
+        ([{"image_id": 1, "score": 0.5}], "prediction 0 has no 'segmentation'"),
+    ],
+)
+def test_bad_predictions_are_named(predictions, message):
+    with pytest.raises(DataError, match=message):
+        cuvler_annotations(predictions, listing(1))
+
+
+def test_results_are_read_one_by_one_across_chunks(tmp_path, monkeypatch):
+    records = [record(i, i / 10) for i in range(10)]
+    for text in (json.dumps(records), json.dumps(records, indent=1), "[ ] \n"):
+        (tmp_path / "results.json").write_text(text)
+        for chunk in (1, 7, 100, 1 << 20):
+            monkeypatch.setattr(coco_results, "_CHUNK", chunk)
+            assert list(stream_results(tmp_path / "results.json")) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1]", '[{"a":1}', '[{"a":1}{"a":2}]', '[{"a":1},]', '[{"a":', "[{}] []", "[,{}]"],
+)
+def test_results_that_are_not_whole_are_refused(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"results\.json: not whole COCO results"):
+        list(stream_results(path))
+
+
+def test_missing_results_are_named(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        list(stream_results(tmp_path / "results.json"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = {name: tmp_path / name for name in ("p.json", "images.parquet", "a.json", "out.json")}
+    paths["p.json"].write_text(json.dumps([record(1, 0.9), record(2, 0.75, box=(20, 9, 9, 9))]))
+    listing(1, 2, 3).to_parquet(paths["images.parquet"])
+    paths["a.json"].write_text(json.dumps(previous(record(1, 0.5), record(2, 0.5))))
+    return paths
+
+
+def run(files, *options):
+    fixed = ["--predictions", str(files["p.json"]), "--output", str(files["out.json"])]
+    return CliRunner().invoke(command, [*fixed, *options])
+
+
+def test_command_writes_either_recipe_and_the_same_bytes_again(files):
+    for options, scores in (
+        (["--recipe", "cuvler", "--images", str(files["images.parquet"])], [0.9, 0.75]),
+        (["--recipe", "cutler", "--previous", str(files["a.json"])], [0.9, 0.75, 0.5]),
+    ):
+        outcome = run(files, *options, "--threshold", "0.7")
+        assert outcome.exit_code == 0, outcome.output
+        first = files["out.json"].read_bytes()
+        assert [a["score"] for a in json.loads(first)["annotations"]] == scores
+        run(files, *options, "--threshold", "0.7")
+        assert files["out.json"].read_bytes() == first
+
+
+@pytest.mark.parametrize("recipe", ["cuvler", "cutler"])
+def test_command_refuses_the_other_recipes_options(files, recipe):
+    both = ["--images", str(files["images.parquet"]), "--previous", str(files["a.json"])]
+    for options in (both, []):
+        outcome = run(files, "--recipe", recipe, "--threshold", "0.5", *options)
+        assert outcome.exit_code == 2
+        assert f"--recipe {recipe} takes" in outcome.output
+    assert not files["out.json"].exists()
