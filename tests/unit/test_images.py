@@ -70,7 +70,7 @@ class TestListing:
 
     def test_ids_from_digits_must_be_there_and_differ(self, tmp_path):
         touch(tmp_path, "a.jpg")
-        with pytest.raises(DataError, match="a.jpg"):
+        with pytest.raises(DataError, match=r"a\.jpg"):
             list_images(tmp_path, ids="digits")
         (tmp_path / "a.jpg").unlink()
         touch(tmp_path, "x/1.jpg", "y/1.jpg")

@@ -11,9 +11,8 @@ rule self_training:
     conda:
         "../envs/cuvler.yaml"
     params:
-        root=dataset(config["self_training"]["dataset"]).images,
         threshold=self_training_threshold,
     shell:
         "cuvler self-training --recipe {wildcards.recipe} --predictions {input.predictions:q}"
-        " --images {input.images:q} --root {params.root:q} --threshold {params.threshold}"
+        " --images {input.images:q} --threshold {params.threshold}"
         " --output {output:q} &> {log:q}"

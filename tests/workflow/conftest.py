@@ -1,0 +1,84 @@
+"""A copy of the workflow in a folder of its own, with a few of the demo's scenes as data."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+# The commands of the environment that runs the tests, whether or not it is activated.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """The demo's generator on a small scale: train/ and val/, each images and annotations."""
+    folder = tmp_path_factory.mktemp("scenes") / "it's a demo"
+    command = ["cuvler", "demo-data", "--output", folder, "--train", "9", "--val", "3"]
+    subprocess.run(command, check=True, env=os.environ | {"PATH": PATH})
+    return folder
+
+
+class Workplace:
+    """A folder to run Snakemake in, as a user would in a clone."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for part in ("workflow", "config", "profiles"):
+            shutil.copytree(REPOSITORY / part, folder / part)
+
+    def command(self, *arguments):
+        return {
+            "args": ["snakemake", *map(str, arguments)],
+            "cwd": self.folder,
+            "env": os.environ | {"PATH": PATH, "OMP_NUM_THREADS": "1"},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
+
+    def snakemake(self, *arguments, status=0):
+        """Run to the end, check the exit status, and return what was printed."""
+        result = subprocess.run(**self.command(*arguments))
+        assert result.returncode == status, result.stdout[-5000:]
+        return result.stdout
+
+    def start(self, *arguments):
+        """Start in a process group of its own."""
+        return subprocess.Popen(**self.command(*arguments), start_new_session=True)
+
+    def configure(self, **settings):
+        """Write a config file over the demo's; return the flags that use it."""
+        (self.folder / "own.yaml").write_text(yaml.safe_dump(settings))
+        return "--configfile", "config/demo.yaml", "own.yaml"
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return Workplace(tmp_path / "clone")
+
+
+@pytest.fixture
+def tiny(scenes):
+    """Settings of a run on the few scenes, with a detector trained for two steps."""
+    return {
+        "datasets": {
+            "demo_train": {
+                "images": str(scenes / "train/images"),
+                "annotations": str(scenes / "train/annotations.json"),
+                "shards": 3,
+            },
+            "demo_val": {
+                "images": str(scenes / "val/images"),
+                "annotations": str(scenes / "val/annotations.json"),
+            },
+        },
+        "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
+        # A detector of two steps is sure of nothing.
+        "self_training": {"thresholds": [0.0]},
+        "report": {"images": 2},
+    }

@@ -1,0 +1,66 @@
+"""What a fresh clone without any data prints."""
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+
+def jobs(output):
+    """The table of jobs that a dry-run ends with."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+
+def test_lint(workplace):
+    assert "Congratulations" in workplace.snakemake("--lint")
+
+
+WHOLE = {
+    "images": 3,
+    "weights": 7,
+    "eigenvectors": 320 * 6,
+    "pseudo_masks": 320,
+    "annotations": 1,
+    "detector": 2,
+    "predictions": 3,
+    "self_training": 1,
+    "evaluation": 2,
+    "metrics": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        (["-n"], {"report": 1, "all": 1}),
+        (["-n", "results/coco_val_metrics.json"], {}),
+        (["--profile", "profiles/slurm", "-n", "all"], {"report": 1, "all": 1}),
+    ],
+)
+def test_the_plan_of_the_default_config(workplace, arguments, more):
+    planned = jobs(workplace.snakemake(*arguments))
+    expected = WHOLE | more
+    assert planned == expected | {"total": sum(expected.values())}
+
+
+def test_running_without_data_names_key_path_and_fix(workplace):
+    output = workplace.snakemake("results/coco_val_metrics.json", status=1)
+    assert "datasets.coco_val.images: there is no folder datasets/coco/val2017" in output
+    assert "set datasets.coco_val or datasets_root in your config" in output
+    assert "rule weights" not in output
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trian=x", r"trian: unknown key.*did you mean train\?"),
+        ("train=nowhere", r"train: 'nowhere' is not known; known: coco_train"),
+        ("eigenvectors={backbones: [dino_s7]}", r"eigenvectors\.backbones: 'dino_s7' is not known"),
+        ("recipes={cuvler: {detector: nothing}}", r"detector: 'nothing' is not known"),
+    ],
+)
+def test_wrong_settings_stop_before_any_job(workplace, setting, message):
+    output = workplace.snakemake("-n", "--config", setting, status=1)
+    assert re.search(message, output), output
+    assert "Building DAG" not in output
