@@ -1,0 +1,183 @@
+"""Pictures of masks over images, and of eigenvectors as heat maps."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+# Ten hues that stay apart from each other on photographs and for most colour-blind readers.
+PALETTE = (
+    (255, 82, 82),
+    (41, 152, 255),
+    (255, 202, 40),
+    (38, 198, 118),
+    (190, 110, 255),
+    (255, 138, 40),
+    (30, 210, 222),
+    (255, 100, 180),
+    (172, 214, 54),
+    (124, 136, 255),
+)
+Colour = tuple[int, int, int]
+_Area = tuple[int, int, int, int]  # top, bottom, left, right of a mask; x, y, x, y of a label
+
+
+def draw_masks(
+    image: Image.Image,
+    masks: Sequence[NDArray[np.bool_]],
+    scores: Sequence[float] | None = None,
+    *,
+    opacity: float = 0.4,
+    colours: Sequence[Colour] = PALETTE,
+) -> Image.Image:
+    """Lay masks over an image: a tint, a contour and, if given, the score of each.
+
+    The first mask lies on top. Contours and scores scale with the image, so that they can be
+    read when it is shown small.
+
+    Args:
+        image: RGB.
+        masks: each of shape (height, width) of the image.
+        scores: one number a mask, written as 0.87.
+        opacity: of the tint, from 0 (contours only) to 1.
+        colours: RGB, taken in turn.
+
+    Returns:
+        A new RGB image of the same size.
+
+    Raises:
+        ValueError: a mask is not of the image's size, or scores and masks differ in number.
+    """
+    if scores is not None and len(scores) != len(masks):
+        raise ValueError(f"{len(scores)} scores for {len(masks)} masks")
+    pixels = np.array(image.convert("RGB"))
+    thickness = max(1, round(max(image.size) / 260))
+    for index in reversed(range(len(masks))):
+        if masks[index].shape != pixels.shape[:2]:
+            raise ValueError(f"mask of {masks[index].shape} on an image of {pixels.shape[:2]}")
+        _tint(pixels, masks[index], colours[index % len(colours)], opacity, thickness)
+    drawn = Image.fromarray(pixels)
+    if scores is not None:
+        _write_scores(drawn, masks, scores, colours)
+    return drawn
+
+
+def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
+    """Show an eigenvector as colours, from its smallest value (dark) to its largest (bright).
+
+    Args:
+        values: (h, w), on the patch grid; not all need to be finite.
+        size: (width, height) of the picture in pixels.
+
+    Returns:
+        An RGB image.
+    """
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    spread = float(high - low) or 1.0
+    levels = np.where(finite, (values - low) / spread, 0) * 255
+    # Resized before it is coloured: between colours of the map there are colours not in it.
+    small = Image.fromarray(levels.astype(np.float32))
+    smooth = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
+    return Image.fromarray(_colour_map()[smooth.clip(0, 255).round().astype(np.uint8)])
+
+
+@cache
+def _colour_map() -> NDArray[np.uint8]:
+    """Magma's 256 colours, of shape (256, 3): even in lightness, so also in grey."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["magma"](np.arange(256), bytes=True)
+    return np.asarray(colours, dtype=np.uint8)[:, :3]
+
+
+def _tint(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    colour: Colour,
+    opacity: float,
+    thickness: int,
+) -> None:
+    area = _bounds(mask, margin=thickness + 1)
+    if area is None:
+        return
+    top, bottom, left, right = area
+    inside = mask[top:bottom, left:right]
+    view = pixels[top:bottom, left:right]
+    view[inside] = (view[inside] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+    grown = ndimage.binary_dilation(inside, iterations=1)
+    # A dark hairline outside keeps the contour visible on a ground of its own colour.
+    view[grown & ~inside] = (view[grown & ~inside] * 0.35).astype(np.uint8)
+    # Beyond the picture counts as mask: an object the border cuts has no contour there.
+    core = ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
+    view[inside & ~core] = colour
+
+
+def _bounds(mask: NDArray[np.bool_], margin: int) -> _Area | None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    top, left = max(int(rows[0]) - margin, 0), max(int(columns[0]) - margin, 0)
+    return top, int(rows[-1]) + 1 + margin, left, int(columns[-1]) + 1 + margin
+
+
+def _write_scores(
+    image: Image.Image,
+    masks: Sequence[NDArray[np.bool_]],
+    scores: Sequence[float],
+    colours: Sequence[Colour],
+) -> None:
+    draw = ImageDraw.Draw(image)
+    font_size = max(11, round(max(image.size) / 27))
+    font = ImageFont.load_default(size=font_size)
+    taken: list[_Area] = []
+    for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
+        text = f"{score:.2f}"
+        box = draw.textbbox((0, 0), text, font=font)
+        pad = max(2, font_size // 5)
+        width, height = int(box[2] - box[0]) + 2 * pad, int(box[3] - box[1]) + 2 * pad
+        place = _free_place(mask, (width, height), image.size, taken)
+        if place is None:
+            continue
+        left, top = place
+        taken.append((left, top, left + width, top + height))
+        colour = colours[index % len(colours)]
+        draw.rounded_rectangle(taken[-1], radius=pad, fill=colour, outline=(20, 20, 20))
+        draw.text((left + pad - box[0], top + pad - box[1]), text, font=font, fill=(16, 16, 16))
+
+
+def _free_place(
+    mask: NDArray[np.bool_], label: tuple[int, int], size: tuple[int, int], taken: list[_Area]
+) -> tuple[int, int] | None:
+    """Find the label's upper left corner: on the mask, and off other labels if it can be."""
+    area = _bounds(mask, margin=0)
+    if area is None:
+        return None
+    top, bottom, left, right = area
+    # The mask's outermost pixels: a corner of its box may lie far from a slender mask.
+    highest, lowest = (int(np.median(np.flatnonzero(mask[row]))) for row in (top, bottom - 1))
+    leftmost, rightmost = (
+        int(np.median(np.flatnonzero(mask[:, column]))) for column in (left, right - 1)
+    )
+    width, height = label
+    candidates = [
+        (highest - width // 2, top),
+        (left, leftmost - height // 2),
+        (right - width, rightmost - height // 2),
+        (lowest - width // 2, bottom - height),
+        (highest - width // 2, top - height),
+        (lowest - width // 2, bottom),
+    ]
+    most_x, most_y = max(size[0] - width - 1, 0), max(size[1] - height - 1, 0)
+    places = [(min(max(x, 0), most_x), min(max(y, 0), most_y)) for x, y in candidates]
+    free = (place for place in places if not any(_overlap(place, label, area) for area in taken))
+    return next(free, places[0])
+
+
+def _overlap(place: tuple[int, int], label: tuple[int, int], area: _Area) -> bool:
+    (x, y), (width, height) = place, label
+    left, top, right, bottom = area
+    return x < right and left < x + width and y < bottom and top < y + height

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from cuvler.drawing import PALETTE, draw_heat_map, draw_masks
+
+SIZE = (120, 80)
+
+
+def grey(size=SIZE, level=128):
+    return Image.new("RGB", size, (level, level, level))
+
+
+def square(top, left, side, size=SIZE):
+    mask = np.zeros(size[::-1], bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_a_mask_is_tinted_and_outlined_and_the_rest_stays():
+    pixels = np.asarray(draw_masks(grey(), [square(20, 30, 30)], opacity=0.5))
+    assert tuple(pixels[35, 45]) == tuple((128 + value) // 2 for value in PALETTE[0])
+    assert tuple(pixels[20, 45]) == PALETTE[0]
+    assert tuple(pixels[19, 45]) == (44, 44, 44)  # the hairline outside
+    outside = ~square(19, 29, 32)
+    assert (pixels[outside] == 128).all()
+
+
+def test_no_contour_where_the_picture_ends():
+    pixels = np.asarray(draw_masks(grey(), [square(0, 0, 30)], opacity=0.5))
+    assert tuple(pixels[0, 10]) != PALETTE[0]
+    assert tuple(pixels[29, 10]) == PALETTE[0]
+
+
+def test_the_first_mask_lies_on_top_and_colours_differ():
+    masks = [square(10, 10, 30), square(10, 10, 30)]
+    assert tuple(np.asarray(draw_masks(grey(), masks))[10, 20]) == PALETTE[0]
+    masks = [square(0, 0, 1), square(10, 10, 30)]
+    assert tuple(np.asarray(draw_masks(grey(), masks))[10, 20]) == PALETTE[1]
+    assert len(set(PALETTE)) == len(PALETTE)
+
+
+def test_the_image_itself_is_not_changed():
+    image = grey()
+    draw_masks(image, [square(1, 1, 9)], [0.5])
+    assert ImageChops.difference(image, grey()).getbbox() is None
+
+
+def test_scores_are_written_in_the_masks_colour_and_do_not_cover_each_other():
+    size = (600, 400)
+    masks = [square(100, 100, 120, size)] * 3
+    scores = [0.9, 0.8, 0.7]
+    plain = draw_masks(grey(size), masks, opacity=0)
+    pixels = np.asarray(draw_masks(grey(size), masks, scores, opacity=0)).astype(int)
+    changed = (pixels != np.asarray(plain)).any(axis=2)
+    areas = [(changed & (pixels == colour).all(axis=2)).sum() for colour in PALETTE[:3]]
+    assert min(areas) > 300
+    assert max(areas) < 1.3 * min(areas)  # none is hidden behind another
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 9),
+    count=st.integers(0, 4),
+)
+def test_any_masks_on_any_size(size, seed, count):
+    generator = np.random.default_rng(seed)
+    masks = [generator.random(size[::-1]) < generator.random() for _ in range(count)]
+    masks.append(np.zeros(size[::-1], bool))
+    drawn = draw_masks(grey(size), masks, generator.random(count + 1).tolist())
+    assert drawn.size == size
+    assert drawn.mode == "RGB"
+
+
+def test_masks_of_another_size_and_scores_too_few_are_refused():
+    with pytest.raises(ValueError, match=r"mask of \(3, 3\) on an image of \(80, 120\)"):
+        draw_masks(grey(), [np.ones((3, 3), bool)])
+    with pytest.raises(ValueError, match="1 scores for 2 masks"):
+        draw_masks(grey(), [square(0, 0, 2), square(0, 0, 3)], [0.5])
+
+
+def test_heat_map_runs_from_dark_to_bright_whatever_the_scale():
+    values = np.linspace(-0.02, 0.03, 24).reshape(1, 24)
+    picture = draw_heat_map(np.repeat(values, 16, axis=0), (240, 160))
+    assert picture.size == (240, 160)
+    lightness = np.asarray(picture.convert("L")).astype(int)[80]
+    assert lightness[0] < 10
+    assert lightness[-1] > 240
+    assert (np.diff(lightness) >= -1).all()
+    scaled = draw_heat_map(np.repeat(values, 16, axis=0) * 1000, (240, 160))
+    difference = np.asarray(ImageChops.difference(picture, scaled))
+    assert difference.max() <= 4  # at most one step of the map, from rounding
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5, np.nan])
+def test_heat_map_of_a_constant_is_dark(value):
+    picture = draw_heat_map(np.full((4, 5), value, np.float32), (50, 40))
+    assert np.asarray(picture).max() < 10
