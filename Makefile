@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-slow lint format lock clean
+.PHONY: setup demo test slurm-test lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -30,6 +30,10 @@ demo/val/annotations.json: cuvler/demo_data/*.py | setup
 
 test: setup
 	pytest -m "not slurm and not gpu"
+
+# A SLURM of its own on this machine, from Debian's packages; wants root.
+slurm-test: setup
+	pytest -m slurm
 
 lint: setup
 	ruff check .

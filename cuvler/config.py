@@ -13,6 +13,11 @@ from cuvler.errors import ConfigError
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
+# The files are looked up, not imported: detectron2 may not be installed.
+_DETECTOR_RECIPES = [
+    path.stem for path in (Path(__file__).parent / "detector" / "recipes").glob("[!_]*.yaml")
+]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -86,6 +91,11 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         *(("evaluate", name, datasets) for name in config["evaluate"]),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
+        *(
+            (f"recipes.{name}.{key}", recipe[key], _DETECTOR_RECIPES)
+            for name, recipe in config["recipes"].items()
+            for key in ("detector", "self_training")
+        ),
     ]
     mistakes = [
         f"{key}: {name!r} is not known; known: {_listed(known)}"

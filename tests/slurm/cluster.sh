@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# A real SLURM on one machine, for the tests: a controller, a CPU node and a GPU node whose GPUs
+# are any character devices. Root on Debian is wanted.
+#
+#   tests/slurm/cluster.sh start FOLDER    install SLURM if it is missing, and start the daemons
+#   tests/slurm/cluster.sh stop FOLDER     stop the daemons that start wrote down, and no others
+set -euo pipefail
+
+action=$1
+folder=$(realpath -m "$2")
+here=$(cd "$(dirname "$0")" && pwd)
+marker="# Written by cuvler's tests/slurm/cluster.sh"
+
+install_slurm() {
+    command -v slurmctld >/dev/null && command -v munged >/dev/null && return
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
+}
+
+# Jobs do not inherit SLURM_CONF, so the files must be where SLURM looks by itself.
+configure() {
+    mkdir -p "$folder/state" "$folder/spool" /etc/slurm
+    for name in slurm.conf gres.conf; do
+        if [ -e "/etc/slurm/$name" ] && ! grep -qF "$marker" "/etc/slurm/$name"; then
+            echo "/etc/slurm/$name belongs to another cluster; it is left alone" >&2
+            exit 1
+        fi
+        { echo "$marker"; sed "s|@FOLDER@|$folder|g; s|@HOST@|$(hostname)|g" "$here/$name"; } >"/etc/slurm/$name"
+    done
+}
+
+# setsid: a daemon must not die with the terminal or the test that started it.
+daemon() {
+    local name=$1
+    shift
+    setsid "$@" >"$folder/$name.out" 2>&1 </dev/null &
+    echo $! >"$folder/$name.pid"
+}
+
+start() {
+    install_slurm
+    configure
+    if ! munge -n >/dev/null 2>&1; then
+        mkdir -p /run/munge
+        chown munge: /run/munge /etc/munge /var/log/munge /var/lib/munge /etc/munge/munge.key
+        daemon munged runuser -u munge -- munged --foreground
+        for _ in $(seq 50); do munge -n >/dev/null 2>&1 && break; sleep 0.1; done
+    fi
+    daemon slurmctld slurmctld -D -c
+    daemon slurmd-cpu1 slurmd -D -N cpu1
+    daemon slurmd-gpu1 slurmd -D -N gpu1
+    for _ in $(seq 100); do
+        [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = 2 ] && return
+        sleep 0.2
+    done
+    echo "the nodes did not come up; see $folder/*.out" >&2
+    sinfo >&2 || true
+    exit 1
+}
+
+stop() {
+    for file in "$folder"/*.pid; do
+        [ -e "$file" ] || continue
+        # The process group of setsid: the daemon and the steps it started.
+        kill -TERM -- "-$(cat "$file")" 2>/dev/null || true
+        rm "$file"
+    done
+    for name in slurm.conf gres.conf; do
+        if grep -qsF "$marker" "/etc/slurm/$name"; then rm "/etc/slurm/$name"; fi
+    done
+}
+
+"$action"
