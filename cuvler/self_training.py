@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pycocotools import mask as coco_mask
 
 from cuvler.annotations import CATEGORIES
-from cuvler.coco_results import is_finite, stream_results
+from cuvler.coco_json import is_finite, stream_results
 from cuvler.errors import DataError
 
 if TYPE_CHECKING:

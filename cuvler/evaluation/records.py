@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pycocotools import mask as coco_mask
 
-from cuvler.coco_results import is_finite
+from cuvler.coco_json import is_finite, to_rle
 from cuvler.errors import DataError
 from cuvler.files import read_json
 
@@ -173,12 +173,9 @@ def _ground_truth_rle(annotation: Record, image: Record, where: str) -> Any:
     if not segmentation:
         raise DataError(f"{where} has no 'segmentation'; score boxes only (iou type bbox)")
     height, width = _size(image, where)
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    _check_size(segmentation, [height, width], where)
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
+    if isinstance(segmentation, Mapping):
+        _check_size(segmentation, [height, width], where)
+    return to_rle(annotation, height, width)
 
 
 def _result_rle(result: Record, image: Record, where: str) -> Any:

@@ -7,8 +7,6 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuvler import coco_results
-from cuvler.coco_results import stream_results
 from cuvler.commands.self_training import command
 from cuvler.errors import DataError
 from cuvler.masks import decode, encode, geometry
@@ -176,31 +174,6 @@ def test_the_order_of_the_predictions_does_not_matter():
 def test_bad_predictions_are_named(predictions, message):
     with pytest.raises(DataError, match=message):
         cuvler_annotations(predictions, listing(1))
-
-
-def test_results_are_read_one_by_one_across_chunks(tmp_path, monkeypatch):
-    records = [record(i, i / 10) for i in range(10)]
-    for text in (json.dumps(records), json.dumps(records, indent=1), "[ ] \n"):
-        (tmp_path / "results.json").write_text(text)
-        for chunk in (1, 7, 100, 1 << 20):
-            monkeypatch.setattr(coco_results, "_CHUNK", chunk)
-            assert list(stream_results(tmp_path / "results.json")) == json.loads(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{}", "[1]", '[{"a":1}', '[{"a":1}{"a":2}]', '[{"a":1},]', '[{"a":', "[{}] []", "[,{}]"],
-)
-def test_results_that_are_not_whole_are_refused(tmp_path, text):
-    path = tmp_path / "results.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=r"results\.json: not whole COCO results"):
-        list(stream_results(path))
-
-
-def test_missing_results_are_named(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        list(stream_results(tmp_path / "results.json"))
 
 
 @pytest.fixture

@@ -1,0 +1,177 @@
+"""COCO's two formats, results and annotations, read one record at a time.
+
+A detector's results on ImageNet, or its pseudo-masks, outgrow the memory of the machine that
+only wants a few of them.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from pycocotools import mask as coco_mask
+
+from cuvler.errors import DataError
+
+_CHUNK = 1 << 22  # characters
+_LONGEST = 16 * _CHUNK  # no record is longer; what seems to be is broken
+
+
+def stream_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records of COCO results, a JSON list of objects, in the file's order.
+
+    Raises:
+        DataError: the file is missing, not a list of objects, or not whole.
+    """
+    with _reading(path) as reader:
+        for record in reader.items():
+            if not isinstance(record, dict):
+                raise ValueError(f"{record!r} is not an object")
+            yield record
+
+
+def stream_annotations(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the records of COCO annotations as pairs, in the file's order.
+
+    The first of a pair is the section: ``images``, ``annotations``, ``excluded``... A section
+    that is no list (``info``) comes as a whole.
+
+    Raises:
+        DataError: the file is missing, not a JSON object, or not whole.
+    """
+    with _reading(path) as reader:
+        for section in reader.members():
+            if reader.peek() == "[":
+                for record in reader.items():
+                    yield section, record
+            else:
+                yield section, reader.value()
+
+
+def stream_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records of either format: results, or the ``annotations`` of annotations.
+
+    Raises:
+        DataError: the file is missing, neither format, or not whole.
+    """
+    with _open(path) as stream:
+        is_list = _Reader(stream).peek() == "["
+    if is_list:
+        yield from stream_results(path)
+    else:
+        yield from (r for section, r in stream_annotations(path) if section == "annotations")
+
+
+def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
+    """Give a record's mask in compressed RLE; of a record without a mask, its box's.
+
+    Args:
+        record: its ``segmentation`` is polygons or RLE, or missing or empty.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    segmentation = record.get("segmentation")
+    if not segmentation:
+        x, y, w, h = record["bbox"]
+        segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value read from JSON is a number other than NaN and infinity."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _open(path: str | os.PathLike[str]) -> TextIO:
+    try:
+        return open(path, encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+
+
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator["_Reader"]:
+    try:
+        with _open(path) as stream:
+            reader = _Reader(stream)
+            yield reader
+            if reader.peek():
+                raise ValueError("something follows the end")
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not whole COCO json ({error}); delete the file and run again to make it anew"
+        ) from error
+
+
+class _Reader:
+    """Walks through one JSON text, holding little more of it than the value at hand."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._position = 0
+
+    def peek(self) -> str:
+        """Give the next character that is not space; empty at the end."""
+        while True:
+            while self._buffer[self._position : self._position + 1].isspace():
+                self._position += 1
+            if self._position < len(self._buffer) or not self._read_on():
+                return self._buffer[self._position : self._position + 1]
+
+    def value(self) -> Any:
+        """Read one whole value."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._position)
+            except ValueError:
+                # Perhaps it goes on in the next chunk; if there is none, it is broken.
+                if not self._read_on():
+                    raise
+                continue
+            # A number may go on in the next chunk, and nothing would tell.
+            if end < len(self._buffer) or not self._read_on():
+                self._position = end
+                return value
+
+    def items(self) -> Iterator[Any]:
+        """Read a list, item by item."""
+        for _ in self._elements("[", "]"):
+            yield self.value()
+
+    def members(self) -> Iterator[str]:
+        """Read an object, key by key; the caller reads each value before going on."""
+        for _ in self._elements("{", "}"):
+            key = self.value()
+            self._expect(":")
+            yield str(key)
+
+    def _elements(self, first: str, last: str) -> Iterator[None]:
+        self._expect(first)
+        if self.peek() != last:
+            yield
+            while self.peek() == ",":
+                self._expect(",")
+                yield
+        self._expect(last)
+
+    def _expect(self, character: str) -> None:
+        found = self.peek()
+        if found != character:
+            raise ValueError(f"{character!r} expected, {found or 'the end'!r} found")
+        self._position += 1
+
+    def _read_on(self) -> bool:
+        rest = self._buffer[self._position :]
+        more = self._stream.read(_CHUNK) if len(rest) < _LONGEST else ""
+        if more:
+            self._buffer, self._position = rest + more, 0
+        return bool(more)
