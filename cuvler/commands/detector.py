@@ -1,0 +1,50 @@
+"""``cuvler detector``: train a detector on annotations."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command("detector", context_settings={"ignore_unknown_options": True})
+@click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
+@click.option("--root", type=Path, required=True, help="Folder its file names start from.")
+@click.option("--recipe", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml.")
+@click.option("--weights", type=Path, help="Initial weights (.pth, .pkl); random without.")
+@click.option("--num-gpus", type=click.IntRange(0), default=None, help="0 is the CPU.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Data-loading processes for each GPU.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--output", type=Path, required=True, help="The folder to write.")
+@click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
+def command(
+    annotations: Path,
+    root: Path,
+    recipe: str,
+    weights: Path | None,
+    num_gpus: int | None,
+    workers: int,
+    seed: int,
+    output: Path,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a detector; go on where a former run of the same training was stopped.
+
+    KEY VALUE pairs are detectron2 settings over those of the recipe: SOLVER.MAX_ITER 40000. Where
+    they change the batch, learning rate and schedule are scaled with it.
+    """
+    import torch
+
+    from cuvler.detector.config import load_recipe
+    from cuvler.detector.train import train_detector
+
+    if num_gpus is None:
+        num_gpus = min(torch.cuda.device_count(), 1)
+    cfg = load_recipe(recipe, num_gpus=num_gpus, overrides=overrides)
+    cfg.MODEL.WEIGHTS = str(weights) if weights else ""
+    cfg.DATALOADER.NUM_WORKERS = workers
+    train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed)

@@ -1,0 +1,204 @@
+"""Weights in and out: detectron2's checkpoints, and ResNet-50 as torchvision names it (DINO).
+
+No file is allowed to run code: ``.pth`` files are read with ``weights_only``, and detectron2's
+``.pkl`` files by an unpickler that builds numpy arrays and nothing else.
+"""
+
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cuvler.errors import DataError
+from cuvler.files import atomic_path
+
+_BACKBONE = "backbone.bottom_up."
+# torchvision's names of a ResNet's modules -> detectron2's.
+_TORCHVISION = (
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+)
+# Constants that some versions of detectron2 save and others do not.
+_CONSTANTS = re.compile(r"^(pixel_mean|pixel_std)$|\.cell_anchors\.\d+$|\.num_batches_tracked$")
+_PICKLED = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What loading left open: parameter names.
+
+    Attributes:
+        missing: the model has them, the file does not.
+        unexpected: the file has them, the model does not.
+        mismatched: both have them, in different shapes; the model keeps its own.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write ``{"model": state dict}``, which detectron2 loads too, atomically."""
+    save_state({"model": model.state_dict()}, path)
+
+
+def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write tensors and plain Python values, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file of :func:`save_state` into CPU memory without running pickled code.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a file of tensors ({reason})") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: holds no state dict")
+    return state
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read weights under detectron2's names.
+
+    Accepted are detectron2's checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays),
+    state dicts alone, and ResNet state dicts with torchvision's names, such as DINO's public
+    ResNet-50, whose classifier is left out.
+
+    Raises:
+        DataError: the file is missing, damaged, would run code, or holds something else.
+    """
+    path = Path(path)
+    content = _read_pickle(path) if path.suffix == ".pkl" else load_state(path)
+    state = content.get("model", content)
+    if not isinstance(state, dict) or not state:
+        raise DataError(f"{path}: holds no state dict")
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(value, np.ndarray | np.generic):
+            value = torch.from_numpy(np.array(value))
+        if not isinstance(value, Tensor):
+            raise DataError(f"{path}: {name} is not a tensor but {type(value).__name__}")
+        tensors[str(name).removeprefix("module.")] = value
+    return _backbone_names(tensors)
+
+
+def _backbone_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put a bare ResNet's weights where the detector has them."""
+    if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+        state = {
+            _torchvision_name(name): value
+            for name, value in state.items()
+            if not name.startswith("fc.")
+        }
+    if "stem.conv1.weight" in state:
+        return {
+            _BACKBONE + name: value
+            for name, value in state.items()
+            if not name.startswith(("fc.", "stem.fc."))
+        }
+    return state
+
+
+def _torchvision_name(name: str) -> str:
+    for pattern, replacement in _TORCHVISION:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            content = _ArrayUnpickler(stream, encoding="latin1").load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
+        raise DataError(f"{path}: not a pickle of arrays ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no state dict")
+    return content
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain containers; any other callable is refused, not run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look up what a pickle asks for."""
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            if name == "_reconstruct":
+                return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+            if name == "scalar":
+                return np._core.multiarray.scalar  # type: ignore[attr-defined]
+        if (module, name) in _PICKLED:
+            return _PICKLED[module, name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> Loaded:
+    """Load what fits by name and shape, and say what is left.
+
+    Constants (pixel mean, anchors, batch-norm counters) count neither as missing nor unexpected.
+
+    Raises:
+        DataError: as :func:`read_weights`, or no parameter of the file fits the model.
+    """
+    weights = read_weights(path)
+    own = model.state_dict()
+    mismatched = [n for n in weights if n in own and own[n].shape != weights[n].shape]
+    fitting = {n: w for n, w in weights.items() if n in own and n not in mismatched}
+    if not any(not _CONSTANTS.search(name) for name in fitting):
+        raise DataError(
+            f"{path}: none of its {len(weights)} parameters fits the detector; "
+            f"the first is {next(iter(weights))}"
+        )
+    model.load_state_dict(fitting, strict=False)
+    missing = [n for n in own if n not in weights and not _CONSTANTS.search(n)]
+    unexpected = [n for n in weights if n not in own and not _CONSTANTS.search(n)]
+    return Loaded(tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def load_trained(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load the weights of a trained detector; every parameter must fit.
+
+    Raises:
+        DataError: as :func:`load_weights`, or a parameter is missing, left over or of another
+            shape.
+    """
+    loaded = load_weights(model, path)
+    for what, names in (
+        ("lacks", loaded.missing),
+        ("has beside the detector's", loaded.unexpected),
+        ("has in another shape", loaded.mismatched),
+    ):
+        if names:
+            raise DataError(
+                f"{path}: is not of this detector: it {what} {names[0]}"
+                + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                + "; is its config.yaml beside it?"
+            )

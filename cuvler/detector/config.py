@@ -1,0 +1,136 @@
+"""Recipes: detectron2 configs of the published detectors, and small ones for a CPU."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from cuvler.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+_NORM_OWNERS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
+
+
+def add_cuvler_config(cfg: CfgNode) -> None:
+    """Add this project's keys, each off or neutral, to detectron2's defaults."""
+    # Cross-entropy against the annotation's score; box and mask losses weighted by it.
+    cfg.MODEL.ROI_HEADS.SOFT_TARGETS = False
+    # No classification loss for proposals that overlap no annotation (IoU <= the threshold).
+    cfg.MODEL.ROI_HEADS.DROP_LOSS = False
+    cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH = 0.01
+    # Instances of another image of the batch are pasted over each image.
+    cfg.INPUT.COPY_PASTE = CfgNode({"ENABLED": False})
+    # Pasted instances are scaled by a factor drawn from this range.
+    cfg.INPUT.COPY_PASTE.SCALE = (0.3, 1.0)
+    # Paste a random number of the partner's instances, or all of them.
+    cfg.INPUT.COPY_PASTE.RANDOM_COUNT = True
+    # Leave out an instance that would cover this share of an existing one.
+    cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
+    # Learning rate of the layers that are new in fine-tuning (the predictors) over the others'.
+    cfg.SOLVER.PREDICTOR_LR_FACTOR = 1.0
+    # The annotation file's category ids in the order of the classes.
+    cfg.DATASETS.CATEGORY_IDS = (1,)
+
+
+def base_config() -> CfgNode:
+    """Give detectron2's defaults with this project's keys."""
+    cfg = get_cfg()
+    add_cuvler_config(cfg)
+    return cfg
+
+
+def recipe_names() -> list[str]:
+    """Name the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(
+    name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str] = ()
+) -> CfgNode:
+    """Load a recipe and fit it to the machine.
+
+    Where the overrides change the batch (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,
+    steps and warm-up follow the linear scaling rule (Goyal et al., 2017), except those that the
+    overrides set themselves. On the CPU mixed precision is off, and without several GPUs
+    synchronised batch norm is plain batch norm (the parameters have the same names).
+
+    Args:
+        name: one of :func:`recipe_names`, or the path of a detectron2 YAML config.
+        num_gpus: processes that share each batch; 0 is the CPU.
+        overrides: detectron2's ``KEY VALUE KEY VALUE ...``.
+
+    Raises:
+        ConfigError: an unknown recipe or key, a bad value, or a batch that the GPUs cannot share.
+    """
+    cfg = base_config()
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(recipe_names())
+        raise ConfigError(f"recipe {name}: unknown; choose one of {known}, or give a .yaml file")
+    merge_file(cfg, path)
+    if len(overrides) % 2:
+        raise ConfigError(f"{overrides[-1]}: overrides come in pairs, KEY VALUE KEY VALUE ...")
+    batch = dict(zip(overrides[::2], overrides[1::2], strict=True)).get("SOLVER.IMS_PER_BATCH")
+    if batch is not None:
+        scale_schedule(cfg, _batch_size(batch))
+    with _errors_name("overrides"):
+        cfg.merge_from_list(list(overrides))
+    _fit_to_machine(cfg, num_gpus)
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merge a YAML config, with its ``_BASE_``, into ``cfg``.
+
+    Raises:
+        ConfigError: an unknown key or a bad value; the message names it.
+    """
+    with _errors_name(path):
+        cfg.merge_from_file(str(path))
+
+
+@contextmanager
+def _errors_name(source: object) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{source}: {error.args[0] if error.args else error}") from error
+
+
+def _batch_size(value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH: {value!r} is not a positive whole number")
+    return int(value)
+
+
+def scale_schedule(cfg: CfgNode, batch: int) -> None:
+    """Set the batch; scale learning rate and schedule linearly with it (Goyal et al., 2017)."""
+    factor = batch / cfg.SOLVER.IMS_PER_BATCH
+    cfg.SOLVER.IMS_PER_BATCH = batch
+    cfg.SOLVER.BASE_LR *= factor
+    cfg.SOLVER.MAX_ITER = round(cfg.SOLVER.MAX_ITER / factor)
+    cfg.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS / factor)
+    cfg.SOLVER.STEPS = tuple(round(step / factor) for step in cfg.SOLVER.STEPS)
+    cfg.SOLVER.CHECKPOINT_PERIOD = round(cfg.SOLVER.CHECKPOINT_PERIOD / factor)
+
+
+def _fit_to_machine(cfg: CfgNode, num_gpus: int) -> None:
+    cfg.MODEL.DEVICE = "cuda" if num_gpus else "cpu"
+    if not num_gpus:
+        cfg.SOLVER.AMP.ENABLED = False
+    if num_gpus <= 1:
+        use_plain_batch_norm(cfg)
+    if cfg.SOLVER.IMS_PER_BATCH % max(num_gpus, 1):
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH: {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared "
+            f"by {num_gpus} GPUs; choose a multiple of {num_gpus}"
+        )
+
+
+def use_plain_batch_norm(cfg: CfgNode) -> None:
+    """Replace synchronised batch norm, which needs several processes, by plain batch norm."""
+    for owner in _NORM_OWNERS:
+        if cfg.MODEL[owner].NORM == "SyncBN":
+            cfg.MODEL[owner].NORM = "BN"

@@ -1,0 +1,108 @@
+"""A trained detector as a callable on images."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+from PIL import Image
+
+from cuvler.detector.checkpoints import load_trained
+from cuvler.detector.config import base_config, load_recipe, merge_file, use_plain_batch_norm
+from cuvler.detector.data import resized_shape
+from cuvler.errors import DataError
+
+
+class Detector:
+    """A detectron2 model in inference mode that takes images of any size.
+
+    Attributes:
+        model: the detectron2 model.
+        cfg: its config.
+        category_ids: what the predicted classes 0, 1, ... are called in annotation files.
+    """
+
+    def __init__(self, cfg: CfgNode, weights: str | os.PathLike[str]) -> None:
+        """Build the config's model and load trained weights into it.
+
+        Raises:
+            DataError: the weights are missing or not of this model.
+        """
+        self.cfg = cfg
+        self.model = build_model(cfg).eval()
+        load_trained(self.model, weights)
+        self.category_ids: tuple[int, ...] = tuple(cfg.DATASETS.CATEGORY_IDS)
+
+    def __call__(self, image: Image.Image) -> Instances:
+        """Detect the objects of one RGB image.
+
+        Returns:
+            Best first, on the CPU, in the image's pixels: ``pred_boxes`` (x0 y0 x1 y1),
+            ``scores``, ``pred_classes`` and ``pred_masks`` (N, H, W) bool.
+        """
+        return self.detect([self.prepare(image)])[0]
+
+    def prepare(self, image: Image.Image) -> dict[str, Any]:
+        """Give the model's input: the image resized as the config says, and its own size."""
+        height, width = resized_shape(
+            image.height, image.width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
+        )
+        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        array: NDArray[np.uint8] = np.array(resized).transpose(2, 0, 1)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(array)),
+            "height": image.height,
+            "width": image.width,
+        }
+
+    @torch.inference_mode()
+    def detect(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
+        """Detect on prepared images, as one batch; see :meth:`__call__`."""
+        return [output["instances"].to("cpu") for output in self.model(list(inputs))]
+
+
+def load_detector(
+    weights: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    recipe: str | None = None,
+    detections_per_image: int | None = None,
+) -> Detector:
+    """Load a trained detector.
+
+    Args:
+        weights: a folder that ``cuvler detector`` wrote, its ``model_final.pth``, or a published
+            checkpoint of CuVLER or CutLER.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU if there is one.
+        recipe: the detector's recipe; needed where no ``config.yaml`` lies beside the weights.
+            Without either it is taken for a Cascade Mask R-CNN of the published systems.
+        detections_per_image: at most so many are kept, instead of what the config says.
+
+    Raises:
+        DataError: the weights are missing or not of this detector.
+        ConfigError: the config cannot be used.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        path = path / "model_final.pth"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a detector's folder holds model_final.pth")
+    beside = path.parent / "config.yaml"
+    if recipe is not None or not beside.is_file():
+        cfg = load_recipe(recipe or "votecut_cad")
+    else:
+        cfg = base_config()
+        merge_file(cfg, beside)
+    use_plain_batch_norm(cfg)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = device
+    if detections_per_image is not None:
+        cfg.TEST.DETECTIONS_PER_IMAGE = detections_per_image
+    return Detector(cfg, path)

@@ -1,0 +1,366 @@
+"""Training: detectron2's trainer, hooks and writers around this project's data and checkpoints."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, TrainerBase, hooks, launch
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from cuvler.detector.checkpoints import load_state, load_weights, save_model, save_state
+from cuvler.detector.data import Batch, read_annotations, training_loader
+from cuvler.errors import ConfigError, CuvlerError
+from cuvler.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pth"
+# Layers that have no counterpart in the weights when the classes change.
+_PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
+# What a checkpoint may differ in and still be gone on from.
+_NOT_IN_FINGERPRINT = ("OUTPUT_DIR", "DATALOADER", "CUDNN_BENCHMARK", "VIS_PERIOD")
+
+
+class TrainingDivergedError(CuvlerError):
+    """A loss became infinite or NaN."""
+
+
+def train_detector(
+    cfg: CfgNode,
+    annotations: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    num_gpus: int,
+    seed: int = 0,
+) -> None:
+    """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
+
+    While it trains, ``checkpoint.pth`` lies there too. A training that was stopped at any moment
+    goes on from it when it is started again with the same settings, annotations and weights,
+    with the batches and the random numbers it would have had; with others it starts anew.
+
+    Args:
+        cfg: a recipe (:func:`cuvler.detector.config.load_recipe`); ``MODEL.WEIGHTS`` names the
+            initial weights, or is empty for random ones.
+        annotations: a COCO json; ``score``, where annotations have one, is the soft target.
+        root: the folder that its file names start from.
+        output: the folder to write to; of the files in it only this training's are touched.
+        num_gpus: one process each; 0 trains on the CPU.
+        seed: of initial weights, batches, augmentation and sampling.
+
+    Raises:
+        ConfigError: more GPUs than there are, or classes that do not fit the annotations.
+        DataError: annotations, images or weights cannot be used.
+        TrainingDivergedError: a loss became infinite or NaN; the message names the images.
+    """
+    if num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"{num_gpus} GPUs were asked for, {torch.cuda.device_count()} are visible; "
+            "--num-gpus 0 uses the CPU"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.fspath(output)
+    cfg.SEED = seed
+    launch(_train_process, max(num_gpus, 1), dist_url="auto", args=(cfg, annotations, root))
+
+
+def _train_process(
+    cfg: CfgNode, annotations: str | os.PathLike[str], root: str | os.PathLike[str]
+) -> None:
+    """One process of a training: the only one on a CPU, one a GPU otherwise."""
+    if comm.get_world_size() > 1:
+        # The parent's logging is not inherited.
+        level = logging.INFO if comm.is_main_process() else logging.ERROR
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    data = read_annotations(
+        annotations,
+        root,
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+    )
+    cfg.DATASETS.CATEGORY_IDS = data.category_ids
+    cfg.freeze()
+    trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations))
+    log.info(
+        "training on %d images, iterations %d to %d of %d images",
+        len(data.records),
+        trainer.start_iter,
+        trainer.max_iter,
+        cfg.SOLVER.IMS_PER_BATCH,
+    )
+    trainer.train(trainer.start_iter, trainer.max_iter)
+    comm.synchronize()
+
+
+def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
+    """Give a sha256 of all that decides a training's course: settings, annotations, weights."""
+    settings = cfg.clone()
+    settings.defrost()
+    for key in _NOT_IN_FINGERPRINT:
+        del settings[key]
+    settings.MODEL.WEIGHTS = ""
+    digest = hashlib.sha256(settings.dump().encode())
+    for path in [annotations, cfg.MODEL.WEIGHTS]:
+        if path:
+            with open(path, "rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Trainer(TrainerBase):  # type: ignore[misc]
+    """detectron2's training loop over :func:`cuvler.detector.data.training_loader`.
+
+    Attributes:
+        start_iter: iterations done before, 0 in a fresh training.
+        max_iter: iterations in all.
+    """
+
+    def __init__(self, cfg: CfgNode, records: list[dict[str, Any]], run: str) -> None:
+        """Build model, optimizer and loader, and load the checkpoint or the initial weights.
+
+        Args:
+            cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
+            records: see :class:`cuvler.detector.data.Annotations`.
+            run: :func:`fingerprint`; a checkpoint of another run is not gone on from.
+        """
+        super().__init__()
+        self.cfg = cfg
+        self.run = run
+        self.folder = Path(cfg.OUTPUT_DIR)
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        checkpoint = self._find_checkpoint()
+        self.start_iter = checkpoint["trainer"]["iteration"] + 1 if checkpoint else 0
+
+        torch.manual_seed(cfg.SEED)
+        model = build_model(cfg)
+        if checkpoint:
+            model.load_state_dict(checkpoint["model"])
+        elif cfg.MODEL.WEIGHTS:
+            _load_initial(model, cfg.MODEL.WEIGHTS)
+        optimizer = predictor_learning_rate(
+            build_optimizer(cfg, model), model, cfg.SOLVER.PREDICTOR_LR_FACTOR
+        )
+        loop = _AMPLoop if cfg.SOLVER.AMP.ENABLED else _Loop
+        self.loop = loop(
+            create_ddp_model(model, broadcast_buffers=False),
+            _Remembering(self._loader(records, cfg, self.start_iter)),
+            optimizer,
+        )
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = build_lr_scheduler(cfg, optimizer)
+        self.register_hooks(self._build_hooks(records))
+        if checkpoint:
+            self.load_state_dict(checkpoint["trainer"])
+        if comm.is_main_process():
+            self._prepare_folder()
+
+    def _find_checkpoint(self) -> dict[str, Any] | None:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        checkpoint = load_state(path)
+        if checkpoint["run"] != self.run:
+            log.warning("%s is of other settings, annotations or weights; starting anew", path)
+            return None
+        return checkpoint
+
+    def _prepare_folder(self) -> None:
+        """Write the config, and take back what was logged after the checkpoint."""
+        with atomic_path(self.folder / "config.yaml") as temporary:
+            temporary.write_text(self.cfg.dump(), encoding="utf-8")
+        metrics = self.folder / "metrics.json"
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        with atomic_path(metrics) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines if self._is_before_start(line))
+        if self.start_iter == 0:
+            for events in self.folder.glob("events.out.tfevents.*"):
+                events.unlink()
+
+    def _is_before_start(self, line: str) -> bool:
+        try:
+            return bool(json.loads(line)["iteration"] < self.start_iter)
+        except ValueError:
+            return False  # cut off when the training was killed
+
+    def _loader(
+        self, records: list[dict[str, Any]], cfg: CfgNode, start: int
+    ) -> DataLoader[Batch]:
+        return training_loader(
+            records,
+            cfg,
+            seed=cfg.SEED,
+            start=start,
+            rank=comm.get_rank(),
+            world=comm.get_world_size(),
+        )
+
+    def _build_hooks(self, records: list[dict[str, Any]]) -> list[HookBase]:
+        cfg = self.cfg
+        found: list[HookBase] = [_SeedEachStep(cfg.SEED), hooks.IterationTimer()]
+        found.append(hooks.LRScheduler())
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            main_process_only = cfg.clone()
+            main_process_only.defrost()
+            main_process_only.DATALOADER.NUM_WORKERS = 0
+            # The batches that would come next.
+            loader = self._loader(records, main_process_only, self.max_iter)
+            found.append(
+                hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+            )
+        if comm.is_main_process():
+            found.append(_Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
+            found.append(_Writers(period=20))
+        return found
+
+    def run_step(self) -> None:
+        """Run one iteration."""
+        self.loop.iter = self.iter
+        self.loop.run_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint holds beside the model."""
+        state: dict[str, Any] = super().state_dict()
+        state["loop"] = self.loop.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        super().load_state_dict(state_dict)
+        self.loop.load_state_dict(state_dict["loop"])
+
+
+def _load_initial(model: nn.Module, path: str) -> None:
+    loaded = load_weights(model, path)
+    log.info(
+        "initial weights from %s; %d parameters stay random (%s)",
+        path,
+        len(loaded.missing) + len(loaded.mismatched),
+        ", ".join([*loaded.missing, *loaded.mismatched][:3]) + ", ...",
+    )
+    if loaded.unexpected:
+        log.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))
+
+
+def predictor_learning_rate(optimizer: Optimizer, model: nn.Module, factor: float) -> Optimizer:
+    """Let the box and mask predictors learn ``factor`` times as fast as the rest.
+
+    Returns:
+        The same optimizer; its predictor parameters are in groups of their own.
+    """
+    if factor == 1:
+        return optimizer
+    predictors = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if any(part in name for part in _PREDICTORS)
+    }
+    for group in list(optimizer.param_groups):
+        own = [p for p in group["params"] if id(p) in predictors]
+        if own:
+            group["params"] = [p for p in group["params"] if id(p) not in predictors]
+            optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * factor})
+    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+    return optimizer
+
+
+class _Remembering:
+    """An iterable of batches that remembers which images the last one had."""
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        self.loader = loader
+        self.names: list[str] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.names = [image["file_name"] for image in batch]
+            yield batch
+
+
+class _NamesImages:
+    """Stops where a loss is not finite, before the weights are touched, and names the images."""
+
+    data_loader: _Remembering
+
+    def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        broken = [name for name, loss in loss_dict.items() if not torch.isfinite(loss).all()]
+        if broken:
+            raise TrainingDivergedError(
+                f"iteration {self.iter}: {', '.join(broken)} became infinite or NaN "  # type: ignore[attr-defined]
+                f"on {', '.join(self.data_loader.names)}; lower SOLVER.BASE_LR or lengthen "
+                "SOLVER.WARMUP_ITERS, and look at these images' annotations"
+            )
+        super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]
+
+
+class _Loop(_NamesImages, SimpleTrainer):  # type: ignore[misc]
+    """One iteration after another in full precision."""
+
+
+class _AMPLoop(_NamesImages, AMPTrainer):  # type: ignore[misc]
+    """One iteration after another in mixed precision."""
+
+
+class _SeedEachStep(HookBase):  # type: ignore[misc]
+    """Makes the random numbers of an iteration its own: a resumed training draws the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self) -> None:
+        words = [self.seed, self.trainer.iter, comm.get_rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+class _Checkpoints(HookBase):  # type: ignore[misc]
+    """Writes the checkpoint now and then, and in the end the model in its place."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        path = self.trainer.folder / CHECKPOINT
+        if done == self.trainer.max_iter:
+            save_model(self.trainer.model, self.trainer.folder / "model_final.pth")
+            path.unlink(missing_ok=True)
+        elif self.period > 0 and done % self.period == 0:
+            state = {
+                "model": self.trainer.model.state_dict(),
+                "trainer": self.trainer.state_dict(),
+                "run": self.trainer.run,
+            }
+            save_state(state, path)
+            log.info("checkpoint after iteration %d", self.trainer.iter)
+
+
+class _Writers(hooks.PeriodicWriter):  # type: ignore[misc]
+    """Opens detectron2's writers when training starts, after the folder was prepared."""
+
+    def __init__(self, period: int) -> None:
+        super().__init__([], period)
+
+    def before_train(self) -> None:
+        folder = self.trainer.folder
+        self._writers = [
+            CommonMetricPrinter(self.trainer.max_iter),
+            JSONWriter(os.fspath(folder / "metrics.json")),
+            TensorboardXWriter(os.fspath(folder), purge_step=self.trainer.start_iter),
+        ]
