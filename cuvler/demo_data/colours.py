@@ -1,0 +1,59 @@
+"""Colours of the demo: conversions, and choosing ones that stand out."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cuvler.demo_data.noise import Array
+
+_TO_CONES = np.array(
+    [
+        (0.4122214708, 0.5363325363, 0.0514459929),
+        (0.2119034982, 0.6806995451, 0.1073969566),
+        (0.0883024619, 0.2817188376, 0.6299787005),
+    ]
+)
+_TO_OKLAB = np.array(
+    [
+        (0.2104542553, 0.7936177850, -0.0040720468),
+        (1.9779984951, -2.4285922050, 0.4505937099),
+        (0.0259040371, 0.7827717662, -0.8086757660),
+    ]
+)
+
+
+def hsv(hue: ArrayLike, saturation: ArrayLike, value: ArrayLike) -> Array:
+    """Display colours (..., 3) from 0 to 1; hues are counted in turns, all is clipped."""
+    turn = np.asarray(hue, np.float32)[..., None] * 6 + np.array([5, 3, 1], np.float32)
+    part = np.clip(np.minimum(turn % 6, 4 - turn % 6), 0, 1)
+    grey = 1 - np.clip(np.asarray(saturation, np.float32), 0, 1)[..., None] * part
+    colour: Array = np.clip(np.asarray(value, np.float32), 0, 1)[..., None] * grey
+    return colour
+
+
+def linear(display: Array) -> Array:
+    """Turn display values from 0 to 1 into linear light: a square, nearly what sRGB does."""
+    return display * display
+
+
+def display(light: Array) -> Array:
+    """Turn linear light from 0 to 1 into display values."""
+    return np.sqrt(light)
+
+
+def difference(a: Array, b: Array) -> float:
+    """How different two display colours look: their distance in OKLab (Ottosson 2020)."""
+    lab = [_TO_OKLAB @ np.cbrt(_TO_CONES @ linear(colour)) for colour in (a, b)]
+    return float(np.linalg.norm(lab[0] - lab[1]))
+
+
+def mix(a: Array, b: Array, weight: Array) -> Array:
+    """Blend colours a and b, (3,) or (..., 3), by weights (...) from 0 (a) to 1 (b)."""
+    mixed: Array = a + (b - a) * weight[..., None]
+    return mixed
+
+
+def smoothstep(low: float, high: float, values: Array) -> Array:
+    """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
+    part = np.clip((values - low) / (high - low), 0, 1)
+    risen: Array = part * part * (3 - 2 * part)
+    return risen

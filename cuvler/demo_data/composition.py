@@ -1,0 +1,157 @@
+"""Composing the demo's still lifes: how many solids, how large, and where they stand."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler.demo_data.catalogue import draw_solid
+from cuvler.demo_data.materials import Material
+from cuvler.demo_data.noise import Array
+from cuvler.demo_data.scene import Body, Stage, draw_stage
+from cuvler.demo_data.shapes import Shape
+from cuvler.demo_data.tracing import Hit, masks, owners, trace
+
+SMALLEST = 0.01
+LEAST_VISIBLE = 0.4
+
+
+def compose(
+    rng: np.random.Generator,
+) -> tuple[Stage, list[Body], list[Hit], NDArray[np.bool_]]:
+    """Draw a scene of one to five solids.
+
+    Returns:
+        The stage, the solids, each one's trace, and the masks of their visible parts
+        (solids, height, width), which do not overlap. Each covers at least ``SMALLEST`` of
+        the image and is at least ``LEAST_VISIBLE`` of what would be seen of the solid alone.
+    """
+    while True:
+        stage = draw_stage(rng)
+        bodies: list[Body] = []
+        hits: list[Hit] = []
+        visible = np.zeros((0, stage.view.height, stage.view.width), bool)
+        for part in _draw_parts(rng):
+            for _ in range(4):
+                body = _draw_body(rng, stage, bodies, part)
+                if body is None:
+                    continue
+                tried = [*hits, trace(body, stage.view)]
+                seen = _visible(tried, stage)
+                if seen is not None:
+                    bodies, hits, visible = [*bodies, body], tried, seen
+                    break
+        if bodies:
+            return stage, bodies, hits, visible
+
+
+def _visible(hits: list[Hit], stage: Stage) -> NDArray[np.bool_] | None:
+    """The masks, or None where one is too small or too much hidden."""
+    owner = owners(hits, stage.view)
+    samples = np.bincount(owner + 1, minlength=len(hits) + 1)[1:]
+    alone = np.array([hit.index.size for hit in hits])
+    if (samples < LEAST_VISIBLE * alone).any():
+        return None
+    visible = masks(owner, len(hits), stage.view)
+    small = visible.mean(axis=(1, 2)) < SMALLEST
+    return None if small.any() else visible
+
+
+def _draw_parts(rng: np.random.Generator) -> list[float]:
+    """How many solids there are: what part of the image each should cover, largest first."""
+    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.24, 0.3, 0.22, 0.14]))
+    parts = np.exp(rng.uniform(np.log(0.045), np.log(0.24), count))
+    parts *= min(1, 0.55 / parts.sum())
+    if count > 2 and rng.random() < 0.5:
+        parts[-1] = rng.uniform(0.02, 0.035)
+    return sorted((float(part) for part in parts), reverse=True)
+
+
+def _draw_body(
+    rng: np.random.Generator, stage: Stage, others: list[Body], part: float
+) -> Body | None:
+    """Choose a solid and a place where it does not reach into the others, or None."""
+    category, shape, material = draw_solid(rng, stage.noise, stage.ground_colour)
+    for _ in range(20):
+        body = _place(rng, stage, others, category, shape, material, part)
+        if not _collides(body, others):
+            return body
+    return None
+
+
+def _collides(body: Body, others: list[Body]) -> bool:
+    """Whether a body's disc on the ground touches another's."""
+    return any(
+        np.hypot(*(body.centre() - other.centre())[[0, 2]])
+        < 0.97 * (body.scale * body.shape.foot + other.scale * other.shape.foot)
+        for other in others
+    )
+
+
+def _place(
+    rng: np.random.Generator,
+    stage: Stage,
+    others: list[Body],
+    category: str,
+    shape: Shape,
+    material: Material,
+    part: float,
+) -> Body:
+    view = stage.view
+    reach = np.sqrt(part * view.width * view.height / (np.pi * shape.fill))
+    if others and rng.random() < 0.65:
+        # Beside another one, so that they overlap in the image or nearly so.
+        beside = others[rng.integers(len(others))]
+        column, row, depth = view.project(beside.centre())
+        apart = reach + view.focal * beside.scale * beside.shape.radius / depth
+        angle = rng.uniform(0, 2 * np.pi)
+        column += apart * rng.uniform(0.5, 1.0) * np.cos(angle)
+        row += apart * rng.uniform(0.3, 0.7) * np.sin(angle)
+    else:
+        column = rng.uniform(0.12, 0.88) * view.width
+        row = rng.uniform(0.25, 0.85) * view.height
+    # Keep most of it inside the image.
+    column = float(np.clip(column, min(0.8 * reach, view.width / 2), view.width - 0.7 * reach))
+    row = float(np.clip(row, min(0.9 * reach, view.height / 2), view.height - 0.7 * reach))
+    lies = shape.axis is not None and rng.random() < 0.25
+    lift = shape.axis if lies and shape.axis is not None else shape.middle
+    turned = _rotation(rng, category, lies)
+    direction = np.array([float(part[0]) for part in view.rays(*_pixel(column, row))])
+    # On the ray, the scale that gives the wanted size grows with the distance; the distance
+    # is where the centre's height over the ground is that of a standing body of this scale.
+    growth = reach / (view.focal * shape.radius) * float(view.axes[2] @ direction)
+    distance = view.origin[1] / (lift * growth - direction[1])
+    nearest_wall = (stage.depth - view.origin[2]) / max(direction[2], 1e-3)
+    distance = min(distance, 0.9 * nearest_wall) if distance > 0 else 0.9 * nearest_wall
+    scale = growth * distance
+    centre = view.origin + distance * direction
+    base = np.array([centre[0], 0 if not lies else scale * lift, centre[2]])
+    if lies:
+        base -= scale * shape.middle * turned[:, 1]
+    return Body(category, shape, material, turned, base, scale)
+
+
+def _pixel(column: float, row: float) -> tuple[Array, Array]:
+    return np.array([column], np.float32), np.array([row], np.float32)
+
+
+def _rotation(rng: np.random.Generator, category: str, lies: bool) -> NDArray[np.float64]:
+    yaw = rng.uniform(0, 2 * np.pi)
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    if lies:
+        lying: NDArray[np.float64] = turn @ np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+        return lying
+    if category == "ball":
+        frame, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        spun: NDArray[np.float64] = frame * np.sign(np.linalg.det(frame))
+        return spun
+    return turn
+
+
+def draw_parts(rng: np.random.Generator) -> list[float]:
+    """How many solids there are, and what part of the image each should cover, largest first."""
+    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.24, 0.3, 0.22, 0.14]))
+    parts = np.exp(rng.uniform(np.log(0.045), np.log(0.24), count))
+    parts *= min(1, 0.55 / parts.sum())
+    if count > 2 and rng.random() < 0.5:
+        parts[-1] = rng.uniform(0.02, 0.035)
+    return sorted((float(part) for part in parts), reverse=True)

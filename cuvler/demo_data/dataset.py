@@ -1,0 +1,147 @@
+"""Writing the demo's data sets: jpegs, and annotations in COCO's format."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from cuvler import masks
+from cuvler.demo_data.catalogue import CATEGORIES
+from cuvler.demo_data.composition import compose
+from cuvler.demo_data.render import render
+from cuvler.errors import ConfigError, DataError
+from cuvler.files import atomic_path, write_json
+
+# An image's entry in the annotations, and the category and mask of each solid in it.
+Picture = tuple[dict[str, Any], list[tuple[str, masks.Rle]]]
+
+_QUALITY = 90
+
+
+def generate(
+    output: str | os.PathLike[str], *, train: int, val: int, seed: int = 0, workers: int = 1
+) -> None:
+    """Render still lifes into ``output/{train,val}/images/*.jpg`` with ``annotations.json``.
+
+    Every picture shows one to five shaded solids on a textured ground. The annotations are
+    COCO's, with a category a kind of solid and the exact mask of each solid's visible part.
+    A picture depends on the seed, the split and its number only: on one machine the files
+    are the same bytes for any number of workers. A split's annotations are written last, so
+    that an interrupted run leaves none.
+
+    Args:
+        output: folder to write to; it may hold an earlier run's files, which are replaced.
+        train: number of pictures of the train split.
+        val: number of pictures of the val split.
+        seed: chooses the pictures.
+        workers: processes to render with.
+
+    Raises:
+        ConfigError: a number is out of range.
+        DataError: a folder of images holds files that do not belong to the set.
+    """
+    _check_arguments(train=train, val=val, workers=workers, seed=seed)
+    counts = {"train": train, "val": val}
+    folders = {split: Path(output) / split for split in counts}
+    for split, folder in folders.items():
+        _check_folder(folder / "images", counts[split])
+        (folder / "annotations.json").unlink(missing_ok=True)
+    with _mapping(workers) as mapping:
+        for number, (split, folder) in enumerate(folders.items()):
+            task = partial(_write_picture, folder / "images", seed, number)
+            pictures = mapping(task, range(1, counts[split] + 1))
+            progress = tqdm(pictures, split, counts[split], unit="image", disable=None)
+            write_json(folder / "annotations.json", _annotations(list(progress), split, seed))
+
+
+def _check_arguments(*, train: int, val: int, workers: int, seed: int) -> None:
+    for name, value, least in (
+        ("train", train, 1),
+        ("val", val, 1),
+        ("workers", workers, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"--{name} {value}: must be {least} or more")
+
+
+def _check_folder(folder: Path, count: int) -> None:
+    """Refuse a folder with files that would pass for pictures of the set."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; remove it or choose another --output")
+    if not folder.exists():
+        return
+    ours = {_file_name(number) for number in range(1, count + 1)}
+    foreign = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in ours and not entry.name.startswith(".")
+    )
+    if foreign:
+        raise DataError(
+            f"{folder}: holds {len(foreign)} files that are not of this set, such as "
+            f"{foreign[0]}; remove them or choose another --output"
+        )
+
+
+def _file_name(number: int) -> str:
+    return f"{number:012d}.jpg"
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Picture]]]:
+    """Give a ``map`` that runs in this process or in several."""
+    if workers == 1:
+        yield map
+        return
+    # Forking is not safe where threads run, and a caller's libraries may have started some.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield partial(pool.map, chunksize=4)
+
+
+def _write_picture(folder: Path, seed: int, split: int, number: int) -> Picture:
+    """Render one picture, write it, and return its entry and masks."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, number)))
+    stage, bodies, hits, visible = compose(rng)
+    display = render(stage, bodies, hits, rng)
+    image = Image.fromarray(np.round(display * 255).astype(np.uint8))
+    with atomic_path(folder / _file_name(number)) as temporary:
+        image.save(temporary, format="JPEG", quality=_QUALITY)
+    entry = {
+        "id": number,
+        "file_name": _file_name(number),
+        "width": image.width,
+        "height": image.height,
+    }
+    rles = [masks.encode(mask) for mask in visible]
+    return entry, [(body.category, rle) for body, rle in zip(bodies, rles, strict=True)]
+
+
+def _annotations(pictures: list[Picture], split: str, seed: int) -> dict[str, Any]:
+    category_ids = {name: number for number, name in enumerate(CATEGORIES, start=1)}
+    solids = [(entry["id"], *solid) for entry, solids in pictures for solid in solids]
+    return {
+        "info": {"description": f"Rendered still lifes, {split} split, seed {seed}"},
+        "licenses": [],
+        "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
+        "images": [entry for entry, _ in pictures],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": category_ids[category],
+                "segmentation": rle,
+                **masks.geometry(rle),
+                "iscrowd": 0,
+            }
+            for number, (image_id, category, rle) in enumerate(solids, start=1)
+        ],
+    }
