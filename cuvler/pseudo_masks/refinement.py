@@ -1,0 +1,61 @@
+"""Refinement: a dense CRF moves a coarse mask's border to the image's edges."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cuvler.pseudo_masks.crf import dense_crf
+
+Crf = Literal["pydensecrf"]
+
+_MIN_BOX_IOU = 0.5
+
+
+def refine(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf
+) -> NDArray[np.bool_] | None:
+    """Refine a mask on its box and a third of the box's sides around (CuVLER, section 3.1).
+
+    Args:
+        image: (H, W, 3) RGB.
+        mask: (H, W), not empty.
+        crf: which implementation of the dense CRF.
+
+    Returns:
+        The refined mask (H, W), holes filled; None where nothing is left or its box has IoU
+        under 0.5 with the box of ``mask``.
+    """
+    rows, columns = (_padded(*span) for span in _box(mask))
+    refined = np.zeros_like(mask)
+    refined[rows, columns] = dense_crf(image[rows, columns], mask[rows, columns], crf=crf)
+    refined = np.asarray(ndimage.binary_fill_holes(refined))
+    if not refined.any() or _box_iou(refined, mask) < _MIN_BOX_IOU:
+        return None
+    return refined
+
+
+def _padded(start: int, stop: int) -> slice:
+    margin = (stop - start) // 3
+    return slice(max(start - margin, 0), stop + margin)
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The rows and the columns, each from start to stop, that a mask spans."""
+    spans = []
+    for axis in (1, 0):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        spans.append((int(inside[0]), int(inside[-1]) + 1))
+    return spans[0], spans[1]
+
+
+def _box_iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    shared = area_one = area_other = 1
+    for (start_one, stop_one), (start_other, stop_other) in zip(
+        _box(one), _box(other), strict=True
+    ):
+        shared *= max(min(stop_one, stop_other) - max(start_one, start_other), 0)
+        area_one *= stop_one - start_one
+        area_other *= stop_other - start_other
+    return shared / (area_one + area_other - shared)
