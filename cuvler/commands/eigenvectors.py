@@ -1,0 +1,95 @@
+"""``cuvler eigenvectors``: extract one shard's eigenvectors into Zarr."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cuvler.errors import ConfigError
+from cuvler.files import read_json
+from cuvler.images import read_listing
+
+
+@click.command("eigenvectors")
+@click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
+@click.option("--root", type=Path, required=True, help="The folder that file names start from.")
+@click.option("--backbone", required=True, help="A name of the table, or of --definitions.")
+@click.option("--definitions", type=Path, help="JSON: name -> timm, feature, size, patch.")
+@click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
+@click.option("--shard", type=click.IntRange(min=0), required=True)
+@click.option("--k", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True)
+@click.option("--eps", type=click.FloatRange(0, 1, min_open=True), default=1e-5, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Images in a forward pass; 0 chooses by the memory.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Decoding processes; by default what --threads leaves.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--output", type=Path, required=True, help="The file to write (.zarr.zip).")
+def command(
+    images: Path,
+    root: Path,
+    backbone: str,
+    definitions: Path | None,
+    weights: Path | None,
+    shard: int,
+    k: int,
+    tau: float,
+    eps: float,
+    batch_size: int,
+    threads: int,
+    workers: int | None,
+    device: str,
+    output: Path,
+) -> None:
+    """Extract the eigenvectors of one shard's images into one Zarr file."""
+    import torch
+
+    from cuvler.eigenvectors.backbones import backbone_spec
+    from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
+    from cuvler.eigenvectors.features import load_backbone
+
+    spec = backbone_spec(backbone, _definitions(definitions))
+    device = _device(device)
+    torch.set_num_threads(threads)
+    extract_shard(
+        read_listing(images, shard),
+        root,
+        load_backbone(spec, weights=weights, device=device),
+        output,
+        settings=NcutSettings(tau=tau, eps=eps, k=k),
+        batch_size=batch_size,
+        workers=_workers(device, threads) if workers is None else workers,
+    )
+
+
+def _definitions(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must map names to definitions of backbones")
+    return content
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: torch finds no GPU here; choose cpu or auto")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _workers(device: str, threads: int) -> int:
+    # Beside a GPU every other core decodes; beside a CPU's forward pass one is plenty.
+    return threads - 1 if device == "cuda" else min(1, threads - 1)

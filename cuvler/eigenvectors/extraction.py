@@ -1,0 +1,161 @@
+"""Extraction: the images of a shard through a backbone and the normalized cut into a file."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cuvler.eigenvectors.features import Backbone
+from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
+from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
+from cuvler.errors import ImageError
+from cuvler.images import open_image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NcutSettings:
+    """The graph's threshold and weight, and the number of eigenvectors; see ``ncut``."""
+
+    tau: float = 0.15
+    eps: float = 1e-5
+    k: int = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image as the loader gives it: ``tensor`` is None unless ``status`` is ``ok``."""
+
+    row: int
+    status: str
+    tensor: Tensor | None
+
+
+def extract_shard(
+    listing: pd.DataFrame,
+    root: str | os.PathLike[str],
+    backbone: Backbone,
+    output: str | os.PathLike[str],
+    *,
+    settings: NcutSettings,
+    batch_size: int = 0,
+    workers: int = 0,
+) -> ShardEigenvectors:
+    """Extract the eigenvectors of a shard's images and write them as one file.
+
+    Images that are missing or unreadable, and those whose eigenvectors do not come out right,
+    get their status; nothing else is left out. The file is written at the end: an interrupted
+    extraction leaves none.
+
+    Args:
+        listing: the shard's rows, with columns ``image_id`` and ``file_name``.
+        root: the folder that file names start from.
+        backbone: on its device.
+        output: the ``.zarr.zip`` file to write.
+        settings: of the normalized cut.
+        batch_size: images in a forward pass; 0 chooses by the device's memory.
+        workers: processes that decode images beside the model; 0 decodes in this one.
+    """
+    batch_size = batch_size or default_batch_size(backbone)
+    image_id = listing["image_id"].to_numpy(dtype=np.int64)
+    shard = ShardEigenvectors.empty(image_id, settings.k, backbone.spec.grid)
+    paths = [Path(root) / name for name in listing["file_name"]]
+    with tqdm(total=len(paths), unit="image", disable=None) as progress:
+        for batch in _batches(paths, backbone, batch_size, workers):
+            _enter(shard, batch, backbone, settings)
+            progress.update(len(batch))
+    write_eigenvectors(output, shard, _attributes(backbone, settings, batch_size))
+    counts = {word: int((shard.status == code).sum()) for code, word in enumerate(STATUSES)}
+    logger.info("%s: %s, dense: %d", output, counts, shard.dense.sum())
+    return shard
+
+
+def default_batch_size(backbone: Backbone) -> int:
+    """Choose a batch size by the device's memory, the same on every run of a machine."""
+    if backbone.device.type != "cuda":
+        return 4
+    # About twenty float32 activations of 768 channels a patch are alive at once.
+    per_image = 20 * 4 * 768 * int(np.prod(backbone.spec.grid))
+    memory = torch.cuda.get_device_properties(backbone.device).total_memory
+    return max(1, min(32, int(0.4 * memory) // per_image))
+
+
+def _attributes(backbone: Backbone, settings: NcutSettings, batch_size: int) -> dict[str, Any]:
+    return {
+        **backbone.spec.settings(),
+        **vars(settings),
+        "weights_sha256": backbone.weights_sha256,
+        "device": backbone.device.type,
+        "batch_size": batch_size,
+        "versions": {
+            name: version(name) for name in ("cuvler", "numpy", "pillow", "timm", "torch")
+        },
+    }
+
+
+class _Images(Dataset[Prepared]):
+    """Images opened and prepared in loader processes; failures become statuses."""
+
+    def __init__(self, paths: list[Path], prepare: Callable[[Image.Image], Tensor]) -> None:
+        self._paths = paths
+        self._prepare = prepare
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, row: int) -> Prepared:
+        try:
+            image = open_image(self._paths[row])
+        except ImageError as error:
+            logger.warning("%s", error)
+            return Prepared(row, error.status, None)
+        return Prepared(row, "ok", self._prepare(image))
+
+
+def _batches(
+    paths: list[Path], backbone: Backbone, batch_size: int, workers: int
+) -> Iterator[list[Prepared]]:
+    return iter(
+        DataLoader(
+            _Images(paths, backbone.prepare),
+            batch_size=batch_size,
+            num_workers=workers,
+            collate_fn=list,
+        )
+    )
+
+
+def _enter(
+    shard: ShardEigenvectors, batch: list[Prepared], backbone: Backbone, settings: NcutSettings
+) -> None:
+    """Solve a batch and enter its images into the shard."""
+    for image in batch:
+        shard.status[image.row] = STATUSES.index(image.status)
+    usable = {image.row: image.tensor for image in batch if image.tensor is not None}
+    if not usable:
+        return
+    prepared = torch.stack(list(usable.values())).to(backbone.device, non_blocking=True)
+    pairs = ncut(backbone.features(prepared), **vars(settings))
+    _enter_pairs(shard, list(usable), pairs)
+
+
+def _enter_pairs(shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor]) -> None:
+    shape = (len(rows), *shard.eigenvectors.shape[1:])
+    shard.eigenvectors[rows] = pairs.vectors.cpu().numpy().reshape(shape)
+    shard.eigenvalues[rows] = pairs.values.cpu().numpy()
+    shard.residuals[rows] = pairs.residuals.cpu().numpy()
+    shard.dense[rows] = pairs.status == "dense"
+    failed = np.asarray(rows)[pairs.status == "failed"]
+    shard.status[failed] = STATUSES.index("eigensolver_failed")

@@ -1,0 +1,71 @@
+"""A backbone ready to run: images in, one feature vector a patch out."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cuvler.eigenvectors.backbones import BackboneSpec
+from cuvler.eigenvectors.pixels import pixel_features
+from cuvler.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What a backbone does, split where the work moves to the device.
+
+    Attributes:
+        spec: its entry in the table.
+        device: where features are computed.
+        prepare: RGB image -> tensor that batches are stacked of; runs in loader processes.
+        features: (b, ...) prepared images on the device -> (b, n, d) float32 features, the
+            patches row by row.
+        weights_sha256: of the weight file; None where there is none.
+    """
+
+    spec: BackboneSpec
+    device: torch.device
+    prepare: Callable[[Image.Image], Tensor]
+    features: Callable[[Tensor], Tensor]
+    weights_sha256: str | None
+
+
+def load_backbone(
+    spec: BackboneSpec,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        spec: its entry in the table.
+        weights: a ViT's weights, ``.safetensors`` or ``.pth``; nothing for the pixel backbones.
+        device: ``cpu`` or a GPU.
+
+    Raises:
+        ConfigError: weights are given where none are used, or the other way round.
+        DataError: the weights cannot be read, or are of another model.
+    """
+    device = torch.device(device)
+    if spec.timm is None:
+        if weights is not None:
+            raise ConfigError(f"backbone {spec.name!r} is made of pixels and takes no weights")
+        prepare = partial(pixel_features, size=spec.size, patch=spec.patch)
+        return Backbone(spec, device, prepare, lambda prepared: prepared, None)
+    if weights is None:
+        raise ConfigError(
+            f"backbone {spec.name!r} needs weights; fetch them with "
+            f"`cuvler weights --backbone {spec.name} --output FILE.safetensors`"
+        )
+    # timm is slow to import, and pixels do without it.
+    from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
+    from cuvler.eigenvectors.weights import verified_sha256
+
+    features = ViTFeatures(load_vit(spec, weights), spec.feature).to(device)
+    prepare = partial(prepare_image, size=spec.size)
+    return Backbone(spec, device, prepare, features, verified_sha256(weights))

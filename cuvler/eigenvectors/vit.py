@@ -1,0 +1,118 @@
+"""Vision transformers of timm as backbones."""
+
+import os
+from typing import Any, cast
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from cuvler.eigenvectors.backbones import BackboneSpec
+from cuvler.eigenvectors.weights import read_state
+from cuvler.errors import ConfigError, DataError
+
+# ImageNet's, which all of the table's models were trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+def prepare_image(image: Image.Image, size: int) -> Tensor:
+    """Resize an RGB image to a square by Lanczos: (3, size, size) uint8."""
+    resized = image.resize((size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+
+def create_vit(spec: BackboneSpec) -> VisionTransformer:
+    """Create a backbone's model with random weights.
+
+    Raises:
+        ConfigError: timm has no such model, or it is no plain vision transformer.
+    """
+    assert spec.timm is not None
+    try:
+        model = timm.create_model(spec.timm, num_classes=0, dynamic_img_size=True)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"backbone {spec.name!r}: timm model {spec.timm!r}: {error}") from error
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(f"backbone {spec.name!r}: {spec.timm!r} is no VisionTransformer of timm")
+    if model.patch_embed.patch_size != (spec.patch, spec.patch):
+        raise ConfigError(
+            f"backbone {spec.name!r}: {spec.timm!r} has patches of "
+            f"{model.patch_embed.patch_size[0]} pixels, not {spec.patch}"
+        )
+    return model
+
+
+def load_vit(spec: BackboneSpec, weights: str | os.PathLike[str]) -> VisionTransformer:
+    """Create a backbone's model and load a local weight file into it.
+
+    Raises:
+        ConfigError: see :func:`create_vit`.
+        DataError: the file cannot be read, or is of another model.
+    """
+    model = create_vit(spec)
+    try:
+        state = checkpoint_filter_fn(read_state(weights), model)
+        loaded = model.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError) as error:
+        raise DataError(f"{weights}: does not fit {spec.timm}: {error}") from error
+    if loaded.missing_keys:
+        raise DataError(
+            f"{weights}: does not fit {spec.timm}; it lacks {', '.join(loaded.missing_keys[:5])}"
+        )
+    return model
+
+
+class ViTFeatures(nn.Module):
+    """Patch features of a vision transformer.
+
+    CuVLER and TokenCut take DINO's keys of the last attention layer, and DINOv2's patch tokens
+    after the final norm. For a projection of the last layer nothing beyond it is computed.
+
+    Args:
+        model: in evaluation mode afterwards; its last block may be replaced.
+        feature: one of ``VIT_FEATURES``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: VisionTransformer, feature: str) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        if feature != "patch_tokens":
+            model.blocks[-1] = _LastProjection(model.blocks[-1], feature)
+            model.norm = nn.Identity()
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None] * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None] * 255, persistent=False)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Give (b, n, d) float32 features of (b, 3, height, width) uint8 images, row by row."""
+        tokens = self.model.forward_features((images - self.mean) / self.std)
+        features: Tensor = tokens[:, self.model.num_prefix_tokens :]
+        return features
+
+
+class _LastProjection(nn.Module):
+    """The last block cut short: the keys, queries or values that its attention works with."""
+
+    def __init__(self, block: Any, feature: str) -> None:
+        super().__init__()
+        attention = block.attn
+        third = ("query", "key", "value").index(feature)
+        rows = slice(third * attention.attn_dim, (third + 1) * attention.attn_dim)
+        self.block_norm = block.norm1
+        self.weight = nn.Parameter(attention.qkv.weight[rows], requires_grad=False)
+        bias = attention.qkv.bias
+        self.bias = None if bias is None else nn.Parameter(bias[rows], requires_grad=False)
+        self.heads = (attention.num_heads, attention.head_dim)
+        self.head_norm = (attention.q_norm, attention.k_norm, nn.Identity())[third]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        projected = nn.functional.linear(self.block_norm(tokens), self.weight, self.bias)
+        heads = self.head_norm(projected.reshape(*projected.shape[:-1], *self.heads))
+        return cast("Tensor", heads.flatten(-2))

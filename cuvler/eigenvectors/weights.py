@@ -1,0 +1,159 @@
+"""Weight files: fetched once with their sha256 beside them, and read without running code."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cuvler.eigenvectors.backbones import BackboneSpec
+from cuvler.errors import ConfigError, DataError
+from cuvler.files import atomic_path
+
+_HUB_FILE = "model.safetensors"
+_DINO_RESNET50 = (
+    "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+)
+
+
+def fetch_backbone(
+    spec: BackboneSpec, destination: str | os.PathLike[str], *, sha256: str | None = None
+) -> str:
+    """Fetch a ViT's weights from the Hugging Face hub, as timm publishes them.
+
+    Args:
+        spec: the backbone.
+        destination: the ``.safetensors`` file to write; ``destination.sha256`` is written beside.
+        sha256: what the file's digest must be, if it is known.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        ConfigError: the backbone has no weights, or timm none to fetch.
+        DataError: the file cannot be fetched, or is not the one that was pinned.
+    """
+    if spec.timm is None:
+        raise ConfigError(f"backbone {spec.name!r} is made of pixels; it has no weights to fetch")
+    repository = _hub_repository(spec.timm)
+
+    def fetch(path: Path) -> None:
+        from huggingface_hub import hf_hub_download
+
+        shutil.copyfile(hf_hub_download(repository, _HUB_FILE), path)
+
+    return _fetch(
+        fetch, f"{_HUB_FILE} of {repository} on the Hugging Face hub", destination, sha256
+    )
+
+
+def _hub_repository(timm_name: str) -> str:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        raise ConfigError(f"timm has no weights named {timm_name!r}; give a model with its tag")
+    return str(config.hf_hub_id)
+
+
+def fetch_dino_resnet50(destination: str | os.PathLike[str], *, sha256: str | None = None) -> str:
+    """Fetch DINO's ResNet-50, which detectors start from, and keep it as safetensors.
+
+    Args and errors are those of :func:`fetch_backbone`.
+    """
+
+    def fetch(path: Path) -> None:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".pth") as download:
+            torch.hub.download_url_to_file(_DINO_RESNET50, download.name, progress=False)
+            save_file(read_state(download.name), path)
+
+    return _fetch(fetch, _DINO_RESNET50, destination, sha256)
+
+
+def _fetch(
+    fetch: Callable[[Path], None],
+    source: str,
+    destination: str | os.PathLike[str],
+    sha256: str | None,
+) -> str:
+    destination = Path(destination)
+    with atomic_path(destination) as temporary:
+        try:
+            fetch(temporary)
+        # Having no network, or no such file there, derives from OSError in urllib and the hub.
+        except OSError as error:
+            raise DataError(
+                f"cannot fetch {source} ({error}); fetch it on a machine with network and put "
+                f"it at {destination}, or set its path as the backbone's weights"
+            ) from error
+        digest = file_sha256(temporary)
+        if sha256 is not None and digest != sha256.lower():
+            raise DataError(
+                f"{source}: sha256 is {digest}, not the pinned {sha256}; nothing was kept. "
+                "Correct the pin, or find out why the file has changed"
+            )
+    with atomic_path(_digest_path(destination)) as temporary:
+        temporary.write_text(f"{digest}  {destination.name}\n", encoding="ascii")
+    return digest
+
+
+def _digest_path(weights: Path) -> Path:
+    return weights.with_name(f"{weights.name}.sha256")
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Give a file's sha256 in hexadecimal.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+
+
+def verified_sha256(path: str | os.PathLike[str]) -> str:
+    """Give a weight file's sha256, which must be the one recorded beside it, if one is.
+
+    Raises:
+        DataError: the file is missing, or has changed since it was fetched.
+    """
+    digest = file_sha256(path)
+    record = _digest_path(Path(path))
+    if record.exists() and record.read_text(encoding="ascii").split()[:1] != [digest]:
+        raise DataError(
+            f"{path}: is not the file whose sha256 {record} records; "
+            "delete both and fetch them again"
+        )
+    return digest
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds more than tensors.
+    """
+    if not Path(path).exists():
+        raise DataError(f"{path}: no such file")
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise DataError(
+            f"{path}: not a file of weights ({error}); fetch it again, or save its state dict "
+            "as .safetensors"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path}: not a state dict; save the model's state dict alone")
+    return state
