@@ -1,0 +1,89 @@
+"""``cuvler report``: make the report page."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cuvler.commands.named_path import named_path
+from cuvler.files import atomic_path
+from cuvler.report import Inputs, make_report
+
+Named = tuple[tuple[str, Path], ...]
+
+
+def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
+    return click.option(
+        option, multiple=True, type=named_path, metavar=f"{name}=PATH", help=help_text
+    )
+
+
+@click.command("report")
+@click.option("--output", required=True, type=Path, help="The page to write.")
+@click.option("--title", default="CuVLER report", show_default=True)
+@_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
+@_files("--root", "DATASET", "Folder of the images; gives the dataset a gallery.")
+@_files("--ground-truth", "DATASET", "COCO annotations.")
+@_files("--eigenvectors", "DATASET/BACKBONE", "Folder of shards.")
+@_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
+@_files("--predictions", "DATASET/DETECTOR", "COCO results.")
+@_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
+@click.option("--benchmarks", type=Path, help="Folder of Snakemake's benchmark files.")
+@click.option("--config", type=Path, help="The run's settings, shown as they are.")
+@click.option(
+    "--images", type=click.IntRange(1), default=8, show_default=True, help="Images in a gallery."
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Detections under this score are not drawn.",
+)
+def command(
+    output: Path,
+    title: str,
+    metrics: Named,
+    root: Named,
+    ground_truth: Named,
+    eigenvectors: Named,
+    annotations: Named,
+    predictions: Named,
+    detector: Named,
+    benchmarks: Path | None,
+    config: Path | None,
+    images: int,
+    min_score: float,
+) -> None:
+    """Make one page of tables, galleries and curves, which needs no other file.
+
+    Options that take NAME=PATH are repeated, in the order the page is to have. What is not
+    given is left out.
+    """
+    inputs = Inputs(
+        metrics=dict(metrics),
+        roots=dict(root),
+        ground_truth=dict(ground_truth),
+        eigenvectors=_of_datasets(eigenvectors, "--eigenvectors"),
+        annotations=_of_datasets(annotations, "--annotations"),
+        predictions=_of_datasets(predictions, "--predictions"),
+        detectors=dict(detector),
+        benchmarks=benchmarks,
+        config=config,
+        images=images,
+        min_score=min_score,
+    )
+    page = make_report(inputs, title=title)
+    with atomic_path(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _of_datasets(files: Named, option: str) -> dict[tuple[str, str], Path]:
+    found = {}
+    for name, path in files:
+        dataset, slash, rest = name.partition("/")
+        if not (dataset and slash and rest):
+            raise click.BadParameter(f"{name!r} is not DATASET/NAME", param_hint=option)
+        found[dataset, rest] = path
+    return found

@@ -1,0 +1,90 @@
+"""What became of every image, and how the masks are distributed."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler.coco_json import stream_annotations
+
+_NAMED = 20  # excluded images named on the page
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """One file of annotations, in numbers.
+
+    Attributes:
+        info: the settings it was made with.
+        statuses: status -> number of images: ``ok`` (with masks), ``no_mask``, and those of
+            the images that could not be used.
+        excluded: the first images that could not be used, with ``status`` and ``reason``.
+        masks_per_image: of the usable images, (images,) int.
+        sizes: side of the square of the mask's area over that of the image's, (masks,) in 0-1.
+        scores: (masks,); empty where masks have none. So are cluster_sizes and crf_success.
+    """
+
+    info: dict[str, Any]
+    statuses: dict[str, int]
+    excluded: list[dict[str, Any]]
+    masks_per_image: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    cluster_sizes: NDArray[np.float64]
+    crf_success: NDArray[np.float64]
+
+    @property
+    def num_images(self) -> int:
+        """Images of any status."""
+        return sum(self.statuses.values())
+
+    @property
+    def num_masks(self) -> int:
+        """Masks of all images."""
+        return int(self.masks_per_image.sum())
+
+
+def account(path: Path) -> Accounting:
+    """Count COCO annotations, read record by record.
+
+    Raises:
+        DataError: the file is missing or not whole.
+    """
+    info: dict[str, Any] = {}
+    masks: Counter[int] = Counter()
+    failures: Counter[str] = Counter()
+    excluded: list[dict[str, Any]] = []
+    columns: dict[str, list[float]] = {
+        name: [] for name in ("size", "score", "cluster_size", "crf_success")
+    }
+    for section, item in stream_annotations(path):
+        if section == "info":
+            info = item
+        elif section == "images":
+            masks[item["id"]] += 0
+        elif section == "excluded":
+            failures[item["status"]] += 1
+            if len(excluded) < _NAMED:
+                excluded.append(item)
+        elif section == "annotations":
+            masks[item["image_id"]] += 1
+            height, width = item["segmentation"]["size"]
+            columns["size"].append((item["area"] / (height * width)) ** 0.5)
+            for name in ("score", "cluster_size", "crf_success"):
+                if name in item:
+                    columns[name].append(float(item[name]))
+    counts = np.array(sorted(masks.values()), dtype=np.int64)
+    statuses = {"ok": int((counts > 0).sum()), "no_mask": int((counts == 0).sum())}
+    return Accounting(
+        info=info,
+        statuses=statuses | dict(sorted(failures.items())),
+        excluded=excluded,
+        masks_per_image=counts,
+        sizes=np.array(columns["size"]),
+        scores=np.array(columns["score"]),
+        cluster_sizes=np.array(columns["cluster_size"]),
+        crf_success=np.array(columns["crf_success"]),
+    )

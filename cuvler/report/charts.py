@@ -1,0 +1,149 @@
+"""Charts as SVG that takes its colours from the page, so that they fit light and dark."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from cuvler.report.training import Losses
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Matplotlib writes these colours; the page's variables take their place.
+_INK, _FAINT = "#010203", "#040506"
+_SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005")
+_VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, start=1)
+}
+NO_VALUE = "\N{EN DASH}"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "path.simplify_threshold": 0.5,
+}
+
+
+def histogram(
+    values: NDArray[Any], label: str, *, alt: str, limits: tuple[float, float] | None = None
+) -> Markup:
+    """Draw how many values fall where.
+
+    Args:
+        values: (n,), not empty. Whole numbers get a bar each.
+        label: of the horizontal axis.
+        alt: what the chart shows, for those who cannot see it.
+        limits: of the horizontal axis; without them, those of the values.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = limits or (float(values.min()), float(values.max()))
+    if limits is None and high - low <= 30:
+        edges = np.arange(np.floor(low), np.floor(high) + 2) - 0.5
+    else:
+        edges = np.linspace(low, high, 26)
+    counts, _ = np.histogram(values, edges)
+
+    def draw(axes: "Axes") -> None:
+        widths = np.diff(edges) * 0.88
+        axes.bar((edges[:-1] + edges[1:]) / 2, counts, widths, color=_SERIES[0], linewidth=0)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=limits is None))
+        axes.xaxis.grid(False)
+
+    return _svg(draw, alt)
+
+
+def loss_curves(losses: Losses, *, alt: str) -> Markup:
+    """Draw the total loss and its parts over the iterations."""
+
+    def draw(axes: "Axes") -> None:
+        for (name, values), colour in zip(losses.curves.items(), _SERIES, strict=False):
+            width = 1.8 if name == "total" else 1.1
+            marker = "o" if len(values) == 1 else None
+            axes.plot(losses.iterations, values, color=colour, lw=width, label=name, marker=marker)
+        axes.set_xlabel("iteration")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.grid(False)
+        axes.legend(loc="upper right", ncols=2, labelcolor=_INK, handlelength=1.2)
+
+    return _svg(draw, alt, height=3.0)
+
+
+def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, alt: str) -> Markup:
+    """Draw horizontal bars in percent, grouped by row, first row on top.
+
+    Args:
+        rows: names.
+        series: name -> one value a row.
+        alt: what the chart shows, for those who cannot see it.
+    """
+    thickness = 0.8 / len(series)
+    positions = np.arange(len(rows))
+
+    def draw(axes: "Axes") -> None:
+        for number, (name, values) in enumerate(series.items()):
+            known = [0.0 if value is None else value for value in values]
+            offset = (number - (len(series) - 1) / 2) * thickness
+            drawn = axes.barh(
+                positions + offset, known, thickness * 0.86, color=_SERIES[number], label=name
+            )
+            labels = [NO_VALUE if value is None else f"{value:.1f}" for value in values]
+            axes.bar_label(drawn, labels, padding=3, color=_INK, fontsize=9)
+        axes.set_yticks(positions, list(rows))
+        axes.invert_yaxis()
+        axes.margins(x=0.14)
+        axes.yaxis.grid(False)
+        if len(series) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series), labelcolor=_INK)
+
+    return _svg(draw, alt, height=0.7 + 0.26 * len(rows) * len(series))
+
+
+def _svg(draw: "Callable[[Axes], None]", alt: str, height: float = 2.4) -> Markup:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Names inside the SVG are made from this salt: equal charts get equal bytes, and charts of
+    # one page do not share names.
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": alt}):
+        figure = Figure(figsize=(4.4, height), layout="constrained")
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=metadata)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_accessible(alt)}>", svg, count=1
+    )
+    return Markup(svg)  # noqa: S704 (made here; the only foreign text, alt and labels, is escaped)
+
+
+def _accessible(alt: str) -> str:
+    return f'role="img" aria-label="{escape(alt)}" class="chart"'

@@ -1,0 +1,64 @@
+"""The images a detector does best and worst on."""
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from cuvler.coco_json import stream_annotations, to_rle
+from cuvler.report.gallery import Card, Layer, Record, best_records, make_card, truth_layer
+from cuvler.report.inputs import Inputs, of_dataset
+
+
+def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[Card]] | None:
+    """Show the last detector's best and worst images, beside the ground truth.
+
+    An image's measure is the mean, over its objects, of the IoU with the detection that
+    matches best among those shown.
+
+    Returns:
+        The detector's name, the best, the worst first; ``None`` without predictions, ground
+        truth or images.
+
+    Raises:
+        DataError: a file is missing or damaged, or belongs to other images.
+    """
+    predictions = of_dataset(inputs.predictions, dataset)
+    if dataset not in inputs.ground_truth or not predictions:
+        return None
+    detector, path = list(predictions.items())[-1]
+    truth_path = inputs.ground_truth[dataset]
+    images = {i["id"]: i for section, i in stream_annotations(truth_path) if section == "images"}
+    truth = truth_layer(inputs, dataset, images)
+    records = best_records(path, images, min_score=inputs.min_score)
+    found = Layer(detector, "detections", path, records)
+    measures = {
+        image_id: mean_best_iou(objects, records.get(image_id, []), images[image_id])
+        for image_id, objects in truth.records.items()
+    }
+    ranking = sorted(measures, key=lambda image_id: (-measures[image_id], image_id))
+    count = min(max(1, inputs.images // 2), len(ranking) // 2)
+    if not count:
+        return None
+
+    def card(image_id: int) -> Card:
+        note = f"mean IoU {measures[image_id]:.2f}"
+        name = images[image_id]["file_name"]
+        return make_card(inputs.roots[dataset], image_id, name, [found, truth], {}, note)
+
+    best, worst = ranking[:count], ranking[-count:][::-1]
+    return detector, [card(i) for i in best], [card(i) for i in worst]
+
+
+def mean_best_iou(objects: list[Record], detections: list[Record], image: Record) -> float:
+    """Mean over objects of the best detection's IoU; of boxes where objects have no masks."""
+    if not detections:
+        return 0.0
+    pairs: tuple[list[Any], list[Any]]
+    if all(record.get("segmentation") for record in objects):
+        size = image["height"], image["width"]
+        pairs = [to_rle(r, *size) for r in detections], [to_rle(r, *size) for r in objects]
+    else:
+        pairs = [r["bbox"] for r in detections], [r["bbox"] for r in objects]
+    overlaps = coco_mask.iou(*pairs, [0] * len(objects))
+    return float(np.asarray(overlaps).max(axis=0).mean())

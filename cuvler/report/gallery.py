@@ -1,0 +1,206 @@
+"""Galleries: the same few images as every stage of the pipeline sees them."""
+
+import base64
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cuvler.coco_json import stream_annotations, stream_records, to_rle
+from cuvler.drawing import draw_heat_map, draw_masks
+from cuvler.errors import DataError, ImageError
+from cuvler.images import open_image
+from cuvler.masks import decode
+from cuvler.report.inputs import Inputs, of_dataset
+
+Record = dict[str, Any]
+Size = tuple[int, int]
+_SIDE = 640  # pixels of a picture's longer side
+_SHOWN = 12  # masks drawn on one picture, the best
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: its place in the row, what it shows, and the picture itself."""
+
+    title: str
+    note: str
+    alt: str
+    width: int
+    height: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image as all the panels; or why it could not be shown."""
+
+    file_name: str
+    note: str
+    panels: list[Panel]
+    error: str | None = None
+
+    @property
+    def columns(self) -> int:
+        """Panels in a row, so that rows are full where there is room for five."""
+        rows = -(-len(self.panels) // 5) or 1
+        return -(-len(self.panels) // rows)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Masks to lay over images: where they come from, and the records by image id."""
+
+    title: str
+    kind: str
+    path: Path
+    records: dict[int, list[Record]]
+
+    def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
+        """Draw this layer over one image (``size``: its full height and width)."""
+        shown = self.records.get(image_id, [])
+        masks = [self._mask(record, image_id, size, picture.size) for record in shown]
+        scores = [record["score"] for record in shown if "score" in record]
+        drawn = draw_masks(picture, masks, scores if len(scores) == len(masks) else None)
+        note = f"{len(masks)} {self.kind if len(masks) != 1 else self.kind.removesuffix('s')}"
+        return make_panel(self.title, note, f"{self.title}: {note} over {file_name}", drawn)
+
+    def _mask(self, record: Record, image_id: int, size: Size, shown: Size) -> Any:
+        rle = to_rle(record, *size)
+        if tuple(rle["size"]) != size:
+            raise DataError(
+                f"{self.path}: a mask of image {image_id} has {tuple(rle['size'])} pixels "
+                f"(height, width), but the image {size}; are they of the same dataset?"
+            )
+        return np.asarray(Image.fromarray(decode(rle)).resize(shown, Image.Resampling.NEAREST))
+
+
+def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
+    """Show images spread evenly over a dataset: eigenvectors, masks, detections, the truth.
+
+    Raises:
+        DataError: a file is missing or damaged, or belongs to other images.
+    """
+    names = _choose(inputs, dataset)
+    layers = _layers(inputs, dataset, names)
+    heat_maps = {
+        backbone: _vectors(folder, names)
+        for backbone, folder in of_dataset(inputs.eigenvectors, dataset).items()
+    }
+    root = inputs.roots[dataset]
+    return [
+        make_card(root, image_id, file_name, layers, heat_maps)
+        for image_id, file_name in names.items()
+    ]
+
+
+def make_card(
+    root: Path,
+    image_id: int,
+    file_name: str,
+    layers: Sequence[Layer],
+    heat_maps: Mapping[str, Mapping[int, Any]],
+    note: str = "",
+) -> Card:
+    """Draw one image's panels: image, heat maps, layers."""
+    try:
+        image = open_image(root / file_name)
+    except ImageError as error:
+        return Card(file_name, note, [], error=str(error))
+    scale = min(1.0, _SIDE / max(image.size))
+    picture = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    )
+    panels = [make_panel("image", "", f"the image {file_name}", picture)]
+    for backbone, vectors in heat_maps.items():
+        if image_id in vectors:
+            drawn = draw_heat_map(vectors[image_id], picture.size)
+            panels.append(
+                make_panel(
+                    backbone, "eigenvector", f"{backbone}: eigenvector of {file_name}", drawn
+                )
+            )
+    size = (image.height, image.width)
+    panels += [layer.panel(image_id, file_name, picture, size) for layer in layers]
+    return Card(file_name, note, panels)
+
+
+def make_panel(title: str, note: str, alt: str, picture: Image.Image) -> Panel:
+    """Put a picture into the page itself, as WebP."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=78, method=4)
+    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Panel(title, note, alt, picture.width, picture.height, source)
+
+
+def best_records(
+    path: Path, images: Collection[int], *, min_score: float = 0.0
+) -> dict[int, list[Record]]:
+    """Collect the records of some images, by image, best first, as many as a picture bears.
+
+    Crowds are passed over; records without a score keep their order and are not limited.
+    """
+    found: dict[int, list[Record]] = {}
+    for record in stream_records(path):
+        wanted = record["image_id"] in images and not record.get("iscrowd")
+        if wanted and record.get("score", 1.0) >= min_score:
+            found.setdefault(record["image_id"], []).append(record)
+    for image_id, records in found.items():
+        if all("score" in record for record in records):
+            found[image_id] = sorted(records, key=lambda record: -record["score"])[:_SHOWN]
+    return found
+
+
+def truth_layer(inputs: Inputs, dataset: str, images: Collection[int]) -> Layer:
+    """The ground truth of some images."""
+    path = inputs.ground_truth[dataset]
+    return Layer("ground truth", "objects", path, best_records(path, images))
+
+
+def _choose(inputs: Inputs, dataset: str) -> dict[int, str]:
+    """Pick image id -> file name, evenly over the ids of the dataset's first list of images."""
+    lists = [*of_dataset(inputs.annotations, dataset).values()]
+    if dataset in inputs.ground_truth:
+        lists.insert(0, inputs.ground_truth[dataset])
+    if not lists:
+        return {}
+    names = {
+        image["id"]: image["file_name"]
+        for section, image in stream_annotations(lists[0])
+        if section == "images"
+    }
+    ids = sorted(names)
+    count = min(inputs.images, len(ids))
+    positions = [(2 * number + 1) * len(ids) // (2 * count) for number in range(count)]
+    return {ids[position]: names[ids[position]] for position in positions}
+
+
+def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer]:
+    layers = [
+        Layer(name, "masks", path, best_records(path, images))
+        for name, path in of_dataset(inputs.annotations, dataset).items()
+    ]
+    layers += [
+        Layer(name, "detections", path, best_records(path, images, min_score=inputs.min_score))
+        for name, path in of_dataset(inputs.predictions, dataset).items()
+    ]
+    if dataset in inputs.ground_truth:
+        layers.append(truth_layer(inputs, dataset, images))
+    return layers
+
+
+def _vectors(folder: Path, images: Collection[int]) -> dict[int, Any]:
+    """Read the second smallest eigenvector of some images, where the shards have one."""
+    from cuvler.eigenvectors.store import open_eigenvectors
+
+    found = {}
+    for path in sorted(folder.glob("*.zarr.zip")):
+        with open_eigenvectors(path) as store:
+            for index, image_id in enumerate(store.image_ids.tolist()):
+                if image_id in images and store.status[index] == "ok":
+                    found[image_id] = store.vector(index)[0]
+    return found

@@ -1,0 +1,44 @@
+"""What the report is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Key = tuple[str, str]  # dataset, and the method, detector or backbone
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The report's files; what is not given is left out of the page.
+
+    Attributes:
+        metrics: dataset -> the json of ``cuvler metrics``.
+        roots: dataset -> the folder its file names start from; only these have galleries.
+        ground_truth: dataset -> COCO annotations.
+        eigenvectors: (dataset, backbone) -> the folder of its shards, ``.zarr.zip``.
+        annotations: (dataset, method) -> COCO annotations: pseudo-masks, or what a round of
+            self-training learns from.
+        predictions: (dataset, detector) -> COCO results.
+        detectors: detector -> its folder, with detectron2's ``metrics.json``.
+        benchmarks: folder of Snakemake's benchmark files, one sub-folder a rule.
+        config: the run's settings, shown as they are.
+        images: how many images a gallery shows.
+        min_score: detections under this score are not drawn.
+    """
+
+    metrics: Mapping[str, Path] = field(default_factory=dict)
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    ground_truth: Mapping[str, Path] = field(default_factory=dict)
+    eigenvectors: Mapping[Key, Path] = field(default_factory=dict)
+    annotations: Mapping[Key, Path] = field(default_factory=dict)
+    predictions: Mapping[Key, Path] = field(default_factory=dict)
+    detectors: Mapping[str, Path] = field(default_factory=dict)
+    benchmarks: Path | None = None
+    config: Path | None = None
+    images: int = 8
+    min_score: float = 0.3
+
+
+def of_dataset(files: Mapping[Key, Path], dataset: str) -> dict[str, Path]:
+    """Pick one dataset's files, by method, detector or backbone."""
+    return {name: path for (of, name), path in files.items() if of == dataset}

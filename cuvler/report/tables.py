@@ -1,0 +1,152 @@
+"""The report's numbers: metrics with their changes between rounds, times, versions."""
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cuvler.errors import DataError
+from cuvler.evaluation import METRICS
+from cuvler.files import read_json
+
+HEADLINE = ("AP", "AP50", "AP75", "AR100")
+IOU_TYPES = {"segm": "Masks", "bbox": "Boxes"}
+_ROUND = re.compile(r"(?P<recipe>.+)_round(?P<round>\d+)")
+_PACKAGES = (
+    "cuvler",
+    "torch",
+    "timm",
+    "detectron2",
+    "numpy",
+    "zarr",
+    "pydensecrf2",
+    "pycocotools",
+    "faster-coco-eval",
+    "snakemake",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score in percent; its change against the round before; whether it is the best."""
+
+    value: float | None
+    change: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class MetricsTable:
+    """A dataset's scores of masks or boxes.
+
+    Attributes:
+        title: Masks or Boxes.
+        columns: names of the metrics.
+        rows: entry -> metric -> cell.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, dict[str, Cell]]
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read what ``cuvler metrics`` wrote.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and IOU_TYPES.keys() & entry.keys() for entry in entries.values()
+    ):
+        raise DataError(f"{path}: not what `cuvler metrics` writes (entry -> bbox, segm)")
+    return entries
+
+
+def metrics_tables(
+    entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
+) -> list[MetricsTable]:
+    """Lay out the scores, masks before boxes; those that no entry has are left out."""
+    tables = []
+    for iou_type, title in IOU_TYPES.items():
+        scores = {name: entry[iou_type] for name, entry in entries.items() if iou_type in entry}
+        if scores:
+            rows = {
+                name: {column: _cell(scores, name, column) for column in columns} for name in scores
+            }
+            tables.append(MetricsTable(title, columns, rows))
+    return tables
+
+
+def _cell(scores: Mapping[str, Mapping[str, Any]], name: str, column: str) -> Cell:
+    value = scores[name][column]
+    known = [entry[column] for entry in scores.values() if entry[column] is not None]
+    best = value is not None and len(known) > 1 and value == max(known)
+    before = scores.get(round_before(name) or "", {}).get(column)
+    change = None if value is None or before is None else value - before
+    return Cell(value, change, best)
+
+
+def round_before(name: str) -> str | None:
+    """Name the detector that ``name`` was self-trained from: cuvler_round1, cuvler_round0."""
+    match = _ROUND.fullmatch(name)
+    if not match or match["round"] == "0":
+        return None
+    return f"{match['recipe']}_round{int(match['round']) - 1}"
+
+
+@dataclass(frozen=True)
+class RuleTime:
+    """What a rule's jobs took: seconds in sum and of the longest, memory in MB of the largest."""
+
+    rule: str
+    jobs: int
+    total: float
+    longest: float
+    memory: float | None
+    share: float
+
+
+def rule_times(folder: Path) -> list[RuleTime]:
+    """Read Snakemake's benchmark files, a sub-folder a rule; the longest rule comes first."""
+    import pandas as pd
+
+    jobs: dict[str, list[tuple[float, float | None]]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        parts = path.relative_to(folder).parts
+        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        if not {"s", "max_rss"} <= set(table.columns):
+            raise DataError(f"{path}: not a Snakemake benchmark (columns s and max_rss)")
+        rule = parts[0] if len(parts) > 1 else path.stem
+        for seconds, memory in zip(table["s"], table["max_rss"], strict=True):
+            # Jobs shorter than Snakemake's sampling have no memory.
+            known = None if pd.isna(memory) else float(memory)
+            jobs.setdefault(rule, []).append((float(seconds), known))
+    totals = {rule: sum(seconds for seconds, _ in runs) for rule, runs in jobs.items()}
+    whole = sum(totals.values()) or 1.0
+    return [
+        RuleTime(
+            rule=rule,
+            jobs=len(jobs[rule]),
+            total=total,
+            longest=max(seconds for seconds, _ in jobs[rule]),
+            memory=max((m for _, m in jobs[rule] if m is not None), default=None),
+            share=total / whole,
+        )
+        for rule, total in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python and the packages that make the results, as far as installed."""
+    found = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,73 @@
+"""A detector's losses, from the lines that detectron2 writes while it trains."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler.errors import DataError
+
+# What the curves are sums of, by the beginning of detectron2's names.
+_PARTS = {
+    "classification": "loss_cls",
+    "boxes": "loss_box_reg",
+    "masks": "loss_mask",
+    "proposals": "loss_rpn",
+}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Curves of one detector.
+
+    Attributes:
+        iterations: (n,) ascending.
+        curves: ``total`` and its parts -> (n,); NaN where a line does not give it.
+        broken_lines: lines that could not be read; a killed job leaves one behind.
+    """
+
+    iterations: NDArray[np.int64]
+    curves: dict[str, NDArray[np.float64]]
+    broken_lines: int
+
+
+def read_losses(folder: Path) -> Losses:
+    """Read ``metrics.json`` of a detector's folder.
+
+    Where a resumed run went over iterations again, the later lines count.
+
+    Raises:
+        DataError: the file is missing or has no losses.
+    """
+    path = folder / "metrics.json"
+    records: dict[int, dict[str, Any]] = {}
+    broken = 0
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    broken += 1
+                    continue
+                if "total_loss" in record:
+                    records[record["iteration"]] = record
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    if not records:
+        raise DataError(f"{path}: has no line with a total_loss; was the detector trained?")
+    ordered = [records[iteration] for iteration in sorted(records)]
+    curves = {"total": np.array([float(record["total_loss"]) for record in ordered])}
+    for part, prefix in _PARTS.items():
+        values = np.array([_sum_of(record, prefix) for record in ordered])
+        if not np.isnan(values).all():
+            curves[part] = values
+    return Losses(np.array(sorted(records), dtype=np.int64), curves, broken)
+
+
+def _sum_of(record: dict[str, Any], prefix: str) -> float:
+    values = [float(value) for name, value in record.items() if name.startswith(prefix)]
+    return sum(values) if values else float("nan")
