@@ -113,18 +113,24 @@ def draw_solid(
     names = list(CATEGORIES)
     odds = np.array([weight for _, weight in CATEGORIES.values()])
     wanted = 0.2 if rng.random() < 0.85 else 0.08
-    for _ in range(12):
+    for _ in range(8):
         category = names[rng.choice(len(names), p=odds / odds.sum())]
         kinds = CATEGORIES[category][0]
         make_shape, make_material = kinds[rng.integers(len(kinds))]
-        main = hsv(rng.random(), rng.uniform(0.35, 0.95), rng.uniform(0.35, 0.95))
-        accent = hsv(rng.random(), rng.uniform(0.0, 0.8), rng.uniform(0.2, 1.0))
+        main, accent = _draw_colours(rng)
         shape, material = make_shape(rng), make_material(main, accent, noise, rng)
-        if difference(main, accent) < 0.2:
-            continue
         if difference(_mean_colour(rng, shape, material), ground) > wanted:
             break
     return category, shape, material
+
+
+def _draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Two display colours, (3,) each, that are told apart easily."""
+    main = hsv(rng.random(), rng.uniform(0.25, 0.85), rng.uniform(0.3, 0.9))
+    while True:
+        accent = hsv(rng.random(), rng.uniform(0.0, 0.7), rng.uniform(0.15, 0.95))
+        if difference(main, accent) > 0.2:
+            return main, accent
 
 
 def _mean_colour(rng: np.random.Generator, shape: Shape, material: Material) -> Array:
@@ -132,5 +138,5 @@ def _mean_colour(rng: np.random.Generator, shape: Shape, material: Material) -> 
     directions *= 0.8 * shape.radius / np.linalg.norm(directions, axis=0)
     x, y, z = directions.astype(np.float32)
     colours = material.paint(x, np.abs(y + np.float32(shape.middle)), z)
-    mean: Array = colours.mean(axis=0)
+    mean: Array = colours.mean(axis=1)
     return mean

@@ -1,4 +1,7 @@
-"""Colours of the demo: conversions, and choosing ones that stand out."""
+"""Colours of the demo: conversions and blends.
+
+One colour is an array (3,); the colours of many points or pixels are planes, (3, ...).
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +25,7 @@ _TO_OKLAB = np.array(
 
 
 def hsv(hue: ArrayLike, saturation: ArrayLike, value: ArrayLike) -> Array:
-    """Display colours (..., 3) from 0 to 1; hues are counted in turns, all is clipped."""
+    """Display colours from 0 to 1, (3,), or (n, 3) of n hues, which are counted in turns."""
     turn = np.asarray(hue, np.float32)[..., None] * 6 + np.array([5, 3, 1], np.float32)
     part = np.clip(np.minimum(turn % 6, 4 - turn % 6), 0, 1)
     grey = 1 - np.clip(np.asarray(saturation, np.float32), 0, 1)[..., None] * part
@@ -47,9 +50,20 @@ def difference(a: Array, b: Array) -> float:
 
 
 def mix(a: Array, b: Array, weight: Array) -> Array:
-    """Blend colours a and b, (3,) or (..., 3), by weights (...) from 0 (a) to 1 (b)."""
-    mixed: Array = a + (b - a) * weight[..., None]
+    """Blend colours or planes a and b by weights (...) from 0 (a) to 1 (b), to planes."""
+    start = _planes(a, weight)
+    mixed: Array = start + (_planes(b, weight) - start) * weight
     return mixed
+
+
+def tint(colour: Array, brightness: Array) -> Array:
+    """Make a colour or planes darker or lighter by factors (...), to planes."""
+    tinted: Array = _planes(colour, brightness) * brightness
+    return tinted
+
+
+def _planes(colour: Array, like: Array) -> Array:
+    return colour.reshape(3, *[1] * like.ndim) if colour.ndim == 1 else colour
 
 
 def smoothstep(low: float, high: float, values: Array) -> Array:

@@ -112,7 +112,7 @@ def _write_picture(folder: Path, seed: int, split: int, number: int) -> Picture:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, number)))
     stage, bodies, hits, visible = compose(rng)
     display = render(stage, bodies, hits, rng)
-    image = Image.fromarray(np.round(display * 255).astype(np.uint8))
+    image = Image.fromarray(np.moveaxis(np.round(display * 255).astype(np.uint8), 0, 2))
     with atomic_path(folder / _file_name(number)) as temporary:
         image.save(temporary, format="JPEG", quality=_QUALITY)
     entry = {

@@ -52,7 +52,7 @@ def _strew(
     for i in range(len(thing)):
         for polygon, fill in zip(polygons, fills, strict=True):
             draw.polygon(polygon[i], fill=fill[i])
-    return np.asarray(canvas, np.float32) / 255
+    return np.ascontiguousarray(np.moveaxis(np.asarray(canvas, np.float32), 2, 0)) / 255
 
 
 def _bytes(colours: Array) -> list[tuple[int, int, int]]:
@@ -74,15 +74,15 @@ def _outlines(
 
 def grass(rng: np.random.Generator) -> Array:
     """A lawn; the lighter blades are the upper ones."""
-    hue, count = rng.uniform(0.19, 0.3), 3000
+    hue, count = rng.uniform(0.18, 0.28), 2600
     angle = rng.normal(-np.pi / 2, 0.75, count)
     reach = rng.uniform(9, 20, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     foot = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * rng.uniform(0.7, 1.3, (count, 1))
     blades = np.stack([-foot, foot, reach], axis=1)
-    values = np.linspace(0.22, 0.6, count) + rng.normal(0, 0.05, count)
-    saturation = rng.uniform(0.45, 0.7, count)
+    values = np.linspace(0.25, 0.55, count) + rng.normal(0, 0.05, count)
+    saturation = rng.uniform(0.4, 0.62, count)
     colours = hsv(rng.normal(hue, 0.02, count), saturation, values)
-    lawn = _strew(rng, hsv(hue, 0.65, 0.2), blades, colours, ((0, 1, 1),))
+    lawn = _strew(rng, hsv(hue, 0.6, 0.22), blades, colours, ((0, 1, 1),))
     return lit(lawn, 0.8 + 0.4 * fractal(rng, SIDE, cells=4, octaves=3))
 
 
@@ -97,14 +97,14 @@ def gravel(rng: np.random.Generator) -> Array:
         rng.normal(value, 0.07, count),
     )
     # Shade, body and lit side.
-    layers = ((1.2, 1.05, 0.55), (0, 1, 0.92), (-0.8, 0.65, 1.04))
+    layers = ((1.2, 1.05, 0.62), (0, 1, 0.92), (-0.8, 0.65, 1.04))
     strewn = _strew(rng, hsv(hue, 0.2, value * 0.45), stones, colours, layers)
     return lit(strewn, speckled(rng, 0.14) * (0.85 + 0.3 * fractal(rng, SIDE, cells=4)))
 
 
 def leaves(rng: np.random.Generator) -> Array:
     """Fallen leaves; the lighter ones are the upper ones."""
-    hue, count = rng.uniform(0.05, 0.1), 800
+    hue, count = rng.uniform(0.05, 0.1), 600
     outlines = _outlines(rng, count, reach=(11, 21), slimness=0.42)
     colours = hsv(
         rng.normal(hue, 0.02, count),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvler.demo_data.colours import hsv, mix, smoothstep
+from cuvler.demo_data.colours import hsv, mix, smoothstep, tint
 from cuvler.demo_data.noise import Array, SolidNoise
 
 Paint = Callable[[Array, Array, Array], Array]
@@ -17,7 +17,7 @@ class Material:
     """How a solid's surface answers light.
 
     Attributes:
-        paint: display colours (n, 3) of points x, y, z (n,) in the solid's own frame.
+        paint: display colours (3, n) of points x, y, z (n,) in the solid's own frame.
         gloss: strength of its highlights and reflections, 0 to 1.
         sharpness: exponent of its highlights; high is polished.
         bump: how far bumps turn the surface's normal.
@@ -46,7 +46,7 @@ def _stripe(phase: Array, share: float, soft: float = 0.02) -> Array:
 def _plain(main: Array, noise: SolidNoise, amount: float, scale: float) -> Paint:
     def paint(x: Array, y: Array, z: Array) -> Array:
         tone = 1 - amount / 2 + amount * noise(x * scale, y * scale, z * scale, octaves=3)
-        return main * tone[:, None]
+        return tint(main, tone)
 
     return paint
 
@@ -113,7 +113,7 @@ def box(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generator)
 
     def carton(x: Array, y: Array, z: Array) -> Array:
         label = _stripe(y * count / 2, 0.45) * (1 - smoothstep(0.7, 0.72, np.abs(x)))
-        return mix(main, accent, label) * (0.92 + 0.12 * noise(x * 9, y * 9, z * 9))[:, None]
+        return tint(mix(main, accent, label), 0.92 + 0.12 * noise(x * 9, y * 9, z * 9))
 
     def dots(x: Array, y: Array, z: Array) -> Array:
         # On every face one of the three cosines is nearly constant.
@@ -140,7 +140,7 @@ def can(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generator)
             weight = _stripe(turn * count, 0.45)
         else:
             near = np.hypot((turn * 2 % 1 - 0.5) * 2.2, y - 0.75)
-            weight = 1 - smoothstep(0.42, 0.45, near) + smoothstep(0.3, 0.33, near) * 0
+            weight = 1 - smoothstep(0.42, 0.45, near)
         label = mix(main, accent, weight)
         end = smoothstep(0.0, 0.05, np.minimum(y - 0.1, radius.max() * 10))
         lid = 1 - smoothstep(0.86, 0.9, radius / radius.max())
@@ -177,7 +177,7 @@ def bottle(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generat
         label = smoothstep(low, low + 0.03, y) * (1 - smoothstep(high, high + 0.03, y))
         printed = _stripe(y * 3.5, 0.3) * label
         capsule = smoothstep(1.7, 1.73, y)
-        glass = main * (0.85 + 0.3 * noise(x * 2, y * 2, z * 2))[:, None]
+        glass = tint(main, 0.85 + 0.3 * noise(x * 2, y * 2, z * 2))
         return mix(mix(mix(glass, paper, label), accent, printed), accent, capsule)
 
     return Material(paint, rng.uniform(0.6, 1.0), rng.uniform(50, 120))
@@ -201,7 +201,7 @@ def pebble(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generat
     def veins(x: Array, y: Array, z: Array) -> Array:
         ridge = np.abs(noise(x * 1.6, y * 1.6, z * 1.6, octaves=4) - 0.5)
         tone = 0.85 + 0.3 * noise(x * 9, y * 9, z * 9, octaves=2)
-        return mix(stone, other, 1 - smoothstep(0, 0.035, ridge)) * tone[:, None]
+        return tint(mix(stone, other, 1 - smoothstep(0, 0.035, ridge)), tone)
 
     return Material((granite, layers, veins)[style], 0.15, 15, bump=0.25, bump_scale=7)
 
@@ -214,12 +214,12 @@ def mushroom(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Gener
 
     def paint(x: Array, y: Array, z: Array) -> Array:
         radius = np.sqrt(x * x + z * z)
-        upper = smoothstep(0.3, 0.42, radius + smoothstep(0.95, 1.3, y))
-        shade = cap * (0.8 + 0.35 * noise(x * 3, y * 3, z * 3, octaves=3))[:, None]
+        upper = smoothstep(0.42, 0.5, radius + smoothstep(0.95, 1.3, y))
+        shade = tint(cap, 0.8 + 0.35 * noise(x * 3, y * 3, z * 3, octaves=3))
         if flecked:
             flecks = smoothstep(0.66, 0.72, noise(x * 5, y * 5, z * 5))
             shade = mix(shade, stem, flecks)
-        fibre = stem * (0.8 + 0.25 * noise(x * 12, y, z * 12))[:, None]
+        fibre = tint(stem, 0.8 + 0.25 * noise(x * 12, y, z * 12))
         return mix(fibre, shade, upper)
 
     return Material(paint, 0.25, 30, bump=0.06, bump_scale=6)
@@ -240,8 +240,8 @@ def fruit(
     def material(
         main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generator
     ) -> Material:
-        tint = np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
-        first, second = np.clip(skin[0] * tint, 0, 1), np.clip(skin[1] * tint, 0, 1)
+        shift = np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
+        first, second = np.clip(skin[0] * shift, 0, 1), np.clip(skin[1] * shift, 0, 1)
         ripe, side = rng.uniform(-0.2, 0.2), rng.uniform(0.1, 0.45)
 
         def paint(x: Array, y: Array, z: Array) -> Array:
@@ -251,7 +251,7 @@ def fruit(
             fleck = noise(x * 14, y * 14, z * 14)
             weight = patch + ripe + side * x + streaks * (streak - 0.5)
             flesh = mix(first, second, smoothstep(0.3, 0.75, weight))
-            flesh = flesh * (0.9 + 0.2 * fleck * (1 - streaks) + 0.06 * streaks)[:, None]
+            flesh = tint(flesh, 0.9 + 0.2 * fleck * (1 - streaks) + 0.06 * streaks)
             tip = smoothstep(stalk[0] - 0.05, stalk[0] + 0.05, y) * (norm < 0.2)
             return mix(flesh, stalk[1], tip)
 

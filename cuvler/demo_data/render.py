@@ -6,14 +6,14 @@ import numpy as np
 from scipy import ndimage
 
 from cuvler.demo_data import surfaces
-from cuvler.demo_data.colours import display, linear, smoothstep
+from cuvler.demo_data.colours import display, linear, mix, smoothstep, tint
 from cuvler.demo_data.noise import Array
 from cuvler.demo_data.scene import Body, Light, Stage
 from cuvler.demo_data.tracing import OVERSAMPLING, Hit, Points, coverage, owners
 
 
 def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Generator) -> Array:
-    """Render a scene as display colours from 0 to 1, (height, width, 3).
+    """Render a scene as display colours from 0 to 1, (3, height, width).
 
     Args:
         stage: the camera, the light and what lies behind.
@@ -25,25 +25,25 @@ def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Gen
     owner = owners(hits, view)
     samples, size = np.float32(OVERSAMPLING**2), view.width * view.height
     shown = coverage(owner, -1, view).ravel() / samples
-    light = _background(stage, bodies) * shown[:, None]
+    light = _background(stage, bodies).reshape(3, -1) * shown
     for number, (body, hit) in enumerate(zip(bodies, hits, strict=True)):
         seen = hit.take(owner[hit.index] == number)
         row, column = np.divmod(seen.index, view.width * OVERSAMPLING)
         pixel = row // OVERSAMPLING * view.width + column // OVERSAMPLING
-        # One sample a pixel, and all of those of pixels where that one shows something else.
-        chosen = (row % OVERSAMPLING == 0) & (column % OVERSAMPLING == 0)
+        # Every second sample, as on a chessboard, and those of pixels that have no other.
+        chosen = (row + column) % 2 == 0
         chosen |= np.bincount(pixel[chosen], minlength=size)[pixel] == 0
         colour, pixel = _shade(stage, bodies, body, seen.take(chosen)), pixel[chosen]
         shown = coverage(owner, number, view).ravel() / samples
         share = shown / np.maximum(np.bincount(pixel, minlength=size), 1)
         for channel in range(3):
-            total = np.bincount(pixel, weights=colour[:, channel], minlength=size)
-            light[:, channel] += (total * share).astype(np.float32)
-    return _develop(light.reshape(view.height, view.width, 3), rng)
+            total = np.bincount(pixel, weights=colour[channel], minlength=size)
+            light[channel] += (total * share).astype(np.float32)
+    return _develop(light.reshape(3, view.height, view.width), rng)
 
 
 def _background(stage: Stage, bodies: list[Body]) -> Array:
-    """Ground and wall in linear light, with shadows, blurred with depth; (pixels, 3)."""
+    """Ground and wall in linear light, with shadows, blurred with depth; (3, height, width)."""
     view, light = stage.view, stage.light
     rows, columns = np.mgrid[: view.height, : view.width].astype(np.float32) + np.float32(0.5)
     dx, dy, dz = view.rays(columns.ravel(), rows.ravel())
@@ -54,22 +54,22 @@ def _background(stage: Stage, bodies: list[Body]) -> Array:
     depth = np.where(on_ground, to_ground, to_wall)
     x, y, z = ox + depth * dx, np.maximum(oy + depth * dy, 0), oz + depth * dz
 
-    albedo = np.zeros((depth.size, 3), np.float32)
+    albedo = np.zeros((3, depth.size), np.float32)
     floor, wall = np.flatnonzero(on_ground), np.flatnonzero(~on_ground)
     cosine, sine = np.float32(np.cos(stage.spin)), np.float32(np.sin(stage.spin))
     u, v = x[floor] * cosine - z[floor] * sine, x[floor] * sine + z[floor] * cosine
-    albedo[floor] = _look_up(stage.ground, u, v, stage.zoom)
+    albedo[:, floor] = _look_up(stage.ground, u, v, stage.zoom)
     if stage.wall is not None:
-        albedo[wall] = _look_up(stage.wall, x[wall], -y[wall], 1.0)
+        albedo[:, wall] = _look_up(stage.wall, x[wall], -y[wall], 1.0)
 
     towards = np.where(on_ground, light.direction[1], -light.direction[2]).astype(np.float32)
     # Light leaves the floor's corner with the wall, and the wall's foot, a little darker.
     corner = np.where(on_ground, (stage.depth - z), y)
     ambient = (0.7 + 0.3 * smoothstep(0, 2.5, corner)) * _occlusion((x, y, z), bodies)
     direct = np.maximum(towards, 0.12) * _shadow((x, y, z), bodies, light)
-    lit = albedo * (direct[:, None] * light.key + ambient[:, None] * light.sky)
+    lit = albedo * (tint(light.key, direct) + tint(light.sky, ambient))
     shape = (view.height, view.width)
-    return _blur(lit.reshape(*shape, 3), depth.reshape(shape)).reshape(-1, 3)
+    return _blur(lit.reshape(3, *shape), depth.reshape(shape))
 
 
 def _look_up(texture: Array, u: Array, v: Array, zoom: float) -> Array:
@@ -77,20 +77,20 @@ def _look_up(texture: Array, u: Array, v: Array, zoom: float) -> Array:
     place = np.stack([v * scale, u * scale])
     channels = [
         ndimage.map_coordinates(
-            texture[:, :, channel], place, order=1, mode="grid-wrap", output=np.float32
+            texture[channel], place, order=1, mode="grid-wrap", output=np.float32
         )
         for channel in range(3)
     ]
-    return linear(np.clip(np.stack(channels, axis=1), 0, 1))
+    return linear(np.clip(np.stack(channels), 0, 1))
 
 
 def _blur(image: Array, depth: Array) -> Array:
     """Blur what lies far behind the middle of the scene."""
-    far = smoothstep(10.5, 17.0, depth)[..., None]
+    far = smoothstep(10.5, 17.0, depth)
     if not far.any():
         return image
-    soft = ndimage.gaussian_filter(image, (1.1, 1.1, 0), mode="nearest")
-    softer = ndimage.gaussian_filter(image, (2.8, 2.8, 0), mode="nearest")
+    soft = ndimage.gaussian_filter(image, (0, 1.1, 1.1), mode="nearest")
+    softer = ndimage.gaussian_filter(image, (0, 2.8, 2.8), mode="nearest")
     slightly = image + (soft - image) * np.minimum(2 * far, 1)
     blurred: Array = slightly + (softer - slightly) * np.maximum(2 * far - 1, 0)
     return blurred
@@ -106,23 +106,25 @@ def _shadow(points: Points, bodies: list[Body], light: Light) -> Array:
         x, y, z = body.to_local(*points, points=True)
         up = y - body.shape.middle
         along = -(x * dx + up * dy + z * dz)
-        off = x * x + up * up + z * z - along * along
         radius = body.shape.radius * (1 + 1.5 / hardness)
-        near = np.flatnonzero((off < radius**2) & (along > -radius))
-        if not near.size:
-            continue
+        half = np.sqrt(np.maximum(radius**2 - x * x - up * up - z * z + along * along, 0))
+        near = np.flatnonzero((half > 0) & (along + half > 0))
+        travelled = np.maximum((along - half)[near], np.float32(0.03))
+        end, clear = (along + half)[near], np.ones(near.shape, np.float32)
         x, y, z = x[near], y[near], z[near]
-        half = np.sqrt(radius**2 - off[near])
-        travelled = np.maximum(along[near] - half, np.float32(0.03))
-        end, clear = along[near] + half, np.ones(near.shape, np.float32)
-        for _ in range(14):
-            gap = body.shape.distance(x + travelled * dx, y + travelled * dy, z + travelled * dz)
-            inside = travelled < end
-            clear = np.where(inside, np.minimum(clear, hardness * gap / travelled), clear)
-            travelled = travelled + np.clip(gap, 0.04, 0.5)
-        clear = np.clip(clear, 0, 1)
-        lit[near] *= clear * clear * (3 - 2 * clear)
-    return lit
+        for _ in range(4):
+            for _ in range(4):
+                gap = body.shape.distance(
+                    x + travelled * dx, y + travelled * dy, z + travelled * dz
+                )
+                clear = np.minimum(clear, hardness * gap / travelled)
+                travelled = travelled + np.clip(gap, 0.04, 0.5)
+            clear = np.maximum(clear, 0)
+            lit[near] = np.minimum(lit[near], clear)
+            going = np.flatnonzero((travelled < end) & (clear > 0))
+            near, clear, travelled, end = near[going], clear[going], travelled[going], end[going]
+            x, y, z = x[going], y[going], z[going]
+    return smoothstep(0, 1, lit)
 
 
 def _occlusion(points: Points, bodies: list[Body]) -> Array:
@@ -172,7 +174,7 @@ def _bumpy(stage: Stage, body: Body, local: Points, normal: Points) -> Points:
 
 
 def _shade(stage: Stage, bodies: list[Body], body: Body, hit: Hit) -> Array:
-    """Linear light (n, 3) that a body's samples send to the camera."""
+    """Linear light (3, n) that a body's samples send to the camera."""
     light, material = stage.light, body.material
     smooth = _normals(body, hit.local)
     x, y, z = body.to_world(*(part * np.float32(body.scale) for part in hit.local))
@@ -191,8 +193,8 @@ def _shade(stage: Stage, bodies: list[Body], body: Body, hit: Hit) -> Array:
     open_sky = _occlusion(place, others) * (0.55 + 0.45 * smoothstep(0, 0.5 * body.scale, place[1]))
     up = (ny + 1) / 2
     bounce = linear(stage.ground_colour) * (0.35 * light.key + 0.4 * light.sky)
-    ambient = up[:, None] * light.sky + (1 - up)[:, None] * bounce
-    diffuse = direct[:, None] * light.key + open_sky[:, None] * ambient
+    ambient = mix(bounce, light.sky, up)
+    diffuse = tint(light.key, direct) + open_sky * ambient
     colour = linear(np.clip(material.paint(*hit.local), 0, 1)) * diffuse
     shaded: Array = colour + _gloss(stage, body, (nx, ny, nz), place, visible, open_sky)
     return shaded
@@ -201,7 +203,7 @@ def _shade(stage: Stage, bodies: list[Body], body: Body, hit: Hit) -> Array:
 def _gloss(
     stage: Stage, body: Body, normal: Points, place: Points, visible: Array, open_sky: Array
 ) -> Array:
-    """Highlight of the key light and reflection of the sky, (n, 3)."""
+    """Highlight of the key light and reflection of the sky, (3, n)."""
     light, material = stage.light, body.material
     away = _unit([part - np.float32(o) for part, o in zip(place, stage.view.origin, strict=True)])
     inward = sum(n * a for n, a in zip(normal, away, strict=True))
@@ -211,18 +213,18 @@ def _gloss(
     fresnel = 0.04 + 0.6 * np.clip(1 + inward, 0, 1) ** 5
     sky = fresnel * smoothstep(-0.1, 0.7, mirrored[1]) * open_sky
     gloss = np.float32(material.gloss)
-    return gloss * (0.8 * shine[:, None] * light.key + sky[:, None] * light.sky)
+    return gloss * (tint(light.key, 0.8 * shine) + tint(light.sky, sky))
 
 
 def _develop(light: Array, rng: np.random.Generator) -> Array:
     """Expose, tone, vignette and add the sensor's noise."""
-    height, width = light.shape[:2]
+    _, height, width = light.shape
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     vignette = 1 - rng.uniform(0.05, 0.3) * (down * down + across * across) / 2
-    bright = np.percentile(light.mean(axis=2), 80)
+    bright = np.percentile(light.mean(axis=0), 80)
     exposure = rng.uniform(0.65, 1.1) / max(float(bright), 1e-3)
-    exposed = 1 - np.exp(-np.float32(exposure) * light * vignette[..., None].astype(np.float32))
+    exposed = 1 - np.exp(-np.float32(exposure) * light * vignette)
     picture = display(np.maximum(exposed, 0))
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
     noisy: Array = np.clip(picture + np.float32(rng.uniform(0.004, 0.018)) * noise, 0, 1)

@@ -127,7 +127,7 @@ def draw_stage(rng: np.random.Generator) -> Stage:
         view=view,
         light=_draw_light(rng, outdoors),
         ground=ground,
-        ground_colour=ground[::4, ::4].mean(axis=(0, 1)),
+        ground_colour=ground[:, ::4, ::4].mean(axis=(1, 2)),
         wall=walls[rng.integers(len(walls))](rng) if view.reaches(depth) else None,
         depth=depth,
         spin=rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0,

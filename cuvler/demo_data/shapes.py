@@ -160,19 +160,22 @@ def pebble(rng: np.random.Generator) -> Shape:
     """A flattened stone with a gently uneven surface."""
     a, c = float(rng.uniform(0.85, 1.15)), float(rng.uniform(0.65, 0.95))
     b = float(rng.uniform(0.45, 0.75))
+    # What would lie under the ground is cut off, so that it rests on more than a point.
+    sunk = 0.75 * b
     phase, pitch = rng.uniform(0, 6.28, 3), rng.uniform(1.6, 3.0, 3)
 
     def distance(x: Array, y: Array, z: Array) -> Array:
-        y = y - b * 0.9
+        height, y = y, y - sunk
         waves = (
             np.sin(x * np.float32(pitch[0]) + np.float32(phase[0]))
             * np.sin(z * np.float32(pitch[1]) + np.float32(phase[1]))
             + np.sin(y * np.float32(pitch[2]) + x + np.float32(phase[2])) * 0.6
         )
-        nearest: Array = (_ellipsoid(x, y, z, a, b, c) + 0.07 * waves) * 0.75
+        stone = (_ellipsoid(x, y, z, a, b, c) + 0.07 * waves) * 0.75
+        nearest: Array = np.maximum(stone, -height)
         return nearest
 
-    return Shape(distance, b * 0.9, a + 0.12, a, 0.6)
+    return Shape(distance, sunk, a + 0.12, a, 0.6)
 
 
 def apple(rng: np.random.Generator) -> Shape:

@@ -1,6 +1,6 @@
 """The demo's grounds and walls: square textures that repeat seamlessly.
 
-Each function draws one at random and returns display colours from 0 to 1, (SIDE, SIDE, 3);
+Each function draws one at random and returns display colours from 0 to 1, (3, SIDE, SIDE);
 a texture covers SPAN by SPAN units of the scene.
 """
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cuvler.demo_data.colours import hsv, mix, smoothstep
+from cuvler.demo_data.colours import hsv, mix, smoothstep, tint
 from cuvler.demo_data.noise import Array, fractal
 
 Surface = Callable[[np.random.Generator], Array]
 
-SIDE = 384
-SPAN = 11.0
+SIDE = 320
+SPAN = 9.6
 
 _AXIS = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / SIDE
 
@@ -32,8 +32,8 @@ def speckled(rng: np.random.Generator, amount: float) -> Array:
 
 
 def lit(colour: Array, brightness: Array) -> Array:
-    """Colours (..., 3) under brightnesses (...), clipped."""
-    return np.clip(colour * brightness[..., None], 0, 1)
+    """A colour or planes under brightnesses (SIDE, SIDE), clipped."""
+    return np.clip(tint(colour, brightness), 0, 1)
 
 
 def planks(rng: np.random.Generator) -> Array:
@@ -83,8 +83,8 @@ def tiles(rng: np.random.Generator) -> Array:
     odd = ((number[:, None] + number[None, :]) % 2).astype(np.float32)
     tone = rng.normal(1, 0.04, (count, count)).astype(np.float32)
     cloud = fractal(rng, SIDE, cells=10, octaves=4)
-    glaze = mix(first, second, odd) * (0.9 + 0.2 * cloud[..., None])
-    glaze = glaze * tone[number[:, None], number[None, :]][..., None]
+    glaze = tint(mix(first, second, odd), 0.9 + 0.2 * cloud)
+    glaze = glaze * tone[number[:, None], number[None, :]]
     grout = hsv(hue, 0.05, rng.uniform(0.35, 0.8))
     glaze = mix(grout, glaze, smoothstep(0.015, 0.035, edge))
     return lit(glaze, relief(smoothstep(0, 0.07, edge), 0.5) * speckled(rng, 0.04))
@@ -144,7 +144,7 @@ def paint(rng: np.random.Generator) -> Array:
 
 def bricks(rng: np.random.Generator) -> Array:
     """A brick wall."""
-    rows, columns = 24, 10
+    rows, columns = 20, 8
     hue, value = rng.uniform(0.0, 0.06), rng.uniform(0.4, 0.7)
     row = (_AXIS * rows).astype(np.intp)
     along = _AXIS[None, :] * columns + (row % 2).astype(np.float32)[:, None] / 2
@@ -152,7 +152,7 @@ def bricks(rng: np.random.Generator) -> Array:
     edge = np.minimum(np.minimum(along % 1, 1 - along % 1) * 2.2, np.minimum(down, 1 - down))
     tone = rng.normal(1, 0.12, (rows, columns)).astype(np.float32)
     tone = tone[row[:, None], along.astype(np.intp) % columns]
-    brick = hsv(hue, rng.uniform(0.4, 0.65), value) * tone[..., None]
+    brick = tint(hsv(hue, rng.uniform(0.4, 0.65), value), tone)
     face = smoothstep(0.06, 0.14, edge)
     rough = fractal(rng, SIDE, cells=60, octaves=4, gain=0.7)
     wall = mix(hsv(hue, 0.1, rng.uniform(0.5, 0.8)), brick, face)
@@ -164,5 +164,5 @@ def bushes(rng: np.random.Generator) -> Array:
     hue = rng.uniform(0.17, 0.33)
     clumps = fractal(rng, SIDE, cells=10, octaves=4, gain=0.6)
     shade = mix(hsv(hue, 0.55, 0.22), hsv(hue - 0.03, 0.45, 0.68), smoothstep(0.3, 0.8, clumps))
-    sky = np.broadcast_to(hsv(0.56, rng.uniform(0.05, 0.4), 0.9), shade.shape)
+    sky = hsv(0.56, rng.uniform(0.05, 0.4), 0.9)
     return mix(shade, sky, smoothstep(0.62, 0.75, fractal(rng, SIDE, cells=14, octaves=3)))
