@@ -47,13 +47,19 @@ _STYLE: dict[Any, Any] = {
 
 
 def histogram(
-    values: NDArray[Any], label: str, *, alt: str, limits: tuple[float, float] | None = None
+    values: NDArray[Any],
+    label: str,
+    unit: str,
+    *,
+    alt: str,
+    limits: tuple[float, float] | None = None,
 ) -> Markup:
     """Draw how many values fall where.
 
     Args:
         values: (n,), not empty. Whole numbers get a bar each.
         label: of the horizontal axis.
+        unit: what is counted.
         alt: what the chart shows, for those who cannot see it.
         limits: of the horizontal axis; without them, those of the values.
     """
@@ -70,10 +76,11 @@ def histogram(
         widths = np.diff(edges) * 0.88
         axes.bar((edges[:-1] + edges[1:]) / 2, counts, widths, color=_SERIES[0], linewidth=0)
         axes.set_xlabel(label)
+        axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=limits is None))
         axes.xaxis.grid(False)
 
-    return _svg(draw, alt)
+    return _svg(draw, alt, width=3.4, height=2.0)
 
 
 def loss_curves(losses: Losses, *, alt: str) -> Markup:
@@ -89,7 +96,7 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
         axes.xaxis.grid(False)
         axes.legend(loc="upper right", ncols=2, labelcolor=_INK, handlelength=1.2)
 
-    return _svg(draw, alt, height=3.0)
+    return _svg(draw, alt, width=4.8, height=3.0)
 
 
 def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, alt: str) -> Markup:
@@ -119,17 +126,17 @@ def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, a
         if len(series) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series), labelcolor=_INK)
 
-    return _svg(draw, alt, height=0.7 + 0.26 * len(rows) * len(series))
+    return _svg(draw, alt, width=4.4, height=0.7 + 0.26 * len(rows) * len(series))
 
 
-def _svg(draw: "Callable[[Axes], None]", alt: str, height: float = 2.4) -> Markup:
+def _svg(draw: "Callable[[Axes], None]", alt: str, *, width: float, height: float) -> Markup:
     import matplotlib
     from matplotlib.figure import Figure
 
     # Names inside the SVG are made from this salt: equal charts get equal bytes, and charts of
     # one page do not share names.
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": alt}):
-        figure = Figure(figsize=(4.4, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         text = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -138,7 +145,7 @@ def _svg(draw: "Callable[[Axes], None]", alt: str, height: float = 2.4) -> Marku
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     svg = re.sub(
         r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_accessible(alt)}>", svg, count=1
     )

@@ -1,7 +1,6 @@
 """Putting the report together."""
 
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -138,31 +137,24 @@ def _galleries(inputs: Inputs) -> dict[str, Any]:
 
 
 def _account_section(what: str, counted: Accounting) -> dict[str, Any]:
-    drawn = []
-    histogram = partial(_histogram, what)
-    if counted.masks_per_image.size:
-        drawn.append(histogram("masks in an image", counted.masks_per_image, "images"))
-    if counted.sizes.size:
-        drawn.append(histogram("side of mask / side of image", counted.sizes, "masks", (0, 1)))
-    if counted.scores.size:
-        drawn.append(histogram("score", counted.scores, "masks", (0, 1)))
-    if counted.cluster_sizes.size:
-        drawn.append(histogram("proposals in the cluster", counted.cluster_sizes, "masks"))
+    shares = (0.0, 1.0)
+    columns = [
+        ("Masks per image", "masks", "images", counted.masks_per_image, None),
+        ("Mask size", "\N{SQUARE ROOT}(mask area / image area)", "masks", counted.sizes, shares),
+        ("Score", "score", "masks", counted.scores, shares),
+        ("Cluster size", "proposals", "masks", counted.cluster_sizes, None),
+    ]
+    drawn = {}
+    for title, label, unit, values, limits in columns:
+        if values.size:
+            alt = f"{title}, {what}: histogram of {values.size:,} {unit}, mean {values.mean():.3g}"
+            drawn[title] = charts.histogram(values, label, unit, alt=alt, limits=limits)
     facts = {"images": f"{counted.num_images:,}", "masks": f"{counted.num_masks:,}"}
     if counted.masks_per_image.size:
         facts["masks an image"] = f"{counted.masks_per_image.mean():.2f}"
     if counted.crf_success.size:
         facts["refined by the CRF"] = f"{100 * counted.crf_success.mean():.1f} %"
     return {"counted": counted, "charts": drawn, "facts": facts}
-
-
-def _histogram(
-    what: str, label: str, values: Any, unit: str, limits: tuple[float, float] | None = None
-) -> tuple[str, Markup]:
-    alt = f"Histogram of {what}: {unit} by {label}, mean {values.mean():.3g}"
-    return f"{unit.capitalize()} by {label}", charts.histogram(
-        values, label, alt=alt, limits=limits
-    )
 
 
 def _training_section(detector: str, losses: Losses) -> dict[str, Any]:

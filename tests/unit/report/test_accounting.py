@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from cuvler.errors import DataError
+from cuvler.report.accounting import account
+from cuvler.report.training import read_losses
+
+
+def test_every_image_is_counted_once(inputs):
+    counted = account(inputs.annotations["demo_val", "votecut"])
+    assert counted.statuses == {"ok": 3, "no_mask": 1, "unreadable": 1}
+    assert (counted.num_images, counted.num_masks) == (5, 3)
+    assert counted.masks_per_image.tolist() == [0, 1, 1, 1]
+    assert counted.info == {"method": "votecut", "tau_m": 0.2}
+    assert [image["file_name"] for image in counted.excluded] == ["9.png"]
+
+
+def test_masks_are_measured(inputs):
+    counted = account(inputs.annotations["demo_val", "votecut"])
+    assert counted.sizes.tolist() == pytest.approx([18 / 2400**0.5] * 2 + [18 / 50])
+    assert counted.scores.tolist() == [0.5] * 3
+    assert counted.cluster_sizes.tolist() == [4] * 3
+    assert counted.crf_success.tolist() == [0, 1, 1]
+
+
+def test_annotations_without_masks_or_scores_are_counted_too(trial):
+    counted = account(trial.write("a.json", {"images": [], "annotations": []}))
+    assert (counted.num_images, counted.num_masks, counted.scores.size) == (0, 0, 0)
+
+
+def test_only_the_first_of_many_excluded_images_are_named(trial):
+    excluded = [{"id": i, "file_name": f"{i}.jpg", "status": "missing"} for i in range(100)]
+    counted = account(trial.write("a.json", {"excluded": excluded}))
+    assert counted.statuses["missing"] == 100
+    assert len(counted.excluded) == 20
+
+
+def test_losses_are_summed_by_part(inputs):
+    losses = read_losses(inputs.detectors["cuvler_round0"])
+    assert losses.iterations.tolist() == [19, 39, 59, 79, 99]
+    assert list(losses.curves) == ["total", "classification", "masks", "proposals"]
+    assert losses.curves["classification"].tolist() == [0.5] * 5
+    assert losses.broken_lines == 0
+
+
+def test_a_resumed_run_counts_its_later_lines_and_broken_ones_are_reported(trial):
+    lines = [{"iteration": i, "total_loss": loss} for i, loss in ((19, 3.0), (39, 2.0))]
+    again = [{"iteration": i, "total_loss": loss} for i, loss in ((39, 1.9), (59, 1.5))]
+    other = [{"iteration": 59, "bbox/AP": 12.0}]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"iteration": 59, "tot\n'
+    text += "\n".join(map(json.dumps, [*again, *other]))
+    trial.write("detector/metrics.json", text)
+    losses = read_losses(trial.folder / "detector")
+    assert losses.iterations.tolist() == [19, 39, 59]
+    assert losses.curves["total"].tolist() == [3.0, 1.9, 1.5]
+    assert losses.broken_lines == 1
+
+
+def test_detectors_without_losses_are_named(trial):
+    with pytest.raises(DataError, match=r"metrics\.json: no such file"):
+        read_losses(trial.folder)
+    trial.write("metrics.json", '{"iteration": 1}\n')
+    with pytest.raises(DataError, match="no line with a total_loss"):
+        read_losses(trial.folder)

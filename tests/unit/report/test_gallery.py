@@ -1,0 +1,134 @@
+import base64
+import dataclasses
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cuvler.errors import DataError
+from cuvler.report.examples import best_and_worst, mean_best_iou
+from cuvler.report.gallery import Card, best_records, make_card, make_gallery, make_panel
+
+
+def picture(panel):
+    return Image.open(io.BytesIO(base64.b64decode(panel.source.split(",")[1])))
+
+
+def test_each_image_is_shown_as_every_stage_sees_it(inputs):
+    cards = make_gallery(inputs, "demo_val")
+    assert [card.file_name for card in cards] == ["2.png", "5.png", "9.png"]
+    assert [panel.title for panel in cards[0].panels] == [
+        "image",
+        "pixels_p8",
+        "votecut",
+        "cuvler_round0",
+        "cuvler_round1",
+        "ground truth",
+    ]
+    assert [panel.note for panel in cards[0].panels[2:]] == [
+        "1 mask",
+        "1 detection",
+        "1 detection",
+        "1 object",
+    ]
+    assert cards[1].panels[2].note == "0 masks"
+    for card in cards:
+        assert card.error is None
+        assert {picture(panel).size for panel in card.panels} == {(60, 40)}
+
+
+def test_the_panels_show_different_things(inputs):
+    panels = make_gallery(inputs, "demo_val")[0].panels
+    pixels = [np.asarray(picture(panel).convert("RGB")).astype(int) for panel in panels]
+    original = np.asarray(Image.open(inputs.roots["demo_val"] / "2.png")).astype(int)
+    outside = np.zeros((40, 60), bool)
+    outside[32:, 40:] = True
+    assert np.abs(pixels[0] - original).mean() < 10  # lossy, but that image
+    for overlay in pixels[2:]:
+        assert np.abs(overlay - original)[outside].mean() < 10
+        assert np.abs(overlay - pixels[0])[12:24, 12:24].mean() > 20
+
+
+@pytest.mark.parametrize(
+    ("count", "ids"), [(1, [5]), (2, [3, 8]), (5, [2, 3, 5, 8, 9]), (99, [2, 3, 5, 8, 9])]
+)
+def test_images_are_spread_over_the_dataset(inputs, count, ids):
+    cards = make_gallery(dataclasses.replace(inputs, images=count), "demo_val")
+    assert [card.file_name for card in cards] == [f"{image_id}.png" for image_id in ids]
+
+
+def test_datasets_without_any_list_of_images_have_no_gallery(inputs):
+    bare = dataclasses.replace(inputs, ground_truth={}, annotations={})
+    assert make_gallery(bare, "demo_val") == []
+    assert best_and_worst(bare, "demo_val") is None
+
+
+def test_an_image_that_is_gone_says_so(inputs, trial):
+    shutil.copytree(inputs.roots["demo_val"], trial.folder / "images")
+    (trial.folder / "images/5.png").unlink()
+    roots = {"demo_val": trial.folder / "images"}
+    cards = make_gallery(dataclasses.replace(inputs, roots=roots), "demo_val")
+    assert "5.png: no such file" in cards[1].error
+    assert cards[1].panels == []
+    assert cards[2].panels
+
+
+def test_masks_of_another_dataset_are_refused(inputs, trial):
+    wrong = [trial.square(3, 10, 10, 20, score=0.9) | {"image_id": 2}]
+    predictions = {("demo_val", "d"): trial.write("wrong.json", wrong)}
+    with pytest.raises(DataError, match=r"wrong\.json: a mask of image 2 has \(60, 40\)"):
+        make_gallery(dataclasses.replace(inputs, predictions=predictions), "demo_val")
+
+
+def test_ground_truth_of_boxes_is_drawn_as_boxes(inputs, trial):
+    truth = {
+        "images": [{"id": 2, "file_name": "2.png", "width": 60, "height": 40}],
+        "annotations": [{"id": 1, "image_id": 2, "bbox": [5, 5, 20, 20], "area": 400}],
+    }
+    boxes = dataclasses.replace(inputs, ground_truth={"demo_val": trial.write("boxes.json", truth)})
+    panel = make_gallery(boxes, "demo_val")[0].panels[-1]
+    assert (panel.title, panel.note) == ("ground truth", "1 object")
+
+
+def test_the_best_detections_are_drawn_and_crowds_are_not(trial):
+    found = [trial.square(2, 1, 1, 9, score=round(0.01 * n, 2)) for n in range(60)]
+    found += [trial.square(3, 1, 1, 9, score=0.9), trial.square(2, 1, 1, 9, score=1.0, iscrowd=1)]
+    records = best_records(trial.write("p.json", found), [2], min_score=0.5)
+    assert list(records) == [2]
+    assert [record["score"] for record in records[2]][:3] == [0.59, 0.58, 0.57]
+    assert len(records[2]) == 10
+    assert len(best_records(trial.write("p.json", found), [2])[2]) == 12
+
+
+def test_large_images_are_made_small(trial):
+    Image.new("RGB", (2000, 500)).save(trial.folder / "1.png")
+    panel = make_card(trial.folder, 1, "1.png", [], {}).panels[0]
+    assert (panel.width, panel.height) == (640, 160) == picture(panel).size
+
+
+@pytest.mark.parametrize(("count", "columns"), [(0, 0), (3, 3), (5, 5), (6, 3), (8, 4), (11, 4)])
+def test_rows_of_panels_are_even(count, columns):
+    panel = make_panel("a", "", "a", Image.new("RGB", (2, 2)))
+    assert Card("a", "", [panel] * count).columns == columns
+
+
+def test_best_and_worst_of_the_last_detector(inputs):
+    detector, best, worst = best_and_worst(inputs, "demo_val")
+    assert detector == "cuvler_round1"
+    # Round 1's detections are shifted by 0, 1, 2, 3, 4 pixels.
+    assert [card.file_name for card in best] == ["2.png"]
+    assert best[0].note == "mean IoU 1.00"
+    assert [card.file_name for card in worst] == ["9.png"]
+    assert worst[0].note == "mean IoU 0.67"
+    assert [panel.title for panel in best[0].panels] == ["image", "cuvler_round1", "ground truth"]
+
+
+def test_mean_iou_counts_objects_that_were_missed(trial):
+    image = {"width": 60, "height": 40}
+    objects = [trial.square(2, 0, 0, 10), trial.square(2, 30, 10, 20)]
+    assert mean_best_iou(objects, [trial.square(2, 0, 0, 10)], image) == pytest.approx(0.5)
+    assert mean_best_iou(objects, [], image) == 0
+    boxes = [{"bbox": [0, 0, 10, 10]}, {"bbox": [30, 10, 20, 10]}]
+    assert mean_best_iou(boxes, objects, image) == pytest.approx(0.75)

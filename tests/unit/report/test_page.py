@@ -1,0 +1,247 @@
+import dataclasses
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+
+from cuvler.commands.report import command
+from cuvler.report import Inputs, make_report
+from cuvler.report.page import change, duration, percent
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """The page's elements; complains of tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text, self.open = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data.strip())
+
+    def values(self, attribute, tag=None):
+        return [a[attribute] for t, a in self.elements if attribute in a and tag in (None, t)]
+
+    @property
+    def sections(self):
+        return self.values("id", "section")
+
+
+def test_all_sections_are_there(page):
+    page = Page(page)
+    assert page.sections == ["summary", "metrics", "galleries", "masks", "training", "run"]
+    text = " ".join(filter(None, page.text))
+    for word in (
+        "Mask AP on demo_val",
+        "All metrics",
+        "best and worst of cuvler_round1",
+        "unreadable",
+        "9.png: truncated",
+        "refined by the CRF",
+        "train: demo_train",
+        "1 h 1 min",
+        "5,120 MB",
+    ):
+        assert word in text, word
+    charts = [a["aria-label"] for tag, a in page.elements if a.get("class") == "chart"]
+    assert len(charts) == 6  # AP, four histograms, losses
+    assert "from 2.68 to 1.35 in 99 iterations" in charts[-1]
+
+
+def test_what_is_not_given_is_left_out(inputs):
+    page = Page(make_report(Inputs()))
+    assert page.sections == ["run"]
+    assert page.values("href", "a") == ["#main", "#run"]
+    for name in ("metrics", "annotations", "detectors", "roots"):
+        part = Inputs(**{name: getattr(inputs, name)})
+        sections = set(Page(make_report(part)).sections)
+        expected = {
+            "metrics": {"summary", "metrics"},
+            "annotations": {"summary", "masks"},
+            "detectors": {"training"},
+            "roots": set(),
+        }
+        assert sections == expected[name] | {"run"}
+
+
+def test_the_page_needs_nothing_else(page):
+    page = Page(page)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for source in page.values("src"):
+        assert source.startswith("data:image/webp;base64,")
+    links = page.values("href") + page.values("xlink:href")
+    for link in links:
+        assert link == "data:," or link[1:] in ids, link
+    for style in page.values("style") + page.values("clip-path"):
+        for reference in re.findall(r"url\(([^)]*)\)", style):
+            assert reference[1:] in ids
+
+
+def test_pictures_and_charts_have_words(page):
+    page = Page(page)
+    pictures = [a for tag, a in page.elements if tag == "img" and "src" in a]
+    # Three images of six panels; one best and one worst of three.
+    assert len(pictures) == 3 * 6 + 2 * 3
+    assert all(a["alt"] and int(a["width"]) and int(a["height"]) for a in pictures)
+    assert all(a.get("aria-label") for tag, a in page.elements if tag == "svg")
+
+
+EVIL = '<script>alert(\'"&$1$x")</script>'
+
+
+def test_names_are_text_and_never_markup(inputs, trial):
+    (trial.folder / "images").mkdir()
+    shutil.copy(inputs.roots["demo_val"] / "2.png", trial.folder / "images" / "a\"<b>&'.png")
+    truth = {
+        "images": [{"id": 2, "file_name": "a\"<b>&'.png", "width": 60, "height": 40}],
+        "annotations": [],
+    }
+    shutil.copytree(inputs.detectors["cuvler_round0"], trial.folder / "d")
+    evil = dataclasses.replace(
+        inputs,
+        metrics={EVIL: inputs.metrics["demo_val"]},
+        roots={"demo_val": trial.folder / "images"},
+        ground_truth={"demo_val": trial.write("truth.json", truth)},
+        annotations={("demo_val", EVIL): inputs.annotations["demo_val", "votecut"]},
+        detectors={EVIL: trial.folder / "d"},
+        config=trial.write("config.yaml", f"name: {EVIL}\n"),
+    )
+    text = make_report(evil, title=EVIL)
+    assert "<script>alert" not in text
+    assert "<b>&'" not in text
+    page = Page(text)
+    assert page.text.count(EVIL) >= 4
+    assert "a\"<b>&'.png" in page.values("data-name")
+    assert len([tag for tag, _ in page.elements if tag == "script"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (3.44, "3.4 s"), (59.99, "60.0 s"), (125, "2 min 5 s"), (4321, "1 h 12 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_scores_and_changes():
+    assert [percent(12.345), percent(None)] == ["12.3", "\N{EN DASH}"]
+    assert [change(1.26), change(-0.5), change(0)] == ["+1.3", "\N{MINUS SIGN}0.5", "+0.0"]
+
+
+def options(inputs):
+    pairs = [
+        ("--metrics", inputs.metrics),
+        ("--root", inputs.roots),
+        ("--ground-truth", inputs.ground_truth),
+        ("--detector", inputs.detectors),
+    ]
+    pairs += [
+        (option, {"/".join(key): path for key, path in files.items()})
+        for option, files in (
+            ("--eigenvectors", inputs.eigenvectors),
+            ("--annotations", inputs.annotations),
+            ("--predictions", inputs.predictions),
+        )
+    ]
+    words = [w for o, files in pairs for n, path in files.items() for w in (o, f"{n}={path}")]
+    words += ["--benchmarks", str(inputs.benchmarks), "--config", str(inputs.config)]
+    return [*words, "--images", str(inputs.images)]
+
+
+def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
+    output = trial.folder / "results/report.html"
+    outcome = CliRunner().invoke(command, ["--output", str(output), *options(inputs)])
+    assert outcome.exit_code == 0, outcome.output
+    assert output.read_text(encoding="utf-8") == page
+
+
+def test_command_names_a_key_without_its_dataset(inputs, trial):
+    words = ["--output", "x.html", "--predictions", f"round0={inputs.config}"]
+    outcome = CliRunner().invoke(command, words)
+    assert outcome.exit_code == 2
+    assert "'round0' is not DATASET/NAME" in outcome.output
+
+
+# Walks through the page as a reader does, and tells the page around it what it saw.
+PROBE = """
+<script>
+const width = document.documentElement.clientWidth;
+const wide = [...document.querySelectorAll("header *, nav *, main *")]
+  .filter((e) => !e.closest(".scroll") && e.getBoundingClientRect().right > width + 0.5);
+const seen = { width, scroll: document.documentElement.scrollWidth, wide: wide.length };
+const viewer = document.getElementById("viewer");
+const caption = () => viewer.querySelector("figcaption").textContent;
+const press = (key) => viewer.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+document.querySelectorAll(".panel")[1].click();
+seen.first = caption();
+press("ArrowRight"); seen.right = caption();
+press("ArrowDown"); seen.down = caption();
+["ArrowUp", "ArrowLeft", "ArrowLeft", "ArrowLeft"].forEach(press); seen.round = caption();
+seen.open = viewer.open;
+viewer.querySelector("[data-close]").click();
+seen.closed = !viewer.open;
+parent.postMessage(JSON.stringify(seen), "*");
+</script>
+"""
+# Chromium's own window does not get as narrow as a phone.
+FRAME = """
+<script>
+addEventListener("message", (event) => { document.documentElement.dataset.seen = event.data; });
+</script>
+<iframe src="probe.html" style="border: 0; width: WIDTHpx; height: 900px"></iframe>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(page, trial, width):
+    trial.write("probe.html", page.replace("</body>", PROBE + "</body>"))
+    frame = trial.write("frame.html", FRAME.replace("WIDTH", str(width)))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars --dump-dom"
+    flags += " --disable-background-networking --disable-component-update --disable-sync"
+    flags += f" --enable-logging=stderr --user-data-dir={trial.folder / 'profile'}"
+    outcome = subprocess.run(
+        [CHROMIUM, *flags.split(), "--window-size=1400,900", frame.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in outcome.stderr
+    found = re.search(r'data-seen="([^"]*)"', outcome.stdout)
+    assert found, outcome.stderr[-2000:]
+    assert json.loads(html.unescape(found[1])) == {
+        "width": width,
+        "scroll": width,
+        "wide": 0,
+        "first": "2.png · pixels_p8 · eigenvector",
+        "right": "2.png · votecut · 1 mask",
+        "down": "5.png · votecut · 0 masks",
+        "round": "9.png · ground truth · 1 object",
+        "open": True,
+        "closed": True,
+    }

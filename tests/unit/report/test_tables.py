@@ -1,0 +1,70 @@
+import pytest
+
+from cuvler.errors import DataError
+from cuvler.report.tables import (
+    HEADLINE,
+    RuleTime,
+    metrics_tables,
+    read_metrics,
+    round_before,
+    rule_times,
+    versions,
+)
+
+
+def entry(value, iou_types=("bbox", "segm")):
+    return {t: dict.fromkeys(("AP", "AP50", "AP75", "AR100"), value) for t in iou_types}
+
+
+def test_changes_are_against_the_round_before_and_the_best_is_marked():
+    entries = {"votecut": entry(5.0), "a_round0": entry(10.0), "a_round1": entry(9.5)}
+    entries["b_round1"] = entry(7.0)  # its round 0 was not scored
+    masks, boxes = metrics_tables(entries, HEADLINE)
+    assert (masks.title, boxes.title) == ("Masks", "Boxes")
+    assert list(masks.rows) == list(entries)
+    changes = {name: cells["AP"].change for name, cells in masks.rows.items()}
+    assert changes == {"votecut": None, "a_round0": None, "a_round1": -0.5, "b_round1": None}
+    assert [name for name, cells in masks.rows.items() if cells["AP50"].best] == ["a_round0"]
+
+
+def test_undefined_scores_and_datasets_of_boxes_only():
+    tables = metrics_tables({"a": entry(None, ["bbox"]), "b": entry(1.0, ["bbox"])}, HEADLINE)
+    assert [table.title for table in tables] == ["Boxes"]
+    assert tables[0].rows["a"]["AP"].value is None
+    assert not tables[0].rows["a"]["AP"].best
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("cuvler_round1", "cuvler_round0"),
+        ("my_round2_round12", "my_round2_round11"),
+        ("cuvler_round0", None),
+        ("votecut", None),
+    ],
+)
+def test_round_before(name, before):
+    assert round_before(name) == before
+
+
+@pytest.mark.parametrize("content", [[], {"a": 1}, {"a": {"AP": 3}}])
+def test_other_json_is_not_taken_for_metrics(trial, content):
+    with pytest.raises(DataError, match="not what `cuvler metrics` writes"):
+        read_metrics(trial.write("metrics.json", content))
+
+
+def test_times_are_summed_by_rule_longest_first(inputs):
+    detector, masks = rule_times(inputs.benchmarks)
+    assert detector == RuleTime("detector", 1, 3700.5, 3700.5, 5120.2, 3700.5 / 3763.0)
+    assert masks == RuleTime("pseudo_masks", 2, 62.5, 62.1, 300.0, 62.5 / 3763.0)
+
+
+def test_files_that_are_no_benchmarks_are_named(trial):
+    trial.write("benchmarks/x/0.tsv", "a\tb\n1\t2\n")
+    with pytest.raises(DataError, match=r"0\.tsv: not a Snakemake benchmark"):
+        rule_times(trial.folder / "benchmarks")
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr("cuvler.report.tables._PACKAGES", ("numpy", "no-such-package"))
+    assert list(versions()) == ["Python", "numpy"]
