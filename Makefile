@@ -16,12 +16,12 @@ $(VENV)/installed: requirements.lock pyproject.toml $(wildcard packaging/detectr
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is wanted: make PYTHON=python3.12 $(MAKECMDGOALS)')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps ./packaging/detectron2 --editable .
 	touch $@
 
 demo: setup demo/val/annotations.json
-	snakemake --configfile config/demo.yaml all
+	snakemake all --configfile config/demo.yaml
 	@echo "The report: results/demo/report.html"
 
 # The annotations of the last split are written last, so that they stand for all of it.

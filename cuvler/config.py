@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ("self_training.dataset", config["self_training"]["dataset"], datasets),
         *(("evaluate", name, datasets) for name in config["evaluate"]),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
+        *(("eigenvectors.backbones", name, BACKBONES) for name in _backbones(config)),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
         *(
             (f"recipes.{name}.{key}", recipe[key], _DETECTOR_RECIPES)
@@ -113,6 +115,10 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
 
 def _scored(config: Mapping[str, Any]) -> list[str]:
     return list(config["evaluation"]["pseudo_masks"])
+
+
+def _backbones(config: Mapping[str, Any]) -> list[str]:
+    return list(config["eigenvectors"]["backbones"])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ class Workplace:
         return subprocess.Popen(**self.command(*arguments), start_new_session=True)
 
     def configure(self, **settings):
-        """Write a config file over the demo's; return the flags that use it."""
+        """Write a config file over the demo's; return the flags that use it, to come last."""
         (self.folder / "own.yaml").write_text(yaml.safe_dump(settings))
         return "--configfile", "config/demo.yaml", "own.yaml"
 

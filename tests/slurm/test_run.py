@@ -39,7 +39,7 @@ def jobs_by_rule():
 
 def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
     settings = workplace.configure(**tiny)
-    workplace.snakemake("--profile", "profiles/slurm", *FLAGS, *settings, "all")
+    workplace.snakemake("all", "--profile", "profiles/slurm", *FLAGS, *settings)
     jobs = jobs_by_rule()
     assert jobs.keys() == PARTITION.keys()
     for rule, partition in PARTITION.items():

@@ -17,7 +17,7 @@ ANNOTATIONS = "results/demo/annotations/demo_train/votecut.json"
 
 def test_from_images_to_report_and_again(workplace, tiny):
     settings = workplace.configure(**tiny)
-    workplace.snakemake(*settings, "all")
+    workplace.snakemake("all", *settings)
     results = workplace.folder / "results/demo"
 
     metrics = json.loads((results / "demo_val_metrics.json").read_text())
@@ -32,25 +32,25 @@ def test_from_images_to_report_and_again(workplace, tiny):
     assert "cuvler_round1" in page
     assert not list(results.glob("**/*.part"))
 
-    assert "Nothing to be done" in workplace.snakemake(*settings, "all")
+    assert "Nothing to be done" in workplace.snakemake("all", *settings)
 
     # A comment changes nothing; a setting changes what comes after it, and only that.
     with (workplace.folder / "own.yaml").open("a") as stream:
         stream.write("# a comment\n")
-    assert "Nothing to be done" in workplace.snakemake(*settings, "-n", "all")
+    assert "Nothing to be done" in workplace.snakemake("-n", "all", *settings)
     changed = "--config", "pseudo_masks={votecut: {tau_m: 0.3}}"
-    plan = workplace.snakemake(*settings, "-n", "all", *changed)
+    plan = workplace.snakemake("-n", "all", *settings, *changed)
     assert re.search(r"^pseudo_masks +4$", plan, re.MULTILINE)
     assert not re.search(r"^(images|eigenvectors) ", plan, re.MULTILINE)
 
 
 def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):
     settings = workplace.configure(**tiny)
-    workplace.snakemake(*settings, ANNOTATIONS)
+    workplace.snakemake(ANNOTATIONS, *settings)
     undisturbed = (workplace.folder / ANNOTATIONS).read_bytes()
     shutil.rmtree(workplace.folder / "results")
 
-    run = workplace.start(*settings, ANNOTATIONS)
+    run = workplace.start(ANNOTATIONS, *settings)
     shards = workplace.folder / "results/demo/pseudo_masks/demo_train/votecut"
     deadline = time.monotonic() + 300
     while not list(shards.glob("[0-9].json")):
@@ -62,8 +62,8 @@ def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):
     finished = {path: path.stat().st_mtime_ns for path in shards.glob("[0-9].json")}
     assert not (workplace.folder / ANNOTATIONS).exists()
 
-    workplace.snakemake(*settings, "--unlock")
-    workplace.snakemake(*settings, ANNOTATIONS)
+    workplace.snakemake("--unlock", *settings)
+    workplace.snakemake(ANNOTATIONS, *settings)
     assert (workplace.folder / ANNOTATIONS).read_bytes() == undisturbed
     # At most the shard that Snakemake had not yet booked as done is made again.
     again = [path for path, time_ns in finished.items() if path.stat().st_mtime_ns != time_ns]
@@ -74,7 +74,7 @@ def test_the_number_of_shards_does_not_change_the_bytes(workplace, tiny):
     results = []
     for shards in (1, 4):
         tiny["datasets"]["demo_train"]["shards"] = shards
-        workplace.snakemake(*workplace.configure(**tiny), ANNOTATIONS)
+        workplace.snakemake(ANNOTATIONS, *workplace.configure(**tiny))
         results.append((workplace.folder / ANNOTATIONS).read_bytes())
         shutil.rmtree(workplace.folder / "results")
     assert results[0] == results[1]
@@ -89,7 +89,7 @@ def test_own_photos_with_one_key(workplace, scenes):
     Image.open(images[2]).convert("L").save(photos / "deep" / "grey.webp")
     target = "results/demo/annotations/mine/votecut.json"
     settings = workplace.configure(datasets={"mine": "my photos"}, images={"shards": 1})
-    workplace.snakemake(*settings, target)
+    workplace.snakemake(target, *settings)
     merged = json.loads((workplace.folder / target).read_text())
     names = [image["file_name"] for image in merged["images"]]
     assert names == ["deep/er/ünï.png", "deep/grey.webp", "with space & 'quote'.JPG"]
@@ -101,11 +101,11 @@ def test_a_bad_image_is_counted_and_stops_the_merge_if_there_are_too_many(workpl
     (photos / "broken.jpg").write_bytes(b"no image")
     target = "results/demo/annotations/mine/votecut.json"
     own = {"datasets": {"mine": "photos"}, "images": {"shards": 2}}
-    output = workplace.snakemake(*workplace.configure(**own), target, status=1)
+    output = workplace.snakemake(target, *workplace.configure(**own), status=1)
     assert "1 of 4 images could not be used" in output
     assert "broken.jpg (unreadable)" in output
     settings = workplace.configure(**own, annotations={"max_failed": 0.25})
-    workplace.snakemake(*settings, target)
+    workplace.snakemake(target, *settings)
     merged = json.loads((workplace.folder / target).read_text())
     assert [image["file_name"] for image in merged["excluded"]] == ["broken.jpg"]
     assert len(merged["images"]) == 3

@@ -132,3 +132,49 @@ def evaluations_of(wildcards):
         f"<results>/evaluation/{wildcards.dataset}/{entry}.json"
         for entry in entries_of(wildcards.dataset)
     ]
+
+
+def report_files():
+    """The files the report shows, as (option of ``cuvler report``, name, path)."""
+    results = config["results"]
+    scored = config["evaluation"]["pseudo_masks"]
+    methods = {config["recipes"][recipe]["method"] for recipe in settings.recipes(config)}
+    masks = {(name, method) for name in [config["train"], *scored] for method in methods}
+    target = config["self_training"]["dataset"]
+    return [
+        *(("metrics", name, f"{results}/{name}_metrics.json") for name in config["evaluate"]),
+        *(
+            ("annotations", f"{name}/{method}", f"{results}/annotations/{name}/{method}.json")
+            for name, method in sorted(masks)
+        ),
+        *(
+            ("annotations", f"{target}/{detector}", f"{results}/self_training/{detector}.json")
+            for detector in DETECTORS
+            if not detector.endswith("_round0")
+        ),
+        *(
+            ("predictions", f"{name}/{detector}", f"{results}/predictions/{detector}/{name}.json")
+            for name in config["evaluate"]
+            for detector in DETECTORS
+        ),
+    ]
+
+
+def report_folders():
+    """Folders the report looks into; the files in there are made on the way to the others."""
+    results = config["results"]
+    return [
+        *(("root", name, dataset(name).images) for name in config["evaluate"]),
+        *(("ground-truth", name, dataset(name).annotations) for name in config["evaluate"]),
+        *(
+            ("eigenvectors", f"{name}/{backbone}", f"{results}/eigenvectors/{name}/{backbone}")
+            for name in config["evaluation"]["pseudo_masks"]
+            for backbone in config["eigenvectors"]["backbones"]
+        ),
+        *(("detector", detector, f"{results}/detectors/{detector}") for detector in DETECTORS),
+    ]
+
+
+def report_options(wildcards):
+    files = [*report_files(), *report_folders()]
+    return [word for option, name, path in files for word in (f"--{option}", f"{name}={path}")]

@@ -1,11 +1,16 @@
 rule report:
     input:
-        metrics=expand("<results>/{dataset}_metrics.json", dataset=config["evaluate"]),
+        [path for option, name, path in report_files()],
     output:
         "<results>/report.html",
     log:
         "<logs>/report.log",
     conda:
         "../envs/cuvler.yaml"
+    params:
+        options=report_options,
+        benchmarks=f"{config['results']}/benchmarks",
+        images=config["report"]["images"],
     shell:
-        "cuvler report --output {output:q} &> {log:q}"
+        "cuvler report {params.options:q} --benchmarks {params.benchmarks:q}"
+        " --images {params.images} --output {output:q} &> {log:q}"

@@ -1,0 +1,93 @@
+"""``cuvler discover``: find the objects in single images."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from cuvler.commands.named_path import named_path
+from cuvler.discovery import Discovery, discover_with, load_backbones
+from cuvler.drawing import draw_heat_map, draw_masks
+from cuvler.files import atomic_path, write_json
+from cuvler.images import open_image
+from cuvler.masks import encode, geometry
+
+log = logging.getLogger(__name__)
+
+
+@click.command("discover")
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    help="A backbone that votes; repeat. Without any, CuVLER's six ViTs.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    type=named_path,
+    metavar="BACKBONE=FILE",
+    help="A ViT's weights; those not named are fetched from the hub, once.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--output", type=Path, default=Path("discovered"), show_default=True)
+@click.argument("images", nargs=-1, required=True, type=Path)
+def command(
+    backbones: tuple[str, ...],
+    weights: tuple[tuple[str, Path], ...],
+    device: str,
+    output: Path,
+    images: tuple[Path, ...],
+) -> None:
+    """Find the objects in IMAGES.
+
+    Writes, into the output folder, NAME.masks.png (the masks with their scores),
+    NAME.eigenvectors.png (one map a backbone) and NAME.json (COCO annotations).
+    """
+    twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
+    if twice:
+        raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
+    loaded = load_backbones(list(backbones) or None, weights=dict(weights), device=device)
+    for path in images:
+        image = open_image(path)
+        found = discover_with(image, loaded)
+        _write(output, path, image, found)
+        log.info("%s: %d objects", path, len(found.masks))
+
+
+def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> None:
+    masks = [mask.mask for mask in found.masks]
+    _save(draw_masks(image, masks, [m.score for m in found.masks]), output, path, "masks")
+    if found.eigenvectors:
+        maps = [draw_heat_map(vector, image.size) for vector in found.eigenvectors.values()]
+        _save(_side_by_side([image, *maps]), output, path, "eigenvectors")
+    write_json(output / f"{path.stem}.json", coco(path.name, image.size, found))
+
+
+def coco(file_name: str, size: tuple[int, int], found: Discovery) -> dict[str, object]:
+    """Give what was found in one image, (width, height) in pixels, as a COCO json."""
+    annotations = []
+    for number, mask in enumerate(found.masks, start=1):
+        rle = encode(mask.mask)
+        record = {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, "score": mask.score}
+        annotations.append(record | {"segmentation": rle} | geometry(rle))
+    return {
+        "images": [{"id": 1, "file_name": file_name, "width": size[0], "height": size[1]}],
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": annotations,
+    }
+
+
+def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    width, height = pictures[0].size
+    row = Image.new("RGB", (len(pictures) * width, height))
+    for column, picture in enumerate(pictures):
+        row.paste(picture, (column * width, 0))
+    return row
+
+
+def _save(picture: Image.Image, output: Path, path: Path, kind: str) -> None:
+    with atomic_path(output / f"{path.stem}.{kind}.png") as temporary:
+        picture.save(temporary, format="png")
