@@ -56,6 +56,7 @@ class NormalizedAffinity:
 
 def unit_rows(features: Tensor) -> Tensor:
     """Scale the rows of (..., n, d) to unit length in float32; rows of zeros stay zero."""
+    features = features if features.dtype == torch.float64 else features.float()
     # By the largest entry first: squares of very large or very small features leave float32.
     largest = features.abs().amax(dim=-1, keepdim=True)
     scaled = (features / torch.where(largest > 0, largest, 1)).float()
