@@ -46,9 +46,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(
-    name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str] = ()
-) -> CfgNode:
+def load_recipe(name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str] = ()) -> CfgNode:
     """Load a recipe and fit it to the machine.
 
     Where the overrides change the batch (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,

@@ -30,8 +30,12 @@ class Sample:
     scores: NDArray[np.float32]
 
     def select(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> "Sample":
-        """Keep the chosen instances."""
+        """Keep the chosen instances: their indices, or (N,) bool."""
         return Sample(self.image, self.masks[chosen], self.classes[chosen], self.scores[chosen])
+
+    def without_empty(self) -> "Sample":
+        """Drop the instances whose mask has no pixel."""
+        return self.select(np.flatnonzero(self.masks.any(axis=(1, 2))))
 
 
 def resize_masks(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
@@ -61,9 +65,7 @@ def copy_paste_batch(
     The partners' instances are those from before any pasting. See :func:`copy_paste`.
     """
     return [
-        copy_paste(
-            target, source, rng, scale=scale, random_count=random_count, max_cover=max_cover
-        )
+        copy_paste(target, source, rng, scale=scale, random_count=random_count, max_cover=max_cover)
         for target, source in zip(samples, reversed(samples), strict=True)
     ]
 
@@ -96,19 +98,18 @@ def copy_paste(
     factor = rng.uniform(*scale)
     height, width = (max(1, round(side * factor)) for side in source.image.shape[:2])
     patch = resize_sample(source.select(chosen), height, width)
-    placed = _place(patch, target.image, rng)
+    placed = _place(patch, target.image, rng).without_empty()
     placed = placed.select(_pastable(placed.masks, target.masks, max_cover))
     if len(placed.classes) == 0:
         return target
-    covered = placed.masks.any(axis=0)
-    masks = np.concatenate([target.masks & ~covered, placed.masks])
+    covered = np.logical_or.reduce(placed.masks)
     merged = Sample(
         np.where(covered[..., None], placed.image, target.image),
-        masks,
+        np.concatenate([target.masks & ~covered, placed.masks]),
         np.concatenate([target.classes, placed.classes]),
         np.concatenate([target.scores, placed.scores]),
     )
-    return merged.select(masks.any(axis=(1, 2)))
+    return merged.without_empty()
 
 
 def _place(patch: Sample, canvas: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
@@ -130,9 +131,9 @@ def _place(patch: Sample, canvas: NDArray[np.uint8], rng: np.random.Generator) -
 def _pastable(
     pasted: NDArray[np.bool_], existing: NDArray[np.bool_], max_cover: float
 ) -> NDArray[np.bool_]:
-    flat = pasted.reshape(len(pasted), -1).astype(np.float32)
-    under = existing.reshape(len(existing), -1).astype(np.float32)
     # float32 counts pixels exactly up to 2^24.
-    cover = (flat @ under.T) / np.maximum(under.sum(axis=1), 1)
-    fits: NDArray[np.bool_] = (cover < max_cover).all(axis=1) & pasted.any(axis=(1, 2))
+    under = existing.astype(np.float32)
+    overlap = np.tensordot(pasted.astype(np.float32), under, axes=((1, 2), (1, 2)))
+    cover = overlap / np.maximum(under.sum(axis=(1, 2)), 1)
+    fits: NDArray[np.bool_] = np.logical_and.reduce(cover < max_cover, axis=1)
     return fits

@@ -148,12 +148,14 @@ def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
 def augment(sample: Sample, cfg: CfgNode, rng: np.random.Generator) -> Sample:
     """Resize to a shortest side drawn from the config's, and flip with probability 1/2."""
     shortest = int(rng.choice(cfg.INPUT.MIN_SIZE_TRAIN))
-    shape = resized_shape(*sample.image.shape[:2], shortest, cfg.INPUT.MAX_SIZE_TRAIN)
-    sample = resize_sample(sample, *shape)
+    height, width = sample.image.shape[:2]
+    sample = resize_sample(
+        sample, *resized_shape(height, width, shortest, cfg.INPUT.MAX_SIZE_TRAIN)
+    )
     if cfg.INPUT.RANDOM_FLIP == "horizontal" and rng.random() < 0.5:
         flipped = np.ascontiguousarray(sample.image[:, ::-1])
         sample = Sample(flipped, sample.masks[:, :, ::-1], sample.classes, sample.scores)
-    return sample.select(sample.masks.any(axis=(1, 2)))
+    return sample.without_empty()
 
 
 def to_detectron2(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def overlaps_any(boxes: Tensor, ground_truth: Tensor, threshold: float) -> Tenso
     Returns:
         (R,) bool.
     """
-    return (pairwise_iou(Boxes(boxes), Boxes(ground_truth)) > threshold).any(dim=1)
+    overlaps: Tensor = pairwise_iou(Boxes(boxes), Boxes(ground_truth)) > threshold
+    return overlaps.any(dim=1)
 
 
 class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
@@ -160,10 +161,11 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
             self.smooth_l1_beta,
             reduction="none",
         )
-        return (losses * scores[foreground, None]).sum()
+        weighted: Tensor = losses * scores[foreground, None]
+        return weighted.sum()
 
 
-@ROI_MASK_HEAD_REGISTRY.register()  # type: ignore[untyped-decorator]
+@ROI_MASK_HEAD_REGISTRY.register()
 class PseudoLabelMaskHead(MaskRCNNConvUpsampleHead):  # type: ignore[misc]
     """detectron2's mask head; each instance's loss is weighted by its score."""
 
@@ -234,7 +236,7 @@ def _with_image_boxes(proposals: list[Instances], targets: list[Instances]) -> l
     return proposals
 
 
-@ROI_HEADS_REGISTRY.register()  # type: ignore[untyped-decorator]
+@ROI_HEADS_REGISTRY.register()
 class PseudoLabelStandardROIHeads(_PseudoLabels, StandardROIHeads):  # type: ignore[misc]
     """Mask R-CNN's heads for pseudo-labels."""
 
@@ -245,7 +247,7 @@ class PseudoLabelStandardROIHeads(_PseudoLabels, StandardROIHeads):  # type: ign
         return heads
 
 
-@ROI_HEADS_REGISTRY.register()  # type: ignore[untyped-decorator]
+@ROI_HEADS_REGISTRY.register()
 class PseudoLabelCascadeROIHeads(_PseudoLabels, CascadeROIHeads):  # type: ignore[misc]
     """Cascade Mask R-CNN's heads for pseudo-labels; every stage sees the scores."""
 

@@ -19,13 +19,22 @@ from cuvler.detector.data import resized_shape
 from cuvler.errors import DataError
 
 
+def prepare_image(image: Image.Image, shortest: int, longest: int) -> dict[str, Any]:
+    """Give a detectron2 model's input: the resized image (3, H, W) uint8, and its own size."""
+    height, width = resized_shape(image.height, image.width, shortest, longest)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.array(resized).transpose(2, 0, 1))
+    return {"image": torch.from_numpy(pixels), "height": image.height, "width": image.width}
+
+
 class Detector:
     """A detectron2 model in inference mode that takes images of any size.
 
     Attributes:
         model: the detectron2 model.
-        cfg: its config.
         category_ids: what the predicted classes 0, 1, ... are called in annotation files.
+        input_sides: images are resized to this shortest side, unless the longest would exceed
+            its limit.
     """
 
     def __init__(self, cfg: CfgNode, weights: str | os.PathLike[str]) -> None:
@@ -34,10 +43,10 @@ class Detector:
         Raises:
             DataError: the weights are missing or not of this model.
         """
-        self.cfg = cfg
         self.model = build_model(cfg).eval()
         load_trained(self.model, weights)
         self.category_ids: tuple[int, ...] = tuple(cfg.DATASETS.CATEGORY_IDS)
+        self.input_sides: tuple[int, int] = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image.Image) -> Instances:
         """Detect the objects of one RGB image.
@@ -46,20 +55,7 @@ class Detector:
             Best first, on the CPU, in the image's pixels: ``pred_boxes`` (x0 y0 x1 y1),
             ``scores``, ``pred_classes`` and ``pred_masks`` (N, H, W) bool.
         """
-        return self.detect([self.prepare(image)])[0]
-
-    def prepare(self, image: Image.Image) -> dict[str, Any]:
-        """Give the model's input: the image resized as the config says, and its own size."""
-        height, width = resized_shape(
-            image.height, image.width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
-        )
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        array: NDArray[np.uint8] = np.array(resized).transpose(2, 0, 1)
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(array)),
-            "height": image.height,
-            "width": image.width,
-        }
+        return self.detect([prepare_image(image, *self.input_sides)])[0]
 
     @torch.inference_mode()
     def detect(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:

@@ -200,9 +200,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         except ValueError:
             return False  # cut off when the training was killed
 
-    def _loader(
-        self, records: list[dict[str, Any]], cfg: CfgNode, start: int
-    ) -> DataLoader[Batch]:
+    def _loader(self, records: list[dict[str, Any]], cfg: CfgNode, start: int) -> DataLoader[Batch]:
         return training_loader(
             records,
             cfg,
@@ -222,9 +220,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             main_process_only.DATALOADER.NUM_WORKERS = 0
             # The batches that would come next.
             loader = self._loader(records, main_process_only, self.max_iter)
-            found.append(
-                hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
-            )
+            found.append(hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():
             found.append(_Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
             found.append(_Writers(period=20))

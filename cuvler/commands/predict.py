@@ -1,0 +1,59 @@
+"""``cuvler predict``: run a trained detector on single images."""
+
+import logging
+from pathlib import Path
+
+import click
+
+log = logging.getLogger(__name__)
+
+
+@click.command("predict")
+@click.argument("images", type=Path, nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--weights", type=Path, required=True, help="A detector's folder, or weights.")
+@click.option("--recipe", help="The weights' recipe, where no config.yaml lies beside them.")
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Leave out predictions under it.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+@click.option("--output", type=Path, required=True, help="The folder to write.")
+def command(
+    images: tuple[Path, ...],
+    weights: Path,
+    recipe: str | None,
+    score_threshold: float,
+    device: str,
+    output: Path,
+) -> None:
+    """Draw what a detector finds over each IMAGE, and write it as COCO annotations.
+
+    OUTPUT gets one picture an image, <name>.png, and predictions.json.
+    """
+    from cuvler.detector import load_detector
+    from cuvler.drawing import draw_masks
+    from cuvler.errors import ConfigError
+    from cuvler.files import atomic_path, write_json
+    from cuvler.images import open_image
+    from cuvler.predictions import as_coco_annotations
+
+    names = {path.stem: path for path in images}
+    if len(names) < len(images):
+        raise ConfigError("two of the images have the same name; predict them into two folders")
+    detector = load_detector(weights, device=device, recipe=recipe)
+    found = []
+    for name, path in names.items():
+        image = open_image(path)
+        instances = detector(image)
+        instances = instances[instances.scores >= score_threshold]
+        found.append((path.name, image.size, instances))
+        with atomic_path(output / f"{name}.png") as temporary:
+            picture = draw_masks(
+                image, list(instances.pred_masks.numpy()), instances.scores.tolist()
+            )
+            picture.save(temporary, format="PNG")
+        log.info("%s: %d objects", path, len(instances))
+    write_json(output / "predictions.json", as_coco_annotations(found, detector.category_ids))

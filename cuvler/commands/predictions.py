@@ -1,0 +1,64 @@
+"""``cuvler predictions``: run a detector over a dataset."""
+
+import logging
+from pathlib import Path
+
+import click
+
+log = logging.getLogger(__name__)
+
+
+@click.command("predictions")
+@click.option("--detector", type=Path, required=True, help="A detector's folder, or weights.")
+@click.option("--images", type=Path, required=True, help="Listing (.parquet) or COCO json.")
+@click.option("--root", type=Path, required=True, help="Folder its file names start from.")
+@click.option("--output", type=Path, required=True, help="The COCO results json to write.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Leave out predictions under it.",
+)
+@click.option(
+    "--detections-per-image",
+    type=click.IntRange(1),
+    help="Keep at most so many an image, instead of what the detector's config says.",
+)
+@click.option("--num-gpus", type=click.IntRange(0), help="0 is the CPU.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Image-reading processes for each GPU.",
+)
+def command(
+    detector: Path,
+    images: Path,
+    root: Path,
+    output: Path,
+    batch_size: int,
+    score_threshold: float,
+    detections_per_image: int | None,
+    num_gpus: int | None,
+    workers: int,
+) -> None:
+    """Write what a detector finds in a dataset's images as COCO results."""
+    from cuvler.predictions import Options, predict_dataset, prediction_devices
+
+    summary = predict_dataset(
+        detector,
+        images,
+        root,
+        output,
+        devices=prediction_devices(num_gpus),
+        options=Options(batch_size, score_threshold, detections_per_image, workers),
+    )
+    log.info(
+        "%d predictions in %d images, %d images left out",
+        summary.predictions,
+        summary.images,
+        len(summary.failed),
+    )

@@ -1,0 +1,287 @@
+"""Predictions: a detector over a dataset, as one COCO results file."""
+
+import itertools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.multiprocessing.spawn import spawn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cuvler import masks
+from cuvler.errors import ConfigError, DataError, ImageError
+from cuvler.files import atomic_path, read_json, write_json
+from cuvler.images import open_image, read_listing
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
+
+log = logging.getLogger(__name__)
+
+# Masks and scores are rounded here: what follows is noise of the arithmetic's order.
+_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How predictions are made.
+
+    Attributes:
+        batch_size: images in one forward pass.
+        score_threshold: predictions under it are left out.
+        detections_per_image: at most so many an image; ``None`` keeps the detector's setting.
+        workers: processes that read images, for each GPU.
+    """
+
+    batch_size: int = 8
+    score_threshold: float = 0.0
+    detections_per_image: int | None = None
+    workers: int = 4
+
+
+@dataclass
+class Summary:
+    """What became of the images.
+
+    Attributes:
+        images: how many were asked for.
+        predictions: how many predictions were written.
+        failed: (file name, status, reason) of each image that was left out.
+    """
+
+    images: int = 0
+    predictions: int = 0
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def predict_dataset(
+    detector: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    devices: Sequence[str] = ("auto",),
+    options: Options | None = None,
+) -> Summary:
+    """Run a detector over a dataset and write COCO results.
+
+    The results, ``image_id``, ``category_id``, ``segmentation``, ``bbox`` ([x, y, width, height])
+    and ``score``, are in the pixels of the upright image, in the order of the images and best
+    first within an image. They are written as they come: memory does not grow with the dataset.
+    The file is whole or not there.
+
+    Args:
+        detector: see :func:`cuvler.detector.load_detector`.
+        images: a listing (``.parquet``) or a COCO json with ``images``.
+        root: the folder that the file names start from.
+        output: the results file to write.
+        devices: one process is run on each; with one device, in this process.
+        options: see :class:`Options`.
+
+    Returns:
+        What became of the images. Unreadable ones are left out and logged by name.
+
+    Raises:
+        DataError: the detector or the listing cannot be used, or no image could be read.
+    """
+    options = options or Options()
+    rows = _read_images(images)
+    parts = _split(rows, len(devices))
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output: a dataset's results may outgrow the machine's temporary folder.
+    with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".predictions.") as folder:
+        arguments = (detector, parts, root, folder, devices, options)
+        if len(devices) == 1:
+            _predict_part(0, *arguments)
+        else:
+            spawn(_predict_part, args=arguments, nprocs=len(devices))  # type: ignore[no-untyped-call]
+        summary = _join(folder, len(devices), output)
+    for name, status, reason in summary.failed:
+        log.warning("%s: left out, %s: %s", name, status, reason)
+    if summary.images and len(summary.failed) == summary.images:
+        Path(output).unlink()
+        raise DataError(f"{root}: none of the {summary.images} images could be read")
+    return summary
+
+
+def prediction_devices(num_gpus: int | None) -> list[str]:
+    """Name the devices of ``num_gpus`` GPUs; 0 is the CPU, ``None`` one GPU if there is one.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    visible = torch.cuda.device_count()
+    if num_gpus is None:
+        num_gpus = min(visible, 1)
+    if num_gpus > visible:
+        raise ConfigError(
+            f"{num_gpus} GPUs were asked for, {visible} are visible; --num-gpus 0 uses the CPU"
+        )
+    return [f"cuda:{index}" for index in range(num_gpus)] or ["cpu"]
+
+
+def _read_images(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    if str(path).endswith(".parquet"):
+        listing = read_listing(path)
+        ids, names = listing["image_id"].tolist(), listing["file_name"].tolist()
+    else:
+        try:
+            images = sorted(read_json(path)["images"], key=lambda image: image["id"])
+            ids = [image["id"] for image in images]
+            names = [image["file_name"] for image in images]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: neither a listing nor a COCO json ({error!r})") from error
+    return list(zip(ids, names, strict=True))
+
+
+def _split(rows: list[tuple[int, str]], count: int) -> list[list[tuple[int, str]]]:
+    """Cut into consecutive parts, so that the parts' results in a row are the whole's."""
+    bounds = [len(rows) * index // count for index in range(count + 1)]
+    return [rows[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def _predict_part(
+    index: int,
+    detector: str | os.PathLike[str],
+    parts: list[list[tuple[int, str]]],
+    root: str | os.PathLike[str],
+    folder: str,
+    devices: Sequence[str],
+    options: Options,
+) -> None:
+    """Write one part's records, one a line, and its summary."""
+    from cuvler.detector import load_detector
+
+    loaded = load_detector(
+        detector, device=devices[index], detections_per_image=options.detections_per_image
+    )
+    summary = Summary(images=len(parts[index]))
+    batches = DataLoader(
+        _Images(parts[index], Path(root), loaded.input_sides),
+        batch_size=options.batch_size,
+        num_workers=options.workers,
+        collate_fn=list,
+    )
+    progress = tqdm(total=len(parts[index]), unit="image", disable=None if index == 0 else True)
+    with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
+        for batch in batches:
+            readable = [item for item in batch if isinstance(item.content, dict)]
+            summary.failed += [
+                (item.name, *item.content) for item in batch if isinstance(item.content, tuple)
+            ]
+            found = loaded.detect([item.content for item in readable]) if readable else []
+            for item, instances in zip(readable, found, strict=True):
+                for record in coco_records(
+                    item.image_id, instances, loaded.category_ids, options.score_threshold
+                ):
+                    stream.write(json.dumps(record, separators=(",", ":")) + "\n")
+                    summary.predictions += 1
+            progress.update(len(batch))
+    write_json(Path(folder, f"{index}.json"), vars(summary))
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image on its way to the detector: its input, or (status, reason) where unreadable."""
+
+    image_id: int
+    name: str
+    content: dict[str, Any] | tuple[str, str]
+
+
+class _Images(Dataset[_Item]):
+    def __init__(self, rows: list[tuple[int, str]], root: Path, sides: tuple[int, int]) -> None:
+        self.rows = rows
+        self.root = root
+        self.sides = sides
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> _Item:
+        from cuvler.detector.inference import prepare_image
+
+        image_id, name = self.rows[index]
+        try:
+            return _Item(image_id, name, prepare_image(open_image(self.root / name), *self.sides))
+        except ImageError as error:
+            return _Item(image_id, name, (error.status, str(error)))
+
+
+def coco_records(
+    image_id: int,
+    instances: "Instances",
+    category_ids: Sequence[int],
+    score_threshold: float = 0.0,
+) -> Iterator[dict[str, Any]]:
+    """Yield an image's predictions as COCO results, best first; empty masks are left out.
+
+    Args:
+        image_id: the image.
+        instances: what :class:`cuvler.detector.Detector` returns.
+        category_ids: of the classes 0, 1, ...
+        score_threshold: predictions under it are left out.
+    """
+    for mask, score, label in zip(
+        instances.pred_masks.numpy(),
+        instances.scores.tolist(),
+        instances.pred_classes.tolist(),
+        strict=True,
+    ):
+        if score >= score_threshold and mask.any():
+            rle = masks.encode(mask)
+            yield {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "segmentation": rle,
+                "bbox": masks.geometry(rle)["bbox"],
+                "score": round(score, _DIGITS),
+            }
+
+
+def _join(folder: str, count: int, output: str | os.PathLike[str]) -> Summary:
+    """Put the parts' records into one JSON list, and their summaries into one."""
+    whole = Summary()
+    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        separator = "["
+        for index in range(count):
+            with Path(folder, f"{index}.jsonl").open(encoding="utf-8") as lines:
+                for line in lines:
+                    stream.write(separator + line.rstrip("\n"))
+                    separator = ",\n"
+            part = read_json(Path(folder, f"{index}.json"))
+            whole.images += part["images"]
+            whole.predictions += part["predictions"]
+            whole.failed += [tuple(entry) for entry in part["failed"]]
+        stream.write("[]\n" if separator == "[" else "]\n")
+    return whole
+
+
+def as_coco_annotations(
+    found: Sequence[tuple[str, tuple[int, int], "Instances"]], category_ids: Sequence[int]
+) -> dict[str, Any]:
+    """Give the predictions of a few images as a COCO json of their own.
+
+    Args:
+        found: file name, (width, height) and predictions of each image.
+        category_ids: of the classes 0, 1, ...
+
+    Returns:
+        ``images``, ``categories`` and ``annotations``, which have a ``score``; ids from 1.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (name, (width, height), instances) in enumerate(found, start=1):
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for record in coco_records(image_id, instances, category_ids):
+            area = masks.geometry(record["segmentation"])["area"]
+            annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **record})
+    categories = [{"id": category, "name": "object"} for category in category_ids]
+    return {"images": images, "categories": categories, "annotations": annotations}

@@ -1,0 +1,218 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("detectron2")
+
+from cuvler import masks
+from cuvler.detector.config import load_recipe
+from cuvler.detector.data import (
+    BatchStream,
+    augment,
+    load_sample,
+    read_annotations,
+    resized_shape,
+    training_loader,
+)
+from cuvler.errors import ConfigError, DataError
+
+SIDE = 48
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Six images, alternately wide and high, with one object each; the last has none."""
+    generator = np.random.default_rng(0)
+    images, annotations = [], []
+    for index in range(6):
+        shape = (SIDE, SIDE + 16) if index % 2 else (SIDE + 16, SIDE)
+        pixels = generator.integers(0, 255, (*shape, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        images.append(
+            {"id": 10 + index, "file_name": f"{index}.png", "height": shape[0], "width": shape[1]}
+        )
+        mask = np.zeros(shape, dtype=bool)
+        mask[5 : 20 + index, 8:30] = True
+        if index < 5:
+            annotations.append(
+                {
+                    "id": index,
+                    "image_id": 10 + index,
+                    "category_id": 7,
+                    "iscrowd": 0,
+                    "segmentation": masks.encode(mask),
+                    "score": 0.5 + index / 10,
+                }
+            )
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 7}]}
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def config(*overrides):
+    cfg = load_recipe(
+        "demo",
+        num_gpus=0,
+        overrides=["SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(32, 40)", *overrides],
+    )
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
+
+
+def batches(records, cfg, count, **options):
+    loader = training_loader(records, cfg, seed=options.pop("seed", 0), **options)
+    return list(itertools.islice(loader, count))
+
+
+def equal(one, two):
+    return all(
+        torch.equal(a["image"], b["image"])
+        and torch.equal(a["instances"].gt_masks.tensor, b["instances"].gt_masks.tensor)
+        and a["image_id"] == b["image_id"]
+        for first, second in zip(one, two, strict=True)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_scores_travel_and_images_without_objects_are_left_out(dataset):
+    data = read_annotations(dataset, dataset.parent)
+    assert len(data.records) == 5
+    assert len(read_annotations(dataset, dataset.parent, keep_empty=True).records) == 6
+    assert data.category_ids == (1,)
+    for index, record in enumerate(data.records):
+        sample = load_sample(record)
+        assert sample.scores.tolist() == pytest.approx([0.5 + index / 10])
+        assert sample.masks.sum() == (15 + index) * 22
+
+
+def test_official_annotations_without_score_with_polygons_and_crowds(dataset):
+    def edit(content):
+        del content["annotations"][0]["score"]
+        content["annotations"][0]["segmentation"] = [[10, 10, 30, 10, 30, 20, 10, 20]]
+        content["annotations"][1]["iscrowd"] = 1
+        rle = content["annotations"][2]["segmentation"]
+        mask = masks.decode(rle)
+        runs = np.diff(np.flatnonzero(np.diff(np.r_[2, mask.T.ravel(), 2])))
+        content["annotations"][2]["segmentation"] = {"size": rle["size"], "counts": runs.tolist()}
+
+    full = load_sample(read_annotations(dataset, dataset.parent).records[2])
+    change(dataset, edit)
+    records = read_annotations(dataset, dataset.parent).records
+    assert [record["image_id"] for record in records] == [10, 12, 13, 14]
+    assert load_sample(records[0]).scores.tolist() == [1.0]
+    assert load_sample(records[0]).masks.sum() == 20 * 10
+    np.testing.assert_array_equal(load_sample(records[1]).masks, full.masks)
+
+
+def test_classes_are_categories_or_one(dataset):
+    change(dataset, lambda content: content["categories"].insert(0, {"id": 90}))
+    record = read_annotations(dataset, dataset.parent, num_classes=2)
+    assert record.category_ids == (7, 90)
+    assert read_annotations(dataset, dataset.parent).category_ids == (1,)
+    with pytest.raises(ConfigError, match=r"2 categories, .* 80 classes.*NUM_CLASSES 2"):
+        read_annotations(dataset, dataset.parent, num_classes=80)
+
+
+def test_unusable_files_are_named(dataset):
+    with pytest.raises(DataError, match="no such file"):
+        read_annotations(dataset.parent / "none.json", dataset.parent)
+    record = read_annotations(dataset, dataset.parent).records[0]
+    with pytest.raises(DataError, match=r"0\.png: is 48 x 64 pixels, .* say 48 x 63"):
+        load_sample({**record, "height": SIDE + 15})
+    with pytest.raises(DataError, match=r"gone\.png"):
+        load_sample({**record, "file_name": str(dataset.parent / "gone.png")})
+    change(dataset, lambda content: content.update(annotations=[]))
+    with pytest.raises(DataError, match="no annotated image"):
+        read_annotations(dataset, dataset.parent)
+    dataset.write_text("[]")
+    with pytest.raises(DataError, match="not a COCO annotation file"):
+        read_annotations(dataset, dataset.parent)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (240, 320)), ((640, 480), (320, 240)), ((100, 1000), (40, 400))],
+)
+def test_resized_shape(size, expected):
+    assert resized_shape(*size, 240, 400) == expected
+
+
+def test_augment_keeps_masks_on_their_pixels(dataset):
+    cfg = config("INPUT.MIN_SIZE_TRAIN", f"({SIDE},)", "INPUT.MAX_SIZE_TRAIN", "1000")
+    sample = load_sample(read_annotations(dataset, dataset.parent).records[1])
+    inside = np.sort(sample.image[sample.masks[0]], axis=0)
+    flipped = 0
+    for seed in range(40):
+        found = augment(sample, cfg, np.random.default_rng(seed))
+        np.testing.assert_array_equal(np.sort(found.image[found.masks[0]], axis=0), inside)
+        flipped += not np.array_equal(found.image, sample.image)
+    assert 10 < flipped < 30
+
+
+def test_batches_share_an_orientation_and_each_epoch_has_every_image():
+    wide = np.array([True, False] * 8)
+    stream = BatchStream(wide, 4, seed=1)
+    found = list(itertools.islice(stream, 12))
+    assert [number for number, _ in found] == list(range(12))
+    assert all(len({wide[i] for i in indices}) == 1 for _, indices in found)
+    for epoch in (found[:4], found[4:8], found[8:]):
+        assert sorted(i for _, indices in epoch for i in indices) == list(range(16))
+    assert found[:4] != found[4:8]
+
+
+def test_processes_share_the_stream_and_resuming_skips_it():
+    wide = np.array([True] * 10)
+    whole = list(itertools.islice(BatchStream(wide, 3, seed=1), 12))
+    first = itertools.islice(BatchStream(wide, 3, seed=1, rank=0, world=2), 6)
+    second = itertools.islice(BatchStream(wide, 3, seed=1, rank=1, world=2), 6)
+    assert [batch for pair in zip(first, second, strict=True) for batch in pair] == whole
+    resumed = BatchStream(wide, 3, seed=1, start=4, rank=1, world=2)
+    assert next(iter(resumed)) == whole[9]
+
+
+def test_boxes_are_those_of_the_masks_after_pasting(dataset):
+    records = read_annotations(dataset, dataset.parent).records
+    counts = set()
+    for batch in batches(records, config(), 10):
+        for image in batch:
+            instances = image["instances"]
+            assert image["image"].shape[1:] == instances.image_size
+            assert instances.gt_masks.tensor.shape[1:] == instances.image_size
+            counts.add(len(instances))
+            for mask, box in zip(instances.gt_masks.tensor, instances.gt_boxes, strict=True):
+                rows, columns = torch.nonzero(mask, as_tuple=True)
+                expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert box.tolist() == [float(value) for value in expected]
+    assert counts == {1, 2}
+    plain = batches(records, config("INPUT.COPY_PASTE.ENABLED", "False"), 5)
+    assert {len(image["instances"]) for batch in plain for image in batch} == {1}
+
+
+def test_batches_depend_on_seed_and_number_alone(dataset):
+    records = read_annotations(dataset, dataset.parent).records
+    cfg = config()
+    whole = batches(records, cfg, 6)
+    assert equal(whole[3:], batches(records, cfg, 3, start=3))
+    assert not equal(whole, batches(records, cfg, 6, seed=1))
+    cfg.DATALOADER.NUM_WORKERS = 2
+    assert equal(whole, batches(records, cfg, 6))
+
+
+def test_an_unreadable_image_stops_the_training_and_is_named(dataset):
+    records = read_annotations(dataset, dataset.parent).records
+    (dataset.parent / "2.png").write_bytes(b"no image")
+    cfg = config()
+    cfg.DATALOADER.NUM_WORKERS = 1
+    with pytest.raises(DataError, match=r"2\.png"):
+        batches(records, cfg, 10)
