@@ -1,8 +1,8 @@
 """Self-training: a detector's predictions become the next round's annotations.
 
-CuVLER (Arica et al., CVPR 2024, section 3.4) trains once more on what the detector is fairly
-sure of, its score as the soft target. CutLER (Wang et al., CVPR 2023, section 3.4) takes what
-the detector is sure of and keeps, of the masks it was trained on, those it did not find again.
+CuVLER (Arica et al., CVPR 2024) trains once more on what the detector is fairly sure of, its
+score as the soft target. CutLER (Wang et al., CVPR 2023, section 3.4) takes what the detector
+is sure of and keeps, of the masks it was trained on, those it did not find again.
 
 A prediction keeps its own box: the box head's estimate is often better than the mask's
 outline. Areas are counted on the masks.

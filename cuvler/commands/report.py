@@ -11,6 +11,7 @@ from cuvler.files import atomic_path
 from cuvler.report import Inputs, make_report
 
 Named = tuple[tuple[str, Path], ...]
+_EXISTING = click.Path(exists=True, path_type=Path)
 
 
 def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
@@ -29,10 +30,14 @@ def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
 @_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
 @_files("--predictions", "DATASET/DETECTOR", "COCO results.")
 @_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
-@click.option("--benchmarks", type=Path, help="Folder of Snakemake's benchmark files.")
-@click.option("--config", type=Path, help="The run's settings, shown as they are.")
+@click.option("--benchmarks", type=_EXISTING, help="Folder of Snakemake's benchmark files.")
+@click.option("--config", type=_EXISTING, help="The run's settings, shown as they are.")
 @click.option(
-    "--images", type=click.IntRange(1), default=8, show_default=True, help="Images in a gallery."
+    "--num-images",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Images in a gallery.",
 )
 @click.option(
     "--min-score",
@@ -53,7 +58,7 @@ def command(
     detector: Named,
     benchmarks: Path | None,
     config: Path | None,
-    images: int,
+    num_images: int,
     min_score: float,
 ) -> None:
     """Make one page of tables, galleries and curves, which needs no other file.
@@ -71,7 +76,7 @@ def command(
         detectors=dict(detector),
         benchmarks=benchmarks,
         config=config,
-        images=images,
+        images=num_images,
         min_score=min_score,
     )
     page = make_report(inputs, title=title)

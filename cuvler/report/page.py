@@ -1,5 +1,6 @@
 """Putting the report together."""
 
+import json
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -79,43 +80,42 @@ def _render(**context: Any) -> str:
     return environment.get_template("page.html.j2").render(**context)
 
 
-def _tiles(metrics: dict[str, Any], accounts: dict[tuple[str, str], Accounting]) -> list[Tile]:
+def _tiles(
+    metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], Accounting]
+) -> list[Tile]:
     tiles = []
     for dataset, entries in metrics.items():
-        for iou_type, what in (("segm", "Mask AP"), ("bbox", "Box AP")):
-            scores = {
-                name: entry[iou_type]["AP"]
-                for name, entry in entries.items()
-                if entry.get(iou_type, {}).get("AP") is not None
-            }
-            if not scores:
-                continue
-            best = max(scores, key=lambda name: scores[name])
-            tiles.append(
-                Tile(
-                    f"{what} on {dataset}", percent(scores[best]), f"best of {len(scores)}: {best}"
-                )
-            )
-            before = round_before(best)
-            if iou_type == "segm" and before in scores:
-                gain = change(scores[best] - scores[before])
-                tiles.append(Tile("Mask AP by self-training", gain, f"{best} over {before}"))
+        tiles += _score_tiles(dataset, entries)
     for (dataset, method), counted in list(accounts.items())[:1]:
-        usable = counted.statuses["ok"]
-        tiles.append(
-            Tile(
-                f"Masks by {method}",
-                f"{counted.num_masks:,}",
-                f"in {usable:,} of {counted.num_images:,} images of {dataset}",
-            )
-        )
+        where = f"in {counted.statuses['ok']:,} of {counted.num_images:,} images of {dataset}"
+        tiles.append(Tile(f"Masks by {method}", f"{counted.num_masks:,}", where))
+    return tiles
+
+
+def _score_tiles(dataset: str, entries: dict[str, Any]) -> list[Tile]:
+    """Name the best entry by AP, and what its round of self-training brought."""
+    tiles = []
+    for iou_type, what in (("segm", "Mask AP"), ("bbox", "Box AP")):
+        values = {name: entry.get(iou_type, {}).get("AP") for name, entry in entries.items()}
+        scores = {name: value for name, value in values.items() if value is not None}
+        if not scores:
+            continue
+        best = max(scores, key=lambda name: scores[name])
+        note = f"best of {len(scores)}: {best}"
+        tiles.append(Tile(f"{what} on {dataset}", percent(scores[best]), note))
+        before = round_before(best)
+        if iou_type == "segm" and before in scores:
+            gain = change(scores[best] - scores[before])
+            tiles.append(Tile("Mask AP by self-training", gain, f"{best} over {before}"))
     return tiles
 
 
 def _metrics_section(dataset: str, entries: dict[str, Any]) -> dict[str, Any]:
     tables = metrics_tables(entries)
     series = {
-        table.title.lower(): [cells["AP"].value for cells in table.rows.values()]
+        table.title.lower(): [
+            table.rows[name]["AP"].value if name in table.rows else None for name in entries
+        ]
         for table in tables
     }
     return {
@@ -154,7 +154,8 @@ def _account_section(what: str, counted: Accounting) -> dict[str, Any]:
         facts["masks an image"] = f"{counted.masks_per_image.mean():.2f}"
     if counted.crf_success.size:
         facts["refined by the CRF"] = f"{100 * counted.crf_success.mean():.1f} %"
-    return {"counted": counted, "charts": drawn, "facts": facts}
+    settings = json.dumps(counted.info, indent=2, ensure_ascii=False) if counted.info else ""
+    return {"counted": counted, "charts": drawn, "facts": facts, "settings": settings}
 
 
 def _training_section(detector: str, losses: Losses) -> dict[str, Any]:
@@ -173,7 +174,8 @@ def percent(value: float | None) -> str:
 
 def change(value: float) -> str:
     """Write a difference of scores with its sign."""
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")  # typographic, as wide as the plus
+    # Rounded first, for there is no minus zero; the minus is the one as wide as the plus.
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cuvler.commands.report import command
+from cuvler.evaluation import METRICS
 from cuvler.report import Inputs, make_report
 from cuvler.report.page import change, duration, percent
 
@@ -110,6 +111,13 @@ def test_pictures_and_charts_have_words(page):
     assert all(a.get("aria-label") for tag, a in page.elements if tag == "svg")
 
 
+def test_entries_may_lack_masks(trial):
+    scores = dict.fromkeys(METRICS, 7.25)
+    metrics = {"a": {"bbox": scores, "segm": scores}, "b": {"bbox": scores}}
+    page = make_report(Inputs(metrics={"voc": trial.write("m.json", metrics)}))
+    assert Page(page).sections == ["summary", "metrics", "run"]
+
+
 EVIL = '<script>alert(\'"&$1$x")</script>'
 
 
@@ -149,7 +157,8 @@ def test_durations(seconds, text):
 
 def test_scores_and_changes():
     assert [percent(12.345), percent(None)] == ["12.3", "\N{EN DASH}"]
-    assert [change(1.26), change(-0.5), change(0)] == ["+1.3", "\N{MINUS SIGN}0.5", "+0.0"]
+    minus = "\N{MINUS SIGN}0.5"
+    assert [change(1.26), change(-0.5), change(-0.04)] == ["+1.3", minus, "+0.0"]
 
 
 def options(inputs):
@@ -169,7 +178,7 @@ def options(inputs):
     ]
     words = [w for o, files in pairs for n, path in files.items() for w in (o, f"{n}={path}")]
     words += ["--benchmarks", str(inputs.benchmarks), "--config", str(inputs.config)]
-    return [*words, "--images", str(inputs.images)]
+    return [*words, "--num-images", str(inputs.images)]
 
 
 def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
