@@ -33,7 +33,7 @@ def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
 @click.option("--benchmarks", type=_EXISTING, help="Folder of Snakemake's benchmark files.")
 @click.option("--config", type=_EXISTING, help="The run's settings, shown as they are.")
 @click.option(
-    "--num-images",
+    "--images",
     type=click.IntRange(1),
     default=8,
     show_default=True,
@@ -58,7 +58,7 @@ def command(
     detector: Named,
     benchmarks: Path | None,
     config: Path | None,
-    num_images: int,
+    images: int,
     min_score: float,
 ) -> None:
     """Make one page of tables, galleries and curves, which needs no other file.
@@ -76,7 +76,7 @@ def command(
         detectors=dict(detector),
         benchmarks=benchmarks,
         config=config,
-        images=num_images,
+        images=images,
         min_score=min_score,
     )
     page = make_report(inputs, title=title)
