@@ -63,13 +63,13 @@ CATEGORIES: dict[str, tuple[tuple[tuple[MakeShape, MakeMaterial], ...], float]] 
             (
                 shapes.lemon,
                 materials.fruit(
-                    (hsv(0.15, 0.85, 0.95), hsv(0.17, 0.8, 0.85)), (9, WOODY), streaks=0, bump=0.25
+                    (hsv(0.14, 0.8, 0.9), hsv(0.155, 0.75, 0.82)), (9, WOODY), streaks=0, bump=0.25
                 ),
             ),
             (
                 shapes.banana,
                 materials.fruit(
-                    (hsv(0.145, 0.8, 0.95), hsv(0.16, 0.75, 0.8)), (9, WOODY), streaks=0.2, bump=0
+                    (hsv(0.14, 0.75, 0.9), hsv(0.155, 0.7, 0.78)), (9, WOODY), streaks=0.2, bump=0
                 ),
             ),
             (
@@ -112,7 +112,7 @@ def draw_solid(
     """
     names = list(CATEGORIES)
     odds = np.array([weight for _, weight in CATEGORIES.values()])
-    wanted = 0.2 if rng.random() < 0.85 else 0.08
+    wanted = 0.25 if rng.random() < 0.85 else 0.1
     for _ in range(8):
         category = names[rng.choice(len(names), p=odds / odds.sum())]
         kinds = CATEGORIES[category][0]

@@ -57,8 +57,8 @@ def _visible(hits: list[Hit], stage: Stage) -> NDArray[np.bool_] | None:
 
 def _draw_parts(rng: np.random.Generator) -> list[float]:
     """How many solids there are: what part of the image each should cover, largest first."""
-    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.24, 0.3, 0.22, 0.14]))
-    parts = np.exp(rng.uniform(np.log(0.045), np.log(0.24), count))
+    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.12, 0.28, 0.3, 0.2, 0.1]))
+    parts = np.exp(rng.uniform(np.log(0.05), np.log(0.24), count))
     parts *= min(1, 0.55 / parts.sum())
     if count > 2 and rng.random() < 0.5:
         parts[-1] = rng.uniform(0.02, 0.035)
@@ -97,13 +97,13 @@ def _place(
 ) -> Body:
     view = stage.view
     reach = np.sqrt(part * view.width * view.height / (np.pi * shape.fill))
-    if others and rng.random() < 0.65:
+    if others and rng.random() < 0.5:
         # Beside another one, so that they overlap in the image or nearly so.
         beside = others[rng.integers(len(others))]
         column, row, depth = view.project(beside.centre())
         apart = reach + view.focal * beside.scale * beside.shape.radius / depth
         angle = rng.uniform(0, 2 * np.pi)
-        column += apart * rng.uniform(0.5, 1.0) * np.cos(angle)
+        column += apart * rng.uniform(0.65, 1.1) * np.cos(angle)
         row += apart * rng.uniform(0.3, 0.7) * np.sin(angle)
     else:
         column = rng.uniform(0.12, 0.88) * view.width
@@ -149,8 +149,8 @@ def _rotation(rng: np.random.Generator, category: str, lies: bool) -> NDArray[np
 
 def draw_parts(rng: np.random.Generator) -> list[float]:
     """How many solids there are, and what part of the image each should cover, largest first."""
-    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.24, 0.3, 0.22, 0.14]))
-    parts = np.exp(rng.uniform(np.log(0.045), np.log(0.24), count))
+    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.12, 0.28, 0.3, 0.2, 0.1]))
+    parts = np.exp(rng.uniform(np.log(0.05), np.log(0.24), count))
     parts *= min(1, 0.55 / parts.sum())
     if count > 2 and rng.random() < 0.5:
         parts[-1] = rng.uniform(0.02, 0.035)

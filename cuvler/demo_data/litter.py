@@ -74,15 +74,15 @@ def _outlines(
 
 def grass(rng: np.random.Generator) -> Array:
     """A lawn; the lighter blades are the upper ones."""
-    hue, count = rng.uniform(0.18, 0.28), 2600
+    hue, count = rng.uniform(0.18, 0.28), 3200
     angle = rng.normal(-np.pi / 2, 0.75, count)
     reach = rng.uniform(9, 20, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     foot = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * rng.uniform(0.7, 1.3, (count, 1))
     blades = np.stack([-foot, foot, reach], axis=1)
-    values = np.linspace(0.25, 0.55, count) + rng.normal(0, 0.05, count)
+    values = np.linspace(0.27, 0.54, count) + rng.normal(0, 0.05, count)
     saturation = rng.uniform(0.4, 0.62, count)
     colours = hsv(rng.normal(hue, 0.02, count), saturation, values)
-    lawn = _strew(rng, hsv(hue, 0.6, 0.22), blades, colours, ((0, 1, 1),))
+    lawn = _strew(rng, hsv(hue, 0.55, 0.27), blades, colours, ((0, 1, 1),))
     return lit(lawn, 0.8 + 0.4 * fractal(rng, SIDE, cells=4, octaves=3))
 
 

@@ -118,7 +118,8 @@ def _shadow(points: Points, bodies: list[Body], light: Light) -> Array:
                     x + travelled * dx, y + travelled * dy, z + travelled * dz
                 )
                 clear = np.minimum(clear, hardness * gap / travelled)
-                travelled = travelled + np.clip(gap, 0.04, 0.5)
+                # Without a least step, rays along a surface would not get past it.
+                travelled = travelled + np.clip(gap, 0.04 + 0.1 * travelled, 0.5)
             clear = np.maximum(clear, 0)
             lit[near] = np.minimum(lit[near], clear)
             going = np.flatnonzero((travelled < end) & (clear > 0))

@@ -120,20 +120,31 @@ def draw_stage(rng: np.random.Generator) -> Stage:
     """Choose the place, the camera and the light."""
     grounds, walls = PLACES[rng.integers(len(PLACES))]
     outdoors = surfaces.bushes in walls
-    view = _draw_view(rng, pitch=np.deg2rad(rng.uniform(14, 52)))
-    depth = rng.uniform(7, 12) if outdoors else rng.uniform(3.5, 6.5)
+    view = _draw_view(rng, pitch=np.deg2rad(rng.uniform(18, 60)))
+    depth = rng.uniform(9, 15) if outdoors else rng.uniform(5, 10)
     ground = grounds[rng.integers(len(grounds))](rng)
+    ground_colour = ground[:, ::4, ::4].mean(axis=(1, 2))
+    wall = None
+    if view.reaches(depth):
+        wall = _attuned(walls[rng.integers(len(walls))](rng), ground_colour)
     return Stage(
         view=view,
         light=_draw_light(rng, outdoors),
         ground=ground,
-        ground_colour=ground[:, ::4, ::4].mean(axis=(1, 2)),
-        wall=walls[rng.integers(len(walls))](rng) if view.reaches(depth) else None,
+        ground_colour=ground_colour,
+        wall=wall,
         depth=depth,
         spin=rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0,
         zoom=rng.uniform(0.8, 1.3),
         noise=SolidNoise(rng),
     )
+
+
+def _attuned(wall: Array, ground_colour: Array) -> Array:
+    """Bring a wall's colour nearer to the ground's: rooms are furnished that way."""
+    ratio = ground_colour / wall[:, ::4, ::4].mean(axis=(1, 2))
+    attuned: Array = np.clip(wall * np.sqrt(ratio)[:, None, None], 0, 1)
+    return attuned
 
 
 def _draw_view(rng: np.random.Generator, pitch: float) -> View:

@@ -76,7 +76,7 @@ def tiles(rng: np.random.Generator) -> Array:
     first = hsv(hue, rng.uniform(0.05, 0.4), rng.uniform(0.5, 0.9))
     second = first
     if rng.random() < 0.5:
-        second = hsv(hue + rng.normal(0, 0.1), rng.uniform(0, 0.5), rng.uniform(0.25, 0.9))
+        second = first + (hsv(hue, rng.uniform(0, 0.5), rng.uniform(0.25, 0.9)) - first) / 2
     place, number = _AXIS * count % 1, (_AXIS * count).astype(np.intp)
     edge = np.minimum(place, 1 - place)
     edge = np.minimum(edge[:, None], edge[None, :])
@@ -92,9 +92,10 @@ def tiles(rng: np.random.Generator) -> Array:
 
 def cloth(rng: np.random.Generator) -> Array:
     """Woven fabric: plain, striped or gingham, a little creased."""
-    hue, count = rng.uniform(0, 1), int(rng.integers(5, 12))
+    hue, count = rng.uniform(0, 1), int(rng.integers(7, 15))
     first = hsv(hue, rng.uniform(0.1, 0.75), rng.uniform(0.35, 0.9))
-    second = hsv(hue + rng.normal(0, 0.06), rng.uniform(0.0, 0.3), rng.uniform(0.75, 0.95))
+    pale = hsv(hue + rng.normal(0, 0.06), rng.uniform(0.0, 0.3), rng.uniform(0.75, 0.95))
+    second = first + (pale - first) * rng.uniform(0.3, 0.8)
     band = (np.sin(_AXIS * np.float32(2 * np.pi * count)) > 0).astype(np.float32)
     style = rng.integers(3)
     weight: Array = np.zeros((SIDE, SIDE), np.float32)
