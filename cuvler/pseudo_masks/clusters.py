@@ -20,7 +20,7 @@ class Vote:
 def overlaps(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Give the pairwise IoU, (n, n), of masks (n, h, w), none empty."""
     # Counts of at most 2^24 pixels are whole in float32: the product is exact in any order.
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2]).astype(np.float32)
     shared = (flat @ flat.T).astype(np.float64)
     areas = np.diagonal(shared)
     ious: NDArray[np.float64] = shared / (areas[:, None] + areas[None, :] - shared)

@@ -1,0 +1,88 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageDraw
+
+import cuvler
+from cuvler import masks
+from cuvler.cli import cuvler as cli
+from cuvler.errors import ConfigError, DataError
+
+PIXELS = ("pixels_p16", "pixels_p14", "pixels_p8")
+
+
+@pytest.fixture(scope="module")
+def disc():
+    """A red disc on a green, noisy ground, and its mask."""
+    rng = np.random.default_rng(0)
+    ground = rng.normal((70, 120, 60), 12, (150, 200, 3)).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(ground)
+    ImageDraw.Draw(image).ellipse((60, 40, 130, 110), fill=(200, 40, 40))
+    rows, columns = np.mgrid[:150, :200]
+    return image, (rows - 75) ** 2 + (columns - 95) ** 2 <= 35**2
+
+
+def test_the_object_is_found(disc):
+    image, truth = disc
+    best = cuvler.discover(image, backbones=PIXELS)[0]
+    assert best.score == 1
+    assert (best.mask & truth).sum() / (best.mask | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 2), (64, 64)])
+def test_nothing_to_find_is_no_crash(size):
+    for mask in cuvler.discover(Image.new("L", size, 90), backbones=PIXELS):
+        assert mask.mask.shape == size[::-1]
+
+
+def test_without_weights_pixels_vote_and_a_warning_says_so(disc, monkeypatch, caplog, tmp_path):
+    def offline(*args, **kwargs):
+        raise DataError("no network")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("cuvler.eigenvectors.weights.fetch_backbone", offline)
+    with caplog.at_level(logging.WARNING):
+        assert cuvler.discover(disc[0])
+    assert "no network" in caplog.text
+    assert "pixels_p16" in caplog.text
+    with pytest.raises(DataError, match="no network"):
+        cuvler.discover(disc[0], backbones=["dino_s16"])
+
+
+def test_an_unknown_backbone_is_named(disc):
+    with pytest.raises(ConfigError, match=r"pixel_p16.*did you mean pixels_p16"):
+        cuvler.discover(disc[0], backbones=["pixel_p16"])
+
+
+def run(folder, *images):
+    options = [option for name in PIXELS for option in ("--backbone", name)]
+    arguments = ["discover", *options, "--output", str(folder / "found"), *map(str, images)]
+    return CliRunner().invoke(cli, arguments)
+
+
+def test_the_command_writes_pictures_and_json(disc, tmp_path):
+    image, truth = disc
+    image.save(tmp_path / "it's red.png")
+    result = run(tmp_path, tmp_path / "it's red.png")
+    assert result.exit_code == 0, result.output
+    found = tmp_path / "found"
+    content = json.loads((found / "it's red.json").read_text())
+    assert content["images"] == [
+        {"id": 1, "file_name": "it's red.png", "width": 200, "height": 150}
+    ]
+    best = masks.decode(content["annotations"][0]["segmentation"])
+    assert (best & truth).sum() / (best | truth).sum() > 0.9
+    assert Image.open(found / "it's red.masks.png").size == (200, 150)
+    assert Image.open(found / "it's red.eigenvectors.png").size == (800, 150)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        disc[0].save(tmp_path / folder / "x.png")
+    result = run(tmp_path, tmp_path / "a/x.png", tmp_path / "b/x.png")
+    assert result.exit_code == 2
+    assert "several images are named x" in result.output
