@@ -31,7 +31,7 @@ def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
 @_files("--predictions", "DATASET/DETECTOR", "COCO results.")
 @_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
 @click.option("--benchmarks", type=_EXISTING, help="Folder of Snakemake's benchmark files.")
-@click.option("--config", type=_EXISTING, help="The run's settings, shown as they are.")
+@click.option("--config", default="", help="The run's settings as text, shown as they are.")
 @click.option(
     "--images",
     type=click.IntRange(1),
@@ -57,7 +57,7 @@ def command(
     predictions: Named,
     detector: Named,
     benchmarks: Path | None,
-    config: Path | None,
+    config: str,
     images: int,
     min_score: float,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +25,18 @@ FORMAT_VERSION = 1
 STATUSES = ("ok", "eigensolver_failed", "unreadable", "missing")
 # Chunks of about this many bytes: few enough members for zip, small enough to read one by one.
 _CHUNK_BYTES = 2**20
+# What zipfile and zarr raise on files that are not what was written: wrong checksums, and also
+# flags of encryption or compression and metadata that came about by chance.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # The zip format's earliest time: a file's bytes must not depend on when it was written.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -148,7 +161,7 @@ class EigenvectorStore:
         try:
             self._store = ZipStore(path, mode="r")
             self._load()
-        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+        except _DAMAGE as error:
             raise self._damaged(error) from error
 
     def _load(self) -> None:
@@ -200,7 +213,7 @@ class EigenvectorStore:
         if chunk != self._chunk:
             try:
                 vectors = np.asarray(self._eigenvectors[chunk * rows : (chunk + 1) * rows])
-            except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            except _DAMAGE as error:
                 raise self._damaged(error) from error
             self._chunk, self._chunk_vectors = chunk, vectors
         image: NDArray[np.float32] = self._chunk_vectors[row]

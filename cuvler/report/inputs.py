@@ -21,7 +21,7 @@ class Inputs:
         predictions: (dataset, detector) -> COCO results.
         detectors: detector -> its folder, with detectron2's ``metrics.json``.
         benchmarks: folder of Snakemake's benchmark files, one sub-folder a rule.
-        config: the run's settings, shown as they are.
+        config: the run's settings as text, shown as they are.
         images: how many images a gallery shows.
         min_score: detections under this score are not drawn.
     """
@@ -34,7 +34,7 @@ class Inputs:
     predictions: Mapping[Key, Path] = field(default_factory=dict)
     detectors: Mapping[str, Path] = field(default_factory=dict)
     benchmarks: Path | None = None
-    config: Path | None = None
+    config: str = ""
     images: int = 8
     min_score: float = 0.3
 

@@ -56,7 +56,7 @@ def make_report(inputs: Inputs, *, title: str = "CuVLER report") -> str:
             for detector, folder in inputs.detectors.items()
         },
         "times": rule_times(inputs.benchmarks) if inputs.benchmarks else [],
-        "config": inputs.config.read_text(encoding="utf-8") if inputs.config else "",
+        "config": inputs.config,
         "versions": versions(),
     }
     return _render(title=title, version=__version__, min_score=inputs.min_score, **sections)

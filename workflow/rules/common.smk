@@ -1,6 +1,8 @@
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from snakemake.exceptions import WorkflowError
 
 from cuvler import config as settings

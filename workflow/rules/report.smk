@@ -11,6 +11,7 @@ rule report:
         options=report_options,
         benchmarks=f"{config['results']}/benchmarks",
         images=config["report"]["images"],
+        config=yaml.safe_dump(config, sort_keys=False),
     shell:
         "cuvler report {params.options:q} --benchmarks {params.benchmarks:q}"
-        " --images {params.images} --output {output:q} &> {log:q}"
+        " --images {params.images} --config {params.config:q} --output {output:q} &> {log:q}"

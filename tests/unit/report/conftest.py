@@ -126,7 +126,7 @@ def inputs(tmp_path_factory):
         },
         detectors={"cuvler_round0": trial.folder / "detectors/round0"},
         benchmarks=trial.folder / "benchmarks",
-        config=trial.write("config.yaml", "train: demo_train\n"),
+        config="train: demo_train\n",
         images=3,
     )
 

@@ -136,7 +136,7 @@ def test_names_are_text_and_never_markup(inputs, trial):
         ground_truth={"demo_val": trial.write("truth.json", truth)},
         annotations={("demo_val", EVIL): inputs.annotations["demo_val", "votecut"]},
         detectors={EVIL: trial.folder / "d"},
-        config=trial.write("config.yaml", f"name: {EVIL}\n"),
+        config=f"name: {EVIL}\n",
     )
     text = make_report(evil, title=EVIL)
     assert "<script>alert" not in text
@@ -177,7 +177,7 @@ def options(inputs):
         )
     ]
     words = [w for o, files in pairs for n, path in files.items() for w in (o, f"{n}={path}")]
-    words += ["--benchmarks", str(inputs.benchmarks), "--config", str(inputs.config)]
+    words += ["--benchmarks", str(inputs.benchmarks), "--config", inputs.config]
     return [*words, "--images", str(inputs.images)]
 
 
@@ -189,7 +189,7 @@ def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
 
 
 def test_command_names_a_key_without_its_dataset(inputs, trial):
-    words = ["--output", "x.html", "--predictions", f"round0={inputs.config}"]
+    words = ["--output", "x.html", "--predictions", f"round0={inputs.benchmarks}"]
     outcome = CliRunner().invoke(command, words)
     assert outcome.exit_code == 2
     assert "'round0' is not DATASET/NAME" in outcome.output
