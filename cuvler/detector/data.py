@@ -278,6 +278,8 @@ def training_loader(
         sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_it_is,
+        # Its own: the loader's start must not move the training's random numbers.
+        generator=torch.Generator().manual_seed(seed),
         worker_init_fn=_one_thread,
     )
 

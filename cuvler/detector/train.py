@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights, save_model, save_state
 from cuvler.detector.data import Batch, read_annotations, training_loader
-from cuvler.errors import ConfigError, CuvlerError
+from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -110,17 +110,24 @@ def _train_process(
 
 
 def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
-    """Give a sha256 of all that decides a training's course: settings, annotations, weights."""
+    """Give a sha256 of all that decides a training's course: settings, annotations, weights.
+
+    Raises:
+        DataError: annotations or initial weights are missing.
+    """
     settings = cfg.clone()
     settings.defrost()
     for key in _NOT_IN_FINGERPRINT:
         del settings[key]
     settings.MODEL.WEIGHTS = ""
     digest = hashlib.sha256(settings.dump().encode())
-    for path in [annotations, cfg.MODEL.WEIGHTS]:
-        if path:
-            with open(path, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    try:
+        for path in [annotations, cfg.MODEL.WEIGHTS]:
+            if path:
+                with open(path, "rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: no such file") from None
     return digest.hexdigest()
 
 
@@ -227,9 +234,20 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         return found
 
     def run_step(self) -> None:
-        """Run one iteration."""
+        """Run one iteration.
+
+        Raises:
+            TrainingDivergedError: a loss or a predicted box is infinite or NaN.
+        """
         self.loop.iter = self.iter
-        self.loop.run_step()
+        try:
+            self.loop.run_step()
+        except FloatingPointError as error:
+            names = ", ".join(self.loop.data_loader.names)
+            raise TrainingDivergedError(
+                f"iteration {self.iter}, images {names}: {error} Lower SOLVER.BASE_LR or lengthen "
+                "SOLVER.WARMUP_ITERS, and look at these images' annotations."
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a checkpoint holds beside the model."""
@@ -290,27 +308,24 @@ class _Remembering:
             yield batch
 
 
-class _NamesImages:
-    """Stops where a loss is not finite, before the weights are touched, and names the images."""
+class _ChecksLosses:
+    """Looks at each process's own losses before detectron2 averages them over the processes.
 
-    data_loader: _Remembering
+    The process that had the images stops; detectron2's check stops the main one.
+    """
 
     def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         broken = [name for name, loss in loss_dict.items() if not torch.isfinite(loss).all()]
         if broken:
-            raise TrainingDivergedError(
-                f"iteration {self.iter}: {', '.join(broken)} became infinite or NaN "  # type: ignore[attr-defined]
-                f"on {', '.join(self.data_loader.names)}; lower SOLVER.BASE_LR or lengthen "
-                "SOLVER.WARMUP_ITERS, and look at these images' annotations"
-            )
+            raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN.")
         super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]
 
 
-class _Loop(_NamesImages, SimpleTrainer):  # type: ignore[misc]
+class _Loop(_ChecksLosses, SimpleTrainer):  # type: ignore[misc]
     """One iteration after another in full precision."""
 
 
-class _AMPLoop(_NamesImages, AMPTrainer):  # type: ignore[misc]
+class _AMPLoop(_ChecksLosses, AMPTrainer):  # type: ignore[misc]
     """One iteration after another in mixed precision."""
 
 

@@ -1,0 +1,117 @@
+import json
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+from detectron2.config import CfgNode
+
+from cuvler.detector.config import base_config, load_recipe, recipe_names
+from cuvler.errors import ConfigError
+
+# soft targets, DropLoss, paste scale, random count, lr, iterations, steps, gamma, decay,
+# RPN post-NMS proposals and NMS threshold: the papers' table.
+PUBLISHED = {
+    "votecut_cad": (True, True, (0.3, 1), True, 0.01, 80000, (), None, 5e-5, 4000, 0.65),
+    "cad_self_train": (
+        *(True, True, (0.5, 1), False),
+        *(0.05, 14800, (7400,), 0.02, 1e-4, 1000, 0.7),
+    ),
+    "cutler_cascade": (
+        *(False, True, (0.3, 1), True),
+        *(0.01, 160000, (80000,), 0.02, 5e-5, 4000, 0.65),
+    ),
+    "cutler_mask_rcnn": (
+        *(False, True, (0.3, 1), True),
+        *(0.01, 160000, (80000,), 0.1, 5e-5, 4000, 0.65),
+    ),
+    "cutler_self_train": (False, False, (0.5, 1), False, 0.005, 80000, (), None, 1e-4, 1000, 0.7),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_are_the_published_settings(name):
+    cfg = load_recipe(name, num_gpus=8)
+    soft, drop, scale, count, lr, iterations, steps, gamma, decay, proposals, nms = PUBLISHED[name]
+    assert cfg.MODEL.ROI_HEADS.SOFT_TARGETS is soft
+    assert cfg.MODEL.ROI_HEADS.DROP_LOSS is drop
+    assert tuple(cfg.INPUT.COPY_PASTE.SCALE) == scale
+    assert cfg.INPUT.COPY_PASTE.RANDOM_COUNT is count
+    assert (lr, 16) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH)
+    assert (cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS)) == (iterations, steps)
+    assert gamma in (None, cfg.SOLVER.GAMMA)
+    assert decay == cfg.SOLVER.WEIGHT_DECAY
+    assert (proposals, nms) == (cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN, cfg.MODEL.RPN.NMS_THRESH)
+    assert cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH == 0.01
+    assert cfg.MODEL.RESNETS.NORM == "SyncBN"
+    assert cfg.SOLVER.AMP.ENABLED is (name != "cutler_mask_rcnn")
+    assert cfg.INPUT.MIN_SIZE_TRAIN[0] == 240
+    assert cfg.INPUT.MIN_SIZE_TRAIN[-1] == 1024
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_survives_a_dump(name):
+    cfg = load_recipe(name, num_gpus=0)
+    again = base_config()
+    again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))
+    # As JSON, in which lists and tuples are the same.
+    assert json.dumps(again, sort_keys=True) == json.dumps(cfg, sort_keys=True)
+
+
+@pytest.mark.parametrize(("batch", "factor"), [("4", 4), ("32", 0.5)])
+def test_another_batch_scales_rate_and_schedule(batch, factor):
+    cfg = load_recipe("cad_self_train", num_gpus=1, overrides=["SOLVER.IMS_PER_BATCH", batch])
+    assert int(batch) == cfg.SOLVER.IMS_PER_BATCH
+    assert pytest.approx(0.05 / factor) == cfg.SOLVER.BASE_LR
+    assert 14800 * factor == cfg.SOLVER.MAX_ITER
+    assert (7400 * factor,) == cfg.SOLVER.STEPS
+    assert 1000 * factor == cfg.SOLVER.WARMUP_ITERS
+
+
+def test_what_is_set_beside_the_batch_stays_as_set():
+    overrides = ["SOLVER.BASE_LR", "0.3", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.STEPS", "(5,)"]
+    cfg = load_recipe("cad_self_train", num_gpus=1, overrides=overrides)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (0.3, (5,), 29600)
+
+
+@pytest.mark.parametrize(("num_gpus", "device", "norm", "amp"), [
+    (0, "cpu", "BN", False), (1, "cuda", "BN", True), (2, "cuda", "SyncBN", True),
+])  # fmt: skip
+def test_recipes_fit_the_machine(num_gpus, device, norm, amp):
+    cfg = load_recipe("votecut_cad", num_gpus=num_gpus)
+    assert device == cfg.MODEL.DEVICE
+    assert (norm, norm) == (cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM)
+    assert cfg.SOLVER.AMP.ENABLED is amp
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("votecut", [], r"votecut: unknown; choose one of .*votecut_cad"),
+        ("missing.yaml", [], r"missing\.yaml: unknown"),
+        ("demo", ["SOLVER.MAX_ITERS", "3"], r"SOLVER\.MAX_ITERS"),
+        ("demo", ["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER"),
+        ("demo", ["SOLVER.MAX_ITER"], r"SOLVER\.MAX_ITER: overrides come in pairs"),
+        ("demo", ["SOLVER.IMS_PER_BATCH", "0"], r"SOLVER\.IMS_PER_BATCH: '0'"),
+    ],
+)
+def test_mistakes_are_named(name, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(name, num_gpus=0, overrides=overrides)
+
+
+def test_batches_that_gpus_cannot_share_are_refused():
+    with pytest.raises(ConfigError, match="16 images cannot be shared by 3 GPUs"):
+        load_recipe("votecut_cad", num_gpus=3)
+
+
+def test_own_recipes_build_on_the_projects(tmp_path):
+    own = tmp_path / "own.yaml"
+    base = tmp_path / "base.yaml"
+    base.write_text("VERSION: 2\nSOLVER:\n  MAX_ITER: 7\n")
+    own.write_text("_BASE_: base.yaml\nINPUT:\n  COPY_PASTE:\n    ENABLED: True\n")
+    cfg = load_recipe(own, num_gpus=0)
+    assert (cfg.SOLVER.MAX_ITER, cfg.INPUT.COPY_PASTE.ENABLED) == (7, True)
+    own.write_text("INPUT:\n  COPYPASTE: True\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: .*COPYPASTE"):
+        load_recipe(own, num_gpus=0)

@@ -1,0 +1,222 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.modeling import build_model
+
+from cuvler.detector import train
+from cuvler.detector.checkpoints import load_state, save_model
+from cuvler.detector.config import load_recipe
+from cuvler.detector.train import (
+    CHECKPOINT,
+    TrainingDivergedError,
+    predictor_learning_rate,
+    train_detector,
+)
+from cuvler.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(tiny_dataset, tiny_overrides, tmp_path):
+    """Train a tiny detector for seven iterations; give its folder."""
+
+    def run(name="run", *overrides, weights="", **options):
+        iterations = ("SOLVER.MAX_ITER", "7")
+        cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, *iterations, *overrides))
+        cfg.DATALOADER.NUM_WORKERS = 0
+        cfg.MODEL.WEIGHTS = str(weights)
+        annotations, root = tiny_dataset
+        train_detector(cfg, annotations, root, tmp_path / name, num_gpus=0, **options)
+        return tmp_path / name
+
+    return run
+
+
+def weights_of(folder):
+    return load_state(folder / "model_final.pth")["model"]
+
+
+def equal(one, two):
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def iterations_of(folder):
+    lines = (folder / "metrics.json").read_text().splitlines()
+    return [json.loads(line)["iteration"] for line in lines]
+
+
+def stop_at(monkeypatch, iteration):
+    """Let the training end in an exception, as by a full disk, at an iteration."""
+    step = train.Trainer.run_step
+
+    def stopping_step(trainer):
+        if trainer.iter == iteration:
+            raise KeyboardInterrupt
+        step(trainer)
+
+    monkeypatch.setattr(train.Trainer, "run_step", stopping_step)
+
+
+def test_training_leaves_model_config_metrics_and_events(run):
+    folder = run()
+    assert (folder / "model_final.pth").exists()
+    assert not (folder / CHECKPOINT).exists()
+    assert iterations_of(folder) == [6]
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    record = json.loads((folder / "metrics.json").read_text())
+    assert math.isfinite(record["total_loss"])
+    # Steps at 4 of 7, after a warm-up of 2: the last rate is a tenth of the base's.
+    assert record["lr"] == pytest.approx(0.0001)
+    assert "CATEGORY_IDS" in (folder / "config.yaml").read_text()
+
+
+def test_seed_decides(run):
+    assert equal(weights_of(run("one")), weights_of(run("two")))
+    assert not equal(weights_of(run("one")), weights_of(run("three", seed=1)))
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(run, monkeypatch):
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    folder = whole.parent / "stopped"
+    assert not (folder / "model_final.pth").exists()
+    assert load_state(folder / CHECKPOINT)["trainer"]["iteration"] == 2
+    (folder / "metrics.json").open("a").write('{"iteration": 4}\n{"itera')
+    run("stopped")
+    assert equal(weights_of(folder), weights_of(whole))
+    assert iterations_of(folder) == iterations_of(whole)
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_another_training_does_not_go_on_from_the_checkpoint(run, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    folder = run("stopped", seed=3)
+    assert "is of other settings, annotations or weights; starting anew" in caplog.text
+    assert equal(weights_of(folder), weights_of(run("fresh", seed=3)))
+
+
+def test_finished_training_is_made_anew_when_asked_for(run):
+    folder = run()
+    (folder / "model_final.pth").unlink()
+    run()
+    assert iterations_of(folder) == [6]
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_initial_weights_are_used(run, tmp_path):
+    first = run("first")
+    rate = ("SOLVER.BASE_LR", "1e-12")
+    second = run("second", *rate, weights=first / "model_final.pth")
+    one, two = weights_of(first), weights_of(second)
+    for name in one:
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=0)
+    with pytest.raises(DataError, match=r"none\.pth"):
+        run("third", weights=tmp_path / "none.pth")
+
+
+def test_precise_batch_norm_is_the_mean_over_batches(run):
+    options = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "4")
+    plain, precise = weights_of(run("plain")), weights_of(run("precise", *options))
+    for name in plain:
+        same = torch.equal(plain[name], precise[name])
+        assert same is not ("running" in name or "num_batches" in name), name
+
+
+def test_a_diverging_training_names_the_images(run):
+    with pytest.raises(
+        TrainingDivergedError, match=r"iteration \d, images .*\d\.png, .*\d\.png: .*NaN.* Lower"
+    ):
+        run("run", "SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")
+
+
+def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):
+    count = torch.cuda.device_count() + 1
+    cfg = load_recipe("demo", num_gpus=0)
+    with pytest.raises(ConfigError, match=f"{count} GPUs were asked for"):
+        train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=count)
+
+
+def test_predictors_learn_faster():
+    model = build_model(load_recipe("demo", num_gpus=0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    predictor_learning_rate(optimizer, model, 4.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    fast = {name for name, p in model.named_parameters() if rates[id(p)] == pytest.approx(0.4)}
+    assert len(rates) == len(list(model.parameters()))
+    assert fast == {
+        *(
+            f"roi_heads.box_predictor.{stage}.{layer}.{kind}"
+            for stage in range(3)
+            for layer in ("cls_score", "bbox_pred")
+            for kind in ("weight", "bias")
+        ),
+        "roi_heads.mask_head.predictor.weight",
+        "roi_heads.mask_head.predictor.bias",
+    }
+
+
+def test_a_checkpoint_that_is_being_written_leaves_the_former_one(run, monkeypatch, tmp_path):
+    path = tmp_path / "model.pth"
+    save_model(torch.nn.Linear(2, 2), path)
+    former = path.read_bytes()
+
+    def full_disk(state, stream):
+        stream.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_model(torch.nn.Linear(2, 2), path)
+    assert path.read_bytes() == former
+    assert list(tmp_path.glob(".*.part")) == []
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_like_an_undisturbed_one(
+    tiny_dataset, tiny_overrides, run, tmp_path
+):
+    annotations, root = tiny_dataset
+    folder = tmp_path / "killed"
+    command = [
+        *(sys.executable, "-m", "cuvler.cli", "detector"),
+        *("--annotations", annotations, "--root", root, "--recipe", "demo", "--num-gpus", "0"),
+        *("--workers", "1", "--output", folder, *tiny_overrides, "SOLVER.MAX_ITER", "60"),
+    ]
+    command = [sys.executable, "-c", "from cuvler.cli import main; main()", *map(str, command[3:])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        deadline = time.monotonic() + 300
+        while not (folder / CHECKPOINT).exists():
+            assert process.poll() is None, "it ended before its first checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (folder / "model_final.pth").exists()
+    subprocess.run(command, env=environment, check=True)
+    whole = run("whole", "SOLVER.MAX_ITER", "60")
+    assert iterations_of(folder)[-1] == iterations_of(whole)[-1] == 59
+    assert equal(weights_of(folder), weights_of(whole))
