@@ -6,7 +6,7 @@ import numpy as np
 
 from cuvler.demo_data import litter, materials, shapes, surfaces
 from cuvler.demo_data.colours import difference, hsv
-from cuvler.demo_data.materials import Material
+from cuvler.demo_data.materials import Material, fruit
 from cuvler.demo_data.noise import Array, SolidNoise
 from cuvler.demo_data.shapes import Shape
 from cuvler.demo_data.surfaces import Surface
@@ -14,10 +14,31 @@ from cuvler.demo_data.surfaces import Surface
 MakeShape = Callable[[np.random.Generator], Shape]
 MakeMaterial = Callable[[Array, Array, SolidNoise, np.random.Generator], Material]
 
-WOODY = hsv(0.08, 0.6, 0.3)
+# A kind of solid: how it is shaped, and what it is made of.
+Kind = tuple[MakeShape, MakeMaterial]
+Solid = tuple[str, Shape, Material]
 
-# Category -> (its solids with their materials, how often it is drawn).
-CATEGORIES: dict[str, tuple[tuple[tuple[MakeShape, MakeMaterial], ...], float]] = {
+_FRUIT: tuple[Kind, ...] = (
+    (
+        shapes.apple,
+        fruit(hsv(0.17, 0.65, 0.75), hsv(0.99, 0.85, 0.7), stalk_above=1.35, streaks=0.7),
+    ),
+    (
+        shapes.apple,
+        fruit(hsv(0.22, 0.7, 0.6), hsv(0.2, 0.6, 0.8), stalk_above=1.35, streaks=0.3),
+    ),
+    (shapes.ball, fruit(hsv(0.07, 0.95, 0.95), hsv(0.09, 0.9, 1.0), stalk_above=1.98, bump=0.25)),
+    (shapes.pear, fruit(hsv(0.19, 0.65, 0.7), hsv(0.12, 0.65, 0.75), stalk_above=1.8, bump=0.06)),
+    (shapes.lemon, fruit(hsv(0.14, 0.8, 0.9), hsv(0.155, 0.75, 0.82), bump=0.25)),
+    (shapes.banana, fruit(hsv(0.14, 0.75, 0.9), hsv(0.155, 0.7, 0.78), streaks=0.2)),
+    (
+        shapes.pumpkin,
+        fruit(hsv(0.06, 0.9, 0.85), hsv(0.09, 0.85, 0.85), stalk_above=1.2, streaks=0.3, bump=0.05),
+    ),
+)
+
+# Category -> (its kinds, how often it is drawn). The order is that of the category ids.
+CATEGORIES: dict[str, tuple[tuple[Kind, ...], float]] = {
     "ball": (((shapes.ball, materials.ball),), 1.2),
     "box": (((shapes.box, materials.box),), 1.3),
     "can": (((shapes.can, materials.can),), 1.0),
@@ -25,65 +46,7 @@ CATEGORIES: dict[str, tuple[tuple[tuple[MakeShape, MakeMaterial], ...], float]] 
     "bottle": (((shapes.bottle, materials.bottle),), 1.0),
     "pebble": (((shapes.pebble, materials.pebble),), 0.8),
     "mushroom": (((shapes.mushroom, materials.mushroom),), 0.8),
-    "fruit": (
-        (
-            (
-                shapes.apple,
-                materials.fruit(
-                    (hsv(0.17, 0.65, 0.75), hsv(0.99, 0.85, 0.7)),
-                    (1.35, WOODY),
-                    streaks=0.7,
-                    bump=0.0,
-                ),
-            ),
-            (
-                shapes.apple,
-                materials.fruit(
-                    (hsv(0.22, 0.7, 0.6), hsv(0.2, 0.6, 0.8)), (1.35, WOODY), streaks=0.3, bump=0.0
-                ),
-            ),
-            (
-                shapes.ball,
-                materials.fruit(
-                    (hsv(0.07, 0.95, 0.95), hsv(0.09, 0.9, 1.0)),
-                    (1.98, WOODY),
-                    streaks=0,
-                    bump=0.25,
-                ),
-            ),
-            (
-                shapes.pear,
-                materials.fruit(
-                    (hsv(0.19, 0.65, 0.7), hsv(0.12, 0.65, 0.75)),
-                    (1.8, WOODY),
-                    streaks=0,
-                    bump=0.06,
-                ),
-            ),
-            (
-                shapes.lemon,
-                materials.fruit(
-                    (hsv(0.14, 0.8, 0.9), hsv(0.155, 0.75, 0.82)), (9, WOODY), streaks=0, bump=0.25
-                ),
-            ),
-            (
-                shapes.banana,
-                materials.fruit(
-                    (hsv(0.14, 0.75, 0.9), hsv(0.155, 0.7, 0.78)), (9, WOODY), streaks=0.2, bump=0
-                ),
-            ),
-            (
-                shapes.pumpkin,
-                materials.fruit(
-                    (hsv(0.06, 0.9, 0.85), hsv(0.09, 0.85, 0.85)),
-                    (1.2, hsv(0.2, 0.5, 0.4)),
-                    streaks=0.3,
-                    bump=0.05,
-                ),
-            ),
-        ),
-        2.0,
-    ),
+    "fruit": (_FRUIT, 2.0),
 }
 
 # Places -> (grounds, walls): what may be behind what may be below.
@@ -103,10 +66,8 @@ PLACES: tuple[tuple[tuple[Surface, ...], tuple[Surface, ...]], ...] = (
 )
 
 
-def draw_solid(
-    rng: np.random.Generator, noise: SolidNoise, ground: Array
-) -> tuple[str, Shape, Material]:
-    """Choose a category, a shape and a material.
+def draw_solid(rng: np.random.Generator, noise: SolidNoise, ground: Array) -> Solid:
+    """Choose a solid: its category, shape and material.
 
     Its mean colour stands out from the ground's, a display colour (3,), more often than not.
     """

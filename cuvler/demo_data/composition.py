@@ -3,11 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.demo_data.catalogue import draw_solid
-from cuvler.demo_data.materials import Material
-from cuvler.demo_data.noise import Array
-from cuvler.demo_data.scene import Body, Stage, draw_stage
-from cuvler.demo_data.shapes import Shape
+from cuvler.demo_data.catalogue import Solid, draw_solid
+from cuvler.demo_data.scene import Body, Stage, View, draw_stage
 from cuvler.demo_data.tracing import Hit, masks, owners, trace
 
 SMALLEST = 0.01
@@ -69,9 +66,9 @@ def _draw_body(
     rng: np.random.Generator, stage: Stage, others: list[Body], part: float
 ) -> Body | None:
     """Choose a solid and a place where it does not reach into the others, or None."""
-    category, shape, material = draw_solid(rng, stage.noise, stage.ground_colour)
+    solid = draw_solid(rng, stage.noise, stage.ground_colour)
     for _ in range(20):
-        body = _place(rng, stage, others, category, shape, material, part)
+        body = _place(rng, stage, others, solid, part)
         if not _collides(body, others):
             return body
     return None
@@ -87,16 +84,34 @@ def _collides(body: Body, others: list[Body]) -> bool:
 
 
 def _place(
-    rng: np.random.Generator,
-    stage: Stage,
-    others: list[Body],
-    category: str,
-    shape: Shape,
-    material: Material,
-    part: float,
+    rng: np.random.Generator, stage: Stage, others: list[Body], solid: Solid, part: float
 ) -> Body:
+    """Stand a solid on the ground so that it covers about ``part`` of the image."""
+    category, shape, material = solid
     view = stage.view
-    reach = np.sqrt(part * view.width * view.height / (np.pi * shape.fill))
+    reach = float(np.sqrt(part * view.width * view.height / (np.pi * shape.fill)))
+    direction = view.ray(*_aim(rng, view, others, reach))
+    lies = shape.axis is not None and rng.random() < 0.25
+    lift = shape.axis if lies and shape.axis is not None else shape.middle
+    # For the wanted size, the scale grows with the distance on the ray; the distance is where
+    # the centre is as high over the ground as that of a solid of this scale.
+    growth = reach / (view.focal * shape.radius) * float(view.axes[2] @ direction)
+    distance = view.origin[1] / (lift * growth - direction[1])
+    before_wall = 0.9 * (stage.depth - view.origin[2]) / max(direction[2], 1e-3)
+    distance = min(distance, before_wall) if distance > 0 else before_wall
+    scale = growth * distance
+    rotation = _rotation(rng, category, lies)
+    base = view.origin + distance * direction
+    base[1] = 0
+    if lies:
+        base += scale * (np.array([0, lift, 0]) - shape.middle * rotation[:, 1])
+    return Body(category, shape, material, rotation, base, scale)
+
+
+def _aim(
+    rng: np.random.Generator, view: View, others: list[Body], reach: float
+) -> tuple[float, float]:
+    """Choose where in the image a solid of ``reach`` pixels around its centre is to be."""
     if others and rng.random() < 0.5:
         # Beside another one, so that they overlap in the image or nearly so.
         beside = others[rng.integers(len(others))]
@@ -109,28 +124,9 @@ def _place(
         column = rng.uniform(0.12, 0.88) * view.width
         row = rng.uniform(0.25, 0.85) * view.height
     # Keep most of it inside the image.
-    column = float(np.clip(column, min(0.8 * reach, view.width / 2), view.width - 0.7 * reach))
-    row = float(np.clip(row, min(0.9 * reach, view.height / 2), view.height - 0.7 * reach))
-    lies = shape.axis is not None and rng.random() < 0.25
-    lift = shape.axis if lies and shape.axis is not None else shape.middle
-    turned = _rotation(rng, category, lies)
-    direction = np.array([float(part[0]) for part in view.rays(*_pixel(column, row))])
-    # On the ray, the scale that gives the wanted size grows with the distance; the distance
-    # is where the centre's height over the ground is that of a standing body of this scale.
-    growth = reach / (view.focal * shape.radius) * float(view.axes[2] @ direction)
-    distance = view.origin[1] / (lift * growth - direction[1])
-    nearest_wall = (stage.depth - view.origin[2]) / max(direction[2], 1e-3)
-    distance = min(distance, 0.9 * nearest_wall) if distance > 0 else 0.9 * nearest_wall
-    scale = growth * distance
-    centre = view.origin + distance * direction
-    base = np.array([centre[0], 0 if not lies else scale * lift, centre[2]])
-    if lies:
-        base -= scale * shape.middle * turned[:, 1]
-    return Body(category, shape, material, turned, base, scale)
-
-
-def _pixel(column: float, row: float) -> tuple[Array, Array]:
-    return np.array([column], np.float32), np.array([row], np.float32)
+    column = np.clip(column, min(0.8 * reach, view.width / 2), view.width - 0.7 * reach)
+    row = np.clip(row, min(0.9 * reach, view.height / 2), view.height - 0.7 * reach)
+    return float(column), float(row)
 
 
 def _rotation(rng: np.random.Generator, category: str, lies: bool) -> NDArray[np.float64]:
@@ -145,13 +141,3 @@ def _rotation(rng: np.random.Generator, category: str, lies: bool) -> NDArray[np
         spun: NDArray[np.float64] = frame * np.sign(np.linalg.det(frame))
         return spun
     return turn
-
-
-def draw_parts(rng: np.random.Generator) -> list[float]:
-    """How many solids there are, and what part of the image each should cover, largest first."""
-    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.12, 0.28, 0.3, 0.2, 0.1]))
-    parts = np.exp(rng.uniform(np.log(0.05), np.log(0.24), count))
-    parts *= min(1, 0.55 / parts.sum())
-    if count > 2 and rng.random() < 0.5:
-        parts[-1] = rng.uniform(0.02, 0.035)
-    return sorted((float(part) for part in parts), reverse=True)

@@ -53,6 +53,7 @@ def generate(
     folders = {split: Path(output) / split for split in counts}
     for split, folder in folders.items():
         _check_folder(folder / "images", counts[split])
+    for folder in folders.values():
         (folder / "annotations.json").unlink(missing_ok=True)
     with _mapping(workers) as mapping:
         for number, (split, folder) in enumerate(folders.items()):

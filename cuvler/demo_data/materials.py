@@ -226,34 +226,40 @@ def mushroom(main: Array, accent: Array, noise: SolidNoise, rng: np.random.Gener
 
 
 def fruit(
-    skin: tuple[Array, Array], stalk: tuple[float, Array], *, streaks: float, bump: float
+    unripe: Array,
+    ripe: Array,
+    *,
+    stalk_above: float = np.inf,
+    streaks: float = 0.0,
+    bump: float = 0.0,
 ) -> Callable[[Array, Array, SolidNoise, np.random.Generator], Material]:
-    """Make a fruit's material: two ripening colours, streaks or flecks, and a stalk.
+    """Make a fruit's material.
 
     Args:
-        skin: display colours it is blended from.
-        stalk: height above which what is near the axis is stalk, and its colour.
-        streaks: how much it is streaked from pole to pole instead of flecked.
+        unripe: display colour of some of its skin (3,).
+        ripe: display colour of the rest.
+        stalk_above: height above which what is near the axis is stalk.
+        streaks: how much it is streaked from pole to pole instead of flecked, 0 to 1.
         bump: see ``Material``.
     """
+    stalk = hsv(0.09, 0.6, 0.32)
 
     def material(
         main: Array, accent: Array, noise: SolidNoise, rng: np.random.Generator
     ) -> Material:
         shift = np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
-        first, second = np.clip(skin[0] * shift, 0, 1), np.clip(skin[1] * shift, 0, 1)
-        ripe, side = rng.uniform(-0.2, 0.2), rng.uniform(0.1, 0.45)
+        first, second = np.clip(unripe * shift, 0, 1), np.clip(ripe * shift, 0, 1)
+        age, side = rng.uniform(-0.2, 0.2), rng.uniform(0.1, 0.45)
 
         def paint(x: Array, y: Array, z: Array) -> Array:
             patch = noise(x * 1.2, y * 1.2, z * 1.2, octaves=3)
             norm = np.sqrt(x * x + z * z) + 1e-3
             streak = noise(x / norm * 9, y * 0.7, z / norm * 9, octaves=2)
             fleck = noise(x * 14, y * 14, z * 14)
-            weight = patch + ripe + side * x + streaks * (streak - 0.5)
+            weight = patch + age + side * x + streaks * (streak - 0.5)
             flesh = mix(first, second, smoothstep(0.3, 0.75, weight))
             flesh = tint(flesh, 0.9 + 0.2 * fleck * (1 - streaks) + 0.06 * streaks)
-            tip = smoothstep(stalk[0] - 0.05, stalk[0] + 0.05, y) * (norm < 0.2)
-            return mix(flesh, stalk[1], tip)
+            return mix(flesh, stalk, ((y > stalk_above) & (norm < 0.2)).astype(np.float32))
 
         return Material(paint, rng.uniform(0.2, 0.6), rng.uniform(20, 60), bump, 12)
 

@@ -33,6 +33,11 @@ class View:
         )
         return x, y, z
 
+    def ray(self, column: float, row: float) -> NDArray[np.float64]:
+        """Unit direction of the ray through one image position in pixels, (3,)."""
+        places = np.array([column], np.float32), np.array([row], np.float32)
+        return np.concatenate(self.rays(*places)).astype(np.float64)
+
     def reaches(self, depth: float) -> bool:
         """Whether the plane z = ``depth`` is seen above the ground."""
         corners = np.array([0, self.width], np.float32), np.zeros(2, np.float32)
@@ -48,7 +53,16 @@ class View:
 
 @dataclass(frozen=True)
 class Body:
-    """A solid put into the scene: ``rotation`` turns its own frame's vectors into the scene's."""
+    """A solid put into the scene.
+
+    Attributes:
+        category: name of its kind.
+        shape: its form.
+        material: its surface.
+        rotation: turns vectors of its own frame into the scene's, (3, 3).
+        position: its own frame's origin in the scene (3,).
+        scale: units of the scene in one of its own.
+    """
 
     category: str
     shape: Shape
@@ -81,7 +95,14 @@ class Body:
 
 @dataclass(frozen=True)
 class Light:
-    """A key light from one direction (unit vector towards it) and an even sky; linear RGB."""
+    """A key light and an even sky.
+
+    Attributes:
+        direction: unit vector towards the key light.
+        key: its linear colour (3,).
+        sky: the sky's linear colour (3,).
+        hardness: how sharp shadows are; high is a small lamp.
+    """
 
     direction: NDArray[np.float64]
     key: Array

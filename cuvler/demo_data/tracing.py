@@ -15,7 +15,9 @@ OVERSAMPLING = 2
 # Samples are traced in square blocks of this side; pictures' sides are multiples of it.
 _BLOCK = 8
 _CONE_STEPS = 16
+# Rays that have neither arrived nor left are looked for after every _STEPS steps.
 _ROUNDS, _STEPS = 8, 4
+# A ray has arrived when it is this close, in the body's own units.
 _CLOSE = np.float32(2e-3)
 
 
