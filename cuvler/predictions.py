@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,14 @@ from cuvler.images import open_image, read_listing
 if TYPE_CHECKING:
     from detectron2.structures import Instances
 
+    from cuvler.detector import Detector
+
 log = logging.getLogger(__name__)
 
-# Masks and scores are rounded here: what follows is noise of the arithmetic's order.
+# Digits of a score after the point; what follows is noise of the arithmetic's order.
 _DIGITS = 5
+# Batches that are looked through for images of one shape.
+_WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -171,19 +175,21 @@ def _predict_part(
     )
     progress = tqdm(total=len(parts[index]), unit="image", disable=None if index == 0 else True)
     with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
-        for batch in batches:
-            readable = [item for item in batch if isinstance(item.content, dict)]
-            summary.failed += [
-                (item.name, *item.content) for item in batch if isinstance(item.content, tuple)
-            ]
-            found = loaded.detect([item.content for item in readable]) if readable else []
-            for item, instances in zip(readable, found, strict=True):
+        for window in _windows(batches):
+            found = _detect(loaded, window, options.batch_size)
+            for item in window:
+                if isinstance(item.content, tuple):
+                    summary.failed.append((item.name, *item.content))
+                    continue
                 for record in coco_records(
-                    item.image_id, instances, loaded.category_ids, options.score_threshold
+                    item.image_id,
+                    found[item.image_id],
+                    loaded.category_ids,
+                    options.score_threshold,
                 ):
                     stream.write(json.dumps(record, separators=(",", ":")) + "\n")
                     summary.predictions += 1
-            progress.update(len(batch))
+            progress.update(len(window))
     write_json(Path(folder, f"{index}.json"), vars(summary))
 
 
@@ -215,6 +221,31 @@ class _Images(Dataset[_Item]):
             return _Item(image_id, name, (error.status, str(error)))
 
 
+def _windows(batches: Iterable[list[_Item]]) -> Iterator[list[_Item]]:
+    iterator = iter(batches)
+    while window := list(itertools.islice(iterator, _WINDOW)):
+        yield list(itertools.chain.from_iterable(window))
+
+
+def _detect(detector: "Detector", items: list[_Item], batch_size: int) -> dict[int, "Instances"]:
+    """Detect on the readable images; give {image id: predictions}.
+
+    Only images of one shape share a batch: a smaller one would be padded to the largest, and what
+    is found in it would depend on its neighbours.
+    """
+    shapes: dict[tuple[int, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for item in items:
+        if isinstance(item.content, dict):
+            shape = tuple(item.content["image"].shape)
+            shapes.setdefault(shape, []).append((item.image_id, item.content))
+    found: dict[int, Instances] = {}
+    for alike in shapes.values():
+        for start in range(0, len(alike), batch_size):
+            ids, inputs = zip(*alike[start : start + batch_size], strict=True)
+            found.update(zip(ids, detector.detect(inputs), strict=True))
+    return found
+
+
 def coco_records(
     image_id: int,
     instances: "Instances",
@@ -235,6 +266,7 @@ def coco_records(
         instances.pred_classes.tolist(),
         strict=True,
     ):
+        score = round(score, _DIGITS)
         if score >= score_threshold and mask.any():
             rle = masks.encode(mask)
             yield {
@@ -242,7 +274,7 @@ def coco_records(
                 "category_id": category_ids[label],
                 "segmentation": rle,
                 "bbox": masks.geometry(rle)["bbox"],
-                "score": round(score, _DIGITS),
+                "score": score,
             }
 
 

@@ -1,0 +1,257 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+pytest.importorskip("detectron2")
+
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from cuvler import masks
+from cuvler.commands import predict, predictions
+from cuvler.detector import load_detector
+from cuvler.detector.checkpoints import save_model
+from cuvler.detector.config import load_recipe
+from cuvler.errors import ConfigError, DataError
+from cuvler.predictions import Options, as_coco_annotations, coco_records, predict_dataset
+
+SERIAL = Options(batch_size=2, workers=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A detector of random weights; it finds something in every image."""
+    folder = tmp_path_factory.mktemp("detector")
+    overrides = ["MODEL.RESNETS.RES2_OUT_CHANNELS", "8", "TEST.DETECTIONS_PER_IMAGE", "5"]
+    cfg = load_recipe("demo", num_gpus=0, overrides=[*overrides, "INPUT.MIN_SIZE_TEST", "64"])
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
+    save_model(model, folder / "model_final.pth")
+    (folder / "config.yaml").write_text(cfg.dump())
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Five images of two sizes and their listing; the third is broken, the fifth missing."""
+    generator = np.random.default_rng(0)
+    root = tmp_path / "images"
+    root.mkdir()
+    names = [f"{index}.png" for index in range(5)]
+    for index, name in enumerate(names[:4]):
+        pixels = generator.integers(0, 255, (40 + 24 * (index % 2), 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / name)
+    (root / "2.png").write_bytes(b"no image")
+    listing = pd.DataFrame({"image_id": [3, 5, 8, 9, 11], "file_name": names, "shard": 0})
+    listing.to_parquet(tmp_path / "listing.parquet")
+    return tmp_path / "listing.parquet", root
+
+
+def predict_to(path, detector, dataset, **options):
+    summary = predict_dataset(detector, *dataset, path, **{"options": SERIAL, **options})
+    return summary, json.loads(path.read_text())
+
+
+def test_results_are_cocos_in_the_order_of_the_listing(detector, dataset, tmp_path):
+    summary, results = predict_to(tmp_path / "results.json", detector, dataset)
+    ids = [record["image_id"] for record in results]
+    assert ids == sorted(ids)
+    assert set(ids) == {3, 5, 9}
+    assert summary.predictions == len(results)
+    heights = {3: 40, 5: 64, 9: 64}
+    for record in results:
+        assert set(record) == {"image_id", "category_id", "segmentation", "bbox", "score"}
+        assert record["category_id"] == 1
+        assert record["segmentation"]["size"] == [heights[record["image_id"]], 60]
+        assert record["bbox"] == masks.geometry(record["segmentation"])["bbox"]
+    for image in (3, 5, 9):
+        scores = [record["score"] for record in results if record["image_id"] == image]
+        assert 0 < len(scores) <= 5
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_unreadable_images_are_counted_and_named(detector, dataset, tmp_path, caplog):
+    summary, _ = predict_to(tmp_path / "results.json", detector, dataset)
+    assert summary.images == 5
+    assert [(name, status) for name, status, _ in summary.failed] == [
+        ("2.png", "unreadable"),
+        ("4.png", "missing"),
+    ]
+    assert "2.png: left out, unreadable" in caplog.text
+    assert "4.png: left out, missing" in caplog.text
+
+
+def test_no_readable_image_at_all_is_an_error(detector, dataset, tmp_path):
+    listing, _ = dataset
+    output = tmp_path / "results.json"
+    with pytest.raises(DataError, match="none of the 5 images"):
+        predict_dataset(detector, listing, tmp_path / "elsewhere", output, options=SERIAL)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("options", [Options(batch_size=1, workers=0), Options(8, workers=2)])
+def test_neither_batches_nor_workers_change_the_file(detector, dataset, tmp_path, options):
+    predict_to(tmp_path / "one.json", detector, dataset)
+    predict_to(tmp_path / "two.json", detector, dataset, options=options)
+    one, two = ((tmp_path / name).read_text() for name in ("one.json", "two.json"))
+    assert same(json.loads(one), json.loads(two))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("images", "listing.parquet", "one.json", "two.json")
+    ]
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_same_file(detector, dataset, tmp_path):
+    predict_to(tmp_path / "one.json", detector, dataset)
+    predict_to(tmp_path / "two.json", detector, dataset, devices=["cpu", "cpu"])
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def same(one, two):
+    """The same but for the noise of arithmetic on another number of images at once."""
+    if [record["image_id"] for record in one] != [record["image_id"] for record in two]:
+        return False
+    return all(
+        abs(first["score"] - second["score"]) < 1e-4
+        and coco_mask.iou([first["segmentation"]], [second["segmentation"]], [0])[0, 0] > 0.98
+        for first, second in zip(one, two, strict=True)
+    )
+
+
+def test_threshold_and_count_limit_what_is_kept(detector, dataset, tmp_path):
+    _, everything = predict_to(tmp_path / "all.json", detector, dataset)
+    middle = sorted(record["score"] for record in everything)[len(everything) // 2]
+    _, some = predict_to(
+        tmp_path / "some.json", detector, dataset, options=Options(2, middle, workers=0)
+    )
+    assert some == [record for record in everything if record["score"] >= middle]
+    limit = Options(2, detections_per_image=1, workers=0)
+    _, first = predict_to(tmp_path / "first.json", detector, dataset, options=limit)
+    assert [record["image_id"] for record in first] == [3, 5, 9]
+
+
+def test_nothing_found_is_an_empty_list(detector, dataset, tmp_path):
+    summary, results = predict_to(
+        tmp_path / "results.json", detector, dataset, options=Options(2, 1.0, workers=0)
+    )
+    assert results == []
+    assert summary.predictions == 0
+
+
+def test_a_coco_json_lists_images_too(detector, dataset, tmp_path):
+    listing, root = dataset
+    images = [{"id": 5, "file_name": "1.png"}, {"id": 3, "file_name": "0.png"}]
+    coco = tmp_path / "coco.json"
+    coco.write_text(json.dumps({"images": images, "annotations": []}))
+    _, expected = predict_to(tmp_path / "one.json", detector, (listing, root))
+    _, found = predict_to(tmp_path / "two.json", detector, (coco, root))
+    assert same(found, [record for record in expected if record["image_id"] < 9])
+    coco.write_text("[]")
+    with pytest.raises(DataError, match="neither a listing nor a COCO json"):
+        predict_dataset(detector, coco, root, tmp_path / "three.json", options=SERIAL)
+
+
+def test_a_stopped_run_leaves_no_file(detector, dataset, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cuvler.detector.inference.Detector.detect", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict_dataset(detector, *dataset, tmp_path / "results.json", options=SERIAL)
+    assert not (tmp_path / "results.json").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_records_of_one_image():
+    found = Instances((4, 6))
+    found.pred_masks = torch.zeros(3, 4, 6, dtype=torch.bool)
+    found.pred_masks[0, 1:3, 2:5] = True
+    found.pred_masks[2, 0, 0] = True
+    found.pred_boxes = Boxes(torch.zeros(3, 4))
+    found.scores = torch.tensor([0.912345678, 0.5, 0.25])
+    found.pred_classes = torch.tensor([1, 0, 0])
+    records = list(coco_records(7, found, (3, 90)))
+    # The second has no pixel.
+    assert [r["category_id"] for r in records] == [90, 3]
+    assert [r["score"] for r in records] == [0.91235, 0.25]
+    assert records[0]["bbox"] == [2, 1, 3, 2]
+    assert len(list(coco_records(7, found, (3, 90), 0.3))) == 1
+    coco = as_coco_annotations([("a.png", (6, 4), found), ("b.png", (6, 4), found)], (3, 90))
+    assert [a["id"] for a in coco["annotations"]] == [1, 2, 3, 4]
+    assert [a["image_id"] for a in coco["annotations"]] == [1, 1, 2, 2]
+    assert [a["area"] for a in coco["annotations"]] == [6, 1, 6, 1]
+    assert coco["images"][1] == {"id": 2, "file_name": "b.png", "width": 6, "height": 4}
+
+
+def test_detector_is_a_callable_on_images(detector):
+    image = Image.new("RGB", (70, 50), "grey")
+    found = load_detector(detector, device="cpu")(image)
+    assert found.image_size == (50, 70)
+    assert found.pred_masks.shape == (len(found), 50, 70)
+    assert len(found) > 0
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    again = load_detector(detector / "model_final.pth", device="cpu", detections_per_image=1)
+    assert len(again(image)) == 1
+
+
+def test_detectors_that_are_not_there_are_named(detector, tmp_path):
+    with pytest.raises(DataError, match=r"model_final\.pth: no such file"):
+        load_detector(tmp_path)
+    (tmp_path / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
+    # Without its config it is taken for one of the published detectors.
+    with pytest.raises(DataError, match=r"is not of this detector.*config\.yaml"):
+        load_detector(tmp_path, recipe="demo", device="cpu")
+    (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: .*WIDTH"):
+        load_detector(tmp_path)
+
+
+def test_predictions_command(detector, dataset, tmp_path):
+    listing, root = dataset
+    output = tmp_path / "results.json"
+    arguments = ["--detector", detector, "--images", listing, "--root", root, "--output", output]
+    more = ["--batch-size", "2", "--num-gpus", "0", "--workers", "0"]
+    result = CliRunner().invoke(predictions.command, [str(word) for word in arguments + more])
+    assert result.exit_code == 0, result.output
+    _, expected = predict_to(tmp_path / "expected.json", detector, dataset)
+    assert json.loads(output.read_text()) == expected
+
+
+def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
+    _, root = dataset
+    output = tmp_path / "found"
+    arguments = [root / "0.png", root / "1.png", "--weights", detector, "--output", output]
+    more = ["--score-threshold", "0", "--device", "cpu"]
+    result = CliRunner().invoke(predict.command, [str(word) for word in arguments + more])
+    assert result.exit_code == 0, result.output
+    content = json.loads((output / "predictions.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["0.png", "1.png"]
+    assert {a["image_id"] for a in content["annotations"]} == {1, 2}
+    picture = Image.open(output / "0.png")
+    assert picture.size == (60, 40)
+    assert (np.asarray(picture) != np.asarray(Image.open(root / "0.png"))).any()
+
+
+def test_predict_command_refuses_names_that_collide(detector, dataset, tmp_path):
+    _, root = dataset
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.png").write_bytes((root / "0.png").read_bytes())
+    arguments = [root / "0.png", other / "0.png", "--weights", detector, "--output", tmp_path]
+    result = CliRunner().invoke(predict.command, [str(word) for word in arguments])
+    assert isinstance(result.exception, ConfigError)
