@@ -54,5 +54,5 @@ def resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[
     """Resize a mask, each new pixel taking the old pixel under its upper left corner."""
     rows = np.arange(height) * mask.shape[0] // height
     columns = np.arange(width) * mask.shape[1] // width
-    resized: NDArray[np.bool_] = mask[rows[:, None], columns[None, :]]
+    resized: NDArray[np.bool_] = mask.take(rows, axis=0).take(columns, axis=1)
     return resized

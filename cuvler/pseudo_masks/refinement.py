@@ -1,14 +1,10 @@
 """Refinement: a dense CRF moves a coarse mask's border to the image's edges."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cuvler.pseudo_masks.crf import dense_crf
-
-Crf = Literal["pydensecrf"]
+from cuvler.pseudo_masks.crf import Crf, dense_crf
 
 _MIN_BOX_IOU = 0.5
 
@@ -29,11 +25,26 @@ def refine(
     """
     rows, columns = (_padded(*span) for span in _box(mask))
     refined = np.zeros_like(mask)
-    refined[rows, columns] = dense_crf(image[rows, columns], mask[rows, columns], crf=crf)
-    refined = np.asarray(ndimage.binary_fill_holes(refined))
+    crop = dense_crf(image[rows, columns], mask[rows, columns], crf=crf)
+    refined[rows, columns] = fill_holes(crop)
     if not refined.any() or _box_iou(refined, mask) < _MIN_BOX_IOU:
         return None
     return refined
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the background that does not reach the border, (h, w).
+
+    ``scipy.ndimage.binary_fill_holes`` gives the same by growing the outside step by step,
+    which takes longer than the dense CRF.
+    """
+    regions, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=np.bool_)
+    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
+        outside[edge] = True
+    outside[0] = False  # The mask itself.
+    filled: NDArray[np.bool_] = ~outside[regions]
+    return filled
 
 
 def _padded(start: int, stop: int) -> slice:
