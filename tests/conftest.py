@@ -77,6 +77,7 @@ def tiny(scenes):
                 "annotations": str(scenes / "val/annotations.json"),
             },
         },
+        "eigenvectors": {"backbones": ["pixels_p16", "pixels_p14"]},
         "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
         # A detector of two steps is sure of nothing.
         "self_training": {"thresholds": [0.0]},

@@ -49,5 +49,5 @@ def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
             assert int(job["NumCPUs"]) == CORES.get(rule, 1)
             assert job.get("TresPerNode", "") == (f"gres:gpu:{GPUS[rule]}" if rule in GPUS else "")
     # One for each backbone and shard of both datasets; downloads, listing and tables are local.
-    assert len(jobs["eigenvectors"]) == 3 * (3 + 1)
+    assert len(jobs["eigenvectors"]) == 2 * (3 + 1)
     assert len(jobs["pseudo_masks"]) == 3 + 1

@@ -88,7 +88,11 @@ def test_own_photos_with_one_key(workplace, scenes):
     Image.open(images[1]).save(photos / "deep" / "er" / "ünï.png")
     Image.open(images[2]).convert("L").save(photos / "deep" / "grey.webp")
     target = "results/demo/annotations/mine/votecut.json"
-    settings = workplace.configure(datasets={"mine": "my photos"}, images={"shards": 1})
+    settings = workplace.configure(
+        datasets={"mine": "my photos"},
+        images={"shards": 1},
+        eigenvectors={"backbones": ["pixels_p16"]},
+    )
     workplace.snakemake(target, *settings)
     merged = json.loads((workplace.folder / target).read_text())
     names = [image["file_name"] for image in merged["images"]]
@@ -100,7 +104,11 @@ def test_a_bad_image_is_counted_and_stops_the_merge_if_there_are_too_many(workpl
     shutil.copytree(scenes / "val/images", photos)
     (photos / "broken.jpg").write_bytes(b"no image")
     target = "results/demo/annotations/mine/votecut.json"
-    own = {"datasets": {"mine": "photos"}, "images": {"shards": 2}}
+    own = {
+        "datasets": {"mine": "photos"},
+        "images": {"shards": 2},
+        "eigenvectors": {"backbones": ["pixels_p16"]},
+    }
     output = workplace.snakemake(target, *workplace.configure(**own), status=1)
     assert "1 of 4 images could not be used" in output
     assert "broken.jpg (unreadable)" in output
