@@ -1,15 +1,116 @@
-"""Hand-made patch descriptors: backbones that need no weights, for the demo and for tests."""
+"""Hand-made patch descriptors: backbones that need no weights, for the demo and for tests.
+
+A patch is described by how much it stands out from the image's border, and by its colour. That
+finds what a network has learned to call an object only where objects stand out: on photographs
+expect a small part of what the ViTs give.
+"""
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
+
+# In CIELAB units: the width of the kernel that compares a patch with the border's, and the
+# colour difference between neighbours that counts as smooth shading.
+_KERNEL_WIDTH = 5.0
+_SHADING = 3.0
+# Patches are joined when they differ by less than about a fifth of the range of conspicuousness,
+# or by as much as white and black do.
+_CONSPICUOUSNESS_WEIGHT = 10.0
+_COLOUR_WEIGHT = 0.01
+_FREQUENCIES = 32
 
 
 def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
-    """Describe the patches of an RGB image: (n, d) float32."""
-    lab = np.asarray(image.resize((size, size), Image.Resampling.BOX).convert("LAB"))
+    """Describe the patches of an image.
+
+    Args:
+        image: RGB.
+        size: side in pixels of the square the image is resized to.
+        patch: side of a patch in pixels; divides ``size``.
+
+    Returns:
+        ((size / patch)^2, 64) float32 on the CPU, row by row, of equal lengths. Their cosines
+        are about exp(-d^2 / 2) of the distance d of what the patches look like.
+    """
+    colours = _patch_colours(image, size, patch)
+    density = _stretch(_unlike_border(colours))
+    distance = _stretch(_distance_to_border(colours[..., :3]))
+    conspicuousness = (density + distance)[..., None] / 2
+    looks = np.concatenate(
+        [_CONSPICUOUSNESS_WEIGHT * conspicuousness, _COLOUR_WEIGHT * colours], axis=-1
+    )
+    return torch.from_numpy(_fourier_features(looks.reshape(-1, looks.shape[-1])))
+
+
+def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.float32]:
+    """Mean and half the standard deviation of CIELAB in each patch: (grid, grid, 6)."""
+    lab = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS).convert("LAB"))
+    # Pillow keeps L in 0 to 255, and a and b in two's complement.
+    lightness = lab[..., :1].astype(np.float32) * (100 / 255)
+    chroma = np.ascontiguousarray(lab[..., 1:]).view(np.int8).astype(np.float32)
     grid = size // patch
-    blocks = lab.astype(np.float32).reshape(grid, patch, grid, patch, 3)
-    mean = blocks.mean(axis=(1, 3)).reshape(grid * grid, 3)
-    return torch.from_numpy(mean - mean.mean(axis=0))
+    blocks = np.concatenate([lightness, chroma], axis=-1).reshape(grid, patch, grid, patch, 3)
+    return np.concatenate([blocks.mean(axis=(1, 3)), blocks.std(axis=(1, 3)) / 2], axis=-1)
+
+
+def _border(grid: int) -> NDArray[np.bool_]:
+    """The patches of a (grid, grid) image that lie on its border."""
+    border = np.ones((grid, grid), dtype=bool)
+    border[1:-1, 1:-1] = False
+    return border
+
+
+def _unlike_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Minus the log density of each patch's colours among the border's: (grid, grid)."""
+    border = colours[_border(len(colours))]
+    squares = (
+        (colours**2).sum(axis=-1)[..., None] + (border**2).sum(axis=-1) - 2 * colours @ border.T
+    )
+    kernel = np.exp(-squares.astype(np.float64) / (2 * _KERNEL_WIDTH**2))
+    unlike: NDArray[np.float64] = -np.log(kernel.mean(axis=-1) + 1e-6)
+    return unlike
+
+
+def _distance_to_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The least sum of colour steps on a way to the border: (grid, grid).
+
+    Y. Wei et al., "Geodesic saliency using background priors", ECCV 2012.
+    """
+    grid = len(colours)
+    index = np.arange(grid * grid).reshape(grid, grid)
+    outside = grid * grid
+    steps = [
+        (index[:, :-1], index[:, 1:], np.linalg.norm(np.diff(colours, axis=1), axis=-1)),
+        (index[:-1], index[1:], np.linalg.norm(np.diff(colours, axis=0), axis=-1)),
+    ]
+    border = index[_border(grid)]
+    sources = np.concatenate([*(s.ravel() for s, _, _ in steps), np.full(len(border), outside)])
+    targets = np.concatenate([*(t.ravel() for _, t, _ in steps), border])
+    # A step of length 0 would be no step to a sparse matrix.
+    lengths = np.concatenate([*(d.ravel() for _, _, d in steps), np.zeros(len(border))])
+    lengths = np.maximum(lengths - _SHADING, 1e-3)
+    graph = coo_array((lengths, (sources, targets)), shape=(outside + 1, outside + 1)).tocsr()
+    distances = dijkstra(graph, directed=False, indices=outside)[:-1]
+    return np.asarray(distances, dtype=np.float64).reshape(grid, grid)
+
+
+def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale the range between the 2nd and the 98th percentile to 0 to 1, and clip the rest."""
+    low, high = np.quantile(values, [0.02, 0.98])
+    stretched: NDArray[np.float64] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    return stretched
+
+
+def _fourier_features(looks: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Map (n, d) to (n, 2 frequencies), whose inner products are a Gaussian kernel's.
+
+    A. Rahimi and B. Recht, "Random features for large-scale kernel machines", NIPS 2007. The
+    frequencies are the same for every image.
+    """
+    frequencies = np.random.default_rng(1).standard_normal((looks.shape[1], _FREQUENCIES))
+    phases = looks @ frequencies
+    return np.concatenate([np.cos(phases), np.sin(phases)], axis=-1).astype(np.float32)
