@@ -38,8 +38,8 @@ def test_from_images_to_report_and_again(workplace, tiny):
     with (workplace.folder / "own.yaml").open("a") as stream:
         stream.write("# a comment\n")
     assert "Nothing to be done" in workplace.snakemake("-n", "all", *settings)
-    changed = "--config", "pseudo_masks={votecut: {tau_m: 0.3}}"
-    plan = workplace.snakemake("-n", "all", *settings, *changed)
+    changed = workplace.configure(**tiny, pseudo_masks={"votecut": {"tau_m": 0.3}})
+    plan = workplace.snakemake("-n", "all", *changed)
     assert re.search(r"^pseudo_masks +4$", plan, re.MULTILINE)
     assert not re.search(r"^(images|eigenvectors) ", plan, re.MULTILINE)
 
