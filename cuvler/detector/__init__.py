@@ -12,10 +12,10 @@ if importlib.util.find_spec("detectron2") is None:
 with warnings.catch_warnings():
     # fvcore scripts its focal loss when it is imported, which current torch warns of.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-    import detectron2.modeling
+    import detectron2.modeling  # noqa: F401
 
-# Importing the modules registers what the recipes name.
-from cuvler.detector import backbone, heads
+# Importing the first two registers what the recipes name.
+from cuvler.detector import backbone, heads  # noqa: F401
 from cuvler.detector.inference import Detector, load_detector
 
-__all__ = ["Detector", "backbone", "detectron2", "heads", "load_detector"]
+__all__ = ["Detector", "load_detector"]

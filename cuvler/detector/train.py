@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pth"
 # Layers that have no counterpart in the weights when the classes change.
 _PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
-# What a checkpoint may differ in and still be gone on from.
-_NOT_IN_FINGERPRINT = ("OUTPUT_DIR", "DATALOADER", "CUDNN_BENCHMARK", "VIS_PERIOD")
 
 
 class TrainingDivergedError(CuvlerError):
@@ -117,9 +115,9 @@ def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
     """
     settings = cfg.clone()
     settings.defrost()
-    for key in _NOT_IN_FINGERPRINT:
-        del settings[key]
-    settings.MODEL.WEIGHTS = ""
+    # These may differ, and the training can be gone on with; the weights' content counts.
+    settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = ""
+    settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
     digest = hashlib.sha256(settings.dump().encode())
     try:
         for path in [annotations, cfg.MODEL.WEIGHTS]:

@@ -115,3 +115,26 @@ def test_own_recipes_build_on_the_projects(tmp_path):
     own.write_text("INPUT:\n  COPYPASTE: True\n")
     with pytest.raises(ConfigError, match=r"own\.yaml: .*COPYPASTE"):
         load_recipe(own, num_gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("percent", "iterations", "steps", "rate", "factor"),
+    [
+        (1, 3600, (2400, 3200), 0.04, 4),
+        (5, 4500, (3000, 4000), 0.04, 4),
+        (10, 9000, (6000, 8000), 0.04, 4),
+        (40, 36000, (24000, 32000), 0.04, 4),
+        (50, 45000, (30000, 40000), 0.02, 2),
+        (100, 90000, (60000, 80000), 0.02, 2),
+    ],
+)
+def test_fine_tuning_recipes_are_the_published_settings(percent, iterations, steps, rate, factor):
+    cfg = load_recipe(f"semi_supervised_{percent}", num_gpus=8)
+    assert (iterations, steps) == (cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS))
+    assert (rate, factor) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.PREDICTOR_LR_FACTOR)
+    assert (cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR) == (1000, 0.001)
+    assert cfg.SOLVER.IMS_PER_BATCH == 16
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 80
+    assert not cfg.MODEL.ROI_HEADS.SOFT_TARGETS
+    assert not cfg.MODEL.ROI_HEADS.DROP_LOSS
+    assert not cfg.INPUT.COPY_PASTE.ENABLED

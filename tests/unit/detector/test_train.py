@@ -2,6 +2,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import torch
 pytest.importorskip("detectron2")
 
 from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, save_model
@@ -19,6 +22,7 @@ from cuvler.detector.config import load_recipe
 from cuvler.detector.train import (
     CHECKPOINT,
     TrainingDivergedError,
+    fingerprint,
     predictor_learning_rate,
     train_detector,
 )
@@ -193,6 +197,61 @@ def test_a_checkpoint_that_is_being_written_leaves_the_former_one(run, monkeypat
         save_model(torch.nn.Linear(2, 2), path)
     assert path.read_bytes() == former
     assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
+    annotations, _ = tiny_dataset
+    cfg = load_recipe("demo", num_gpus=0)
+    first = fingerprint(cfg, annotations)
+    cfg.DATALOADER.NUM_WORKERS = 17
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1
+    cfg.OUTPUT_DIR = "elsewhere"
+    assert fingerprint(cfg, annotations) == first
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert fingerprint(cfg, annotations) != first
+    cfg = load_recipe("demo", num_gpus=0)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    (tmp_path / "weights.pth").write_bytes(b"one")
+    second = fingerprint(cfg, annotations)
+    (tmp_path / "weights.pth").write_bytes(b"two")
+    assert len({first, second, fingerprint(cfg, annotations)}) == 3
+    cfg.MODEL.WEIGHTS = ""
+    annotations.write_text(annotations.read_text() + " ")
+    assert fingerprint(cfg, annotations) != first
+
+
+def train_in_one_of_two(rank, port, cfg, annotations, root):
+    """What detectron2's launch does on GPUs, with the CPU's backend."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", address, world_size=2, rank=rank)
+    comm._LOCAL_PROCESS_GROUP = torch.distributed.group.WORLD
+    train.create_ddp_model = DistributedDataParallel
+    trained = []
+    finish = train.Trainer.after_train
+    train.Trainer.after_train = lambda trainer: (finish(trainer), trained.append(trainer.model))
+    train._train_process(cfg, annotations, root)
+    name = f"{cfg.OUTPUT_DIR}/rank{rank}.pth"
+    torch.save(dict(trained[0].named_parameters()), name)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(tiny_dataset, tiny_overrides, tmp_path):
+    iterations = ("SOLVER.MAX_ITER", "3", "TEST.PRECISE_BN.ENABLED", "True")
+    cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, *iterations))
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.SEED = 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        train_in_one_of_two, args=(port, cfg, *tiny_dataset), nprocs=2, start_method="fork"
+    )
+    one, two = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    assert equal(one, two)
+    assert equal(one, weights_of(tmp_path))
+    assert len((tmp_path / "metrics.json").read_text().splitlines()) == 1
 
 
 @pytest.mark.slow
