@@ -91,7 +91,10 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ("self_training.dataset", config["self_training"]["dataset"], datasets),
         *(("evaluate", name, datasets) for name in config["evaluate"]),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
-        *(("eigenvectors.backbones", name, BACKBONES) for name in _backbones(config)),
+        *(
+            ("eigenvectors.backbones", name, {**BACKBONES, **config["eigenvectors"]["definitions"]})
+            for name in config["eigenvectors"]["backbones"]
+        ),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
         *(
             (f"recipes.{name}.{key}", recipe[key], _DETECTOR_RECIPES)
@@ -115,10 +118,6 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
 
 def _scored(config: Mapping[str, Any]) -> list[str]:
     return list(config["evaluation"]["pseudo_masks"])
-
-
-def _backbones(config: Mapping[str, Any]) -> list[str]:
-    return list(config["eigenvectors"]["backbones"])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,12 +1,10 @@
 """``cuvler eigenvectors``: extract one shard's eigenvectors into Zarr."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cuvler.errors import ConfigError
-from cuvler.files import read_json
 from cuvler.images import read_listing
 
 
@@ -14,7 +12,9 @@ from cuvler.images import read_listing
 @click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
 @click.option("--root", type=Path, required=True, help="The folder that file names start from.")
 @click.option("--backbone", required=True, help="A name of the table, or of --definitions.")
-@click.option("--definitions", type=Path, help="JSON: name -> timm, feature, size, patch.")
+@click.option(
+    "--definitions", default="{}", help="JSON of further ViTs: name -> timm, feature, size, patch."
+)
 @click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
 @click.option("--shard", type=click.IntRange(min=0), required=True)
 @click.option("--k", type=click.IntRange(min=1), default=1, show_default=True)
@@ -38,7 +38,7 @@ def command(
     images: Path,
     root: Path,
     backbone: str,
-    definitions: Path | None,
+    definitions: str,
     weights: Path | None,
     shard: int,
     k: int,
@@ -53,11 +53,11 @@ def command(
     """Extract the eigenvectors of one shard's images into one Zarr file."""
     import torch
 
-    from cuvler.eigenvectors.backbones import backbone_spec
+    from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
     from cuvler.eigenvectors.features import load_backbone
 
-    spec = backbone_spec(backbone, _definitions(definitions))
+    spec = backbone_spec(backbone, parse_definitions(definitions))
     device = _device(device)
     torch.set_num_threads(threads)
     extract_shard(
@@ -69,15 +69,6 @@ def command(
         batch_size=batch_size,
         workers=_workers(device, threads) if workers is None else workers,
     )
-
-
-def _definitions(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must map names to definitions of backbones")
-    return content
 
 
 def _device(name: str) -> str:

@@ -14,11 +14,14 @@ log = logging.getLogger(__name__)
 @click.option(
     "--backbone", required=True, help="A ViT's name, or dino_resnet50 that detectors start from."
 )
+@click.option(
+    "--definitions", default="{}", help="JSON of further ViTs: name -> timm, feature, size, patch."
+)
 @click.option("--sha256", help="Refuse a file with another digest.")
 @click.option("--output", type=Path, required=True, help="The file to write (.safetensors).")
-def command(backbone: str, sha256: str | None, output: Path) -> None:
+def command(backbone: str, definitions: str, sha256: str | None, output: Path) -> None:
     """Fetch a backbone's weights and record their sha256 beside them."""
-    from cuvler.eigenvectors.backbones import backbone_spec
+    from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50
 
     if output.suffix != ".safetensors":
@@ -26,5 +29,6 @@ def command(backbone: str, sha256: str | None, output: Path) -> None:
     if backbone == "dino_resnet50":
         digest = fetch_dino_resnet50(output, sha256=sha256)
     else:
-        digest = fetch_backbone(backbone_spec(backbone), output, sha256=sha256)
+        spec = backbone_spec(backbone, parse_definitions(definitions))
+        digest = fetch_backbone(spec, output, sha256=sha256)
     log.info("%s: sha256 %s", output, digest)

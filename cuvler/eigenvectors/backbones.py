@@ -1,6 +1,7 @@
 """The table of backbones: what turns an image into one feature vector a patch."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -91,6 +92,21 @@ def backbone_spec(
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"backbone {name!r} is not known; {hint}known: {', '.join(known)}")
     return BACKBONES[name]
+
+
+def parse_definitions(text: str) -> dict[str, Any]:
+    """Read definitions from JSON, as the commands take them.
+
+    Raises:
+        ConfigError: not a JSON object.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"definitions of backbones: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError("definitions of backbones: must map names to definitions")
+    return content
 
 
 def _define(name: str, definition: Mapping[str, Any]) -> BackboneSpec:

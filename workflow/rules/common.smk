@@ -1,3 +1,4 @@
+import json
 from functools import cache
 from pathlib import Path
 

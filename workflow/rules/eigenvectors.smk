@@ -8,8 +8,11 @@ rule weights:
         "<logs>/weights/{backbone}.log",
     conda:
         "../envs/cuvler.yaml"
+    params:
+        definitions=json.dumps(config["eigenvectors"]["definitions"]),
     shell:
-        "cuvler weights --backbone {wildcards.backbone} --output {output:q} &> {log:q}"
+        "cuvler weights --backbone {wildcards.backbone} --definitions {params.definitions:q}"
+        " --output {output:q} &> {log:q}"
 
 
 rule eigenvectors:
@@ -29,6 +32,7 @@ rule eigenvectors:
     params:
         root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
+        definitions=json.dumps(config["eigenvectors"]["definitions"]),
         tau=config["eigenvectors"]["tau"],
         eps=config["eigenvectors"]["eps"],
         batch_size=config["eigenvectors"]["batch_size"],
@@ -36,5 +40,5 @@ rule eigenvectors:
     shell:
         "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
-        " --tau {params.tau} --eps {params.eps} --batch-size {params.batch_size}"
+        " --definitions {params.definitions:q} --tau {params.tau} --eps {params.eps} --batch-size {params.batch_size}"
         " --device {params.device} --threads {threads} --output {output:q} &> {log:q}"
