@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cuvler.errors import DataError
@@ -88,14 +90,15 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read weights under detectron2's names.
 
     Accepted are detectron2's checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays),
-    state dicts alone, and ResNet state dicts with torchvision's names, such as DINO's public
-    ResNet-50, whose classifier is left out.
+    state dicts alone (``.pth``, ``.safetensors``), and ResNet state dicts with torchvision's
+    names, such as DINO's public ResNet-50, whose classifier is left out.
 
     Raises:
         DataError: the file is missing, damaged, would run code, or holds something else.
     """
     path = Path(path)
-    content = _read_pickle(path) if path.suffix == ".pkl" else load_state(path)
+    readers = {".pkl": _read_pickle, ".safetensors": _read_safetensors}
+    content = readers.get(path.suffix, load_state)(path)
     state = content.get("model", content)
     if not isinstance(state, dict) or not state:
         raise DataError(f"{path}: holds no state dict")
@@ -143,6 +146,16 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no state dict")
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        tensors: dict[str, Any] = load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a safetensors file ({error})") from error
+    return tensors
 
 
 class _ArrayUnpickler(pickle.Unpickler):

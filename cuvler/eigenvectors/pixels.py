@@ -5,10 +5,12 @@ finds what a network has learned to call an object only where objects stand out:
 expect a small part of what the ViTs give.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
@@ -48,13 +50,21 @@ def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
 
 def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.float32]:
     """Mean and half the standard deviation of CIELAB in each patch: (grid, grid, 6)."""
-    lab = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS).convert("LAB"))
+    resized = image.resize((size, size), Image.Resampling.LANCZOS)
+    lab = np.asarray(ImageCms.applyTransform(resized, _rgb_to_lab()))
     # Pillow keeps L in 0 to 255, and a and b in two's complement.
     lightness = lab[..., :1].astype(np.float32) * (100 / 255)
     chroma = np.ascontiguousarray(lab[..., 1:]).view(np.int8).astype(np.float32)
     grid = size // patch
     blocks = np.concatenate([lightness, chroma], axis=-1).reshape(grid, patch, grid, patch, 3)
     return np.concatenate([blocks.mean(axis=(1, 3)), blocks.std(axis=(1, 3)) / 2], axis=-1)
+
+
+@cache
+def _rgb_to_lab() -> ImageCms.ImageCmsTransform:
+    # Building it takes as long as applying it; ``Image.convert`` builds one at each call.
+    rgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return ImageCms.buildTransform(rgb, lab, "RGB", "LAB")
 
 
 def _border(grid: int) -> NDArray[np.bool_]:
@@ -112,5 +122,5 @@ def _fourier_features(looks: NDArray[np.floating]) -> NDArray[np.float32]:
     frequencies are the same for every image.
     """
     frequencies = np.random.default_rng(1).standard_normal((looks.shape[1], _FREQUENCIES))
-    phases = looks @ frequencies
-    return np.concatenate([np.cos(phases), np.sin(phases)], axis=-1).astype(np.float32)
+    phases = (looks @ frequencies).astype(np.float32)
+    return np.concatenate([np.cos(phases), np.sin(phases)], axis=-1)

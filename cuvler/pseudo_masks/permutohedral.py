@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Keys = NDArray[np.int64]
 Corners = NDArray[np.uint32]
-Table = tuple[Keys, Ints, np.uint64]  # slots' keys, slots' corners (-1: free), shift of a hash
+Table = tuple[Ints, np.uint64]  # the corner in each slot (-1: free), and how far to shift a hash
 Packing = tuple[Keys, np.int64, np.int64]
 
 _BLOCK = 1024  # Points that are worked on together: their scratch stays in the cache.
@@ -75,7 +75,8 @@ def build_lattice(features: Floats) -> Lattice:
             keys = np.concatenate((keys, np.empty(len(keys), np.int64)))
         if 2 * room > len(table[0]):
             table = _new_table(4 * room)
-            _insert(table, keys[:count])
+            for corner in range(count):
+                table[0][_find(table[0], table[1], keys, keys[corner])] = corner
         _locate(features[:, block], offsets, cells, ranks, shift)
         count = _enter(
             offsets, cells, ranks, packing, table, keys, count, corners[block], weights[block]
@@ -139,7 +140,7 @@ def _enter(
 ) -> int:
     """Write a block's corners and weights; number the corners that are new from ``count``."""
     units, step, origin = packing
-    slot_keys, slot_corners, hash_shift = table
+    slots, hash_shift = table
     d = len(units) - 1
     offset = np.empty(d + 1, np.float32)
     unit = np.empty(d + 1, np.int64)
@@ -160,14 +161,13 @@ def _enter(
                 key += step - unit[d + 1 - r]
             # Points side by side often share corners: look up only what changed.
             if key != last_key[r]:
-                slot = _find(slot_keys, slot_corners, hash_shift, key)
-                if slot_corners[slot] < 0:
-                    slot_keys[slot] = key
-                    slot_corners[slot] = count
+                slot = _find(slots, hash_shift, keys, key)
+                if slots[slot] < 0:
+                    slots[slot] = count
                     keys[count] = key
                     count += 1
                 last_key[r] = key
-                last_corner[r] = slot_corners[slot]
+                last_corner[r] = slots[slot]
             corners[p, r] = last_corner[r]
     return count
 
@@ -189,33 +189,24 @@ def _new_table(room: int) -> Table:
     bits = 10
     while 1 << bits < room:
         bits += 1
-    return np.empty(1 << bits, np.int64), np.full(1 << bits, -1, np.int32), np.uint64(64 - bits)
+    return np.full(1 << bits, -1, np.int32), np.uint64(64 - bits)
 
 
 @_inlined
-def _find(slot_keys: Keys, slot_corners: Ints, hash_shift: np.uint64, key: np.int64) -> np.uint64:
-    """The slot that holds the key, or the free one where it belongs (linear probing)."""
+def _find(slots: Ints, hash_shift: np.uint64, keys: Keys, key: np.int64) -> np.uint64:
+    """The slot of the corner with this key, or the free one where it belongs (linear probing)."""
     slot = np.uint64(key * _HASH) >> hash_shift
-    last = np.uint64(len(slot_keys) - 1)
-    while slot_corners[slot] >= 0 and slot_keys[slot] != key:
+    last = np.uint64(len(slots) - 1)
+    while slots[slot] >= 0 and keys[slots[slot]] != key:
         slot = (slot + np.uint64(1)) & last
     return slot
-
-
-@_compiled
-def _insert(table: Table, keys: Keys) -> None:
-    slot_keys, slot_corners, hash_shift = table
-    for corner in range(len(keys)):
-        slot = _find(slot_keys, slot_corners, hash_shift, keys[corner])
-        slot_keys[slot] = keys[corner]
-        slot_corners[slot] = corner
 
 
 @_compiled
 def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
     """Follow the neighbours along each direction, from every corner that has none before it."""
     units, step, _ = packing
-    slot_keys, slot_corners, hash_shift = table
+    slots, hash_shift = table
     m, directions = len(keys), len(units)
     after = np.empty(m, np.int32)
     has_before = np.empty(m, np.bool_)
@@ -227,7 +218,7 @@ def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
         has_before[:] = False
         for corner in range(m):
             neighbour = keys[corner] + units[j] - step
-            after[corner] = slot_corners[_find(slot_keys, slot_corners, hash_shift, neighbour)]
+            after[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
             if after[corner] >= 0:
                 has_before[after[corner]] = True
         for corner in range(m):

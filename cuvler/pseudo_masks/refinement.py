@@ -23,7 +23,7 @@ def refine(
         The refined mask (H, W), holes filled; None where nothing is left or its box has IoU
         under 0.5 with the box of ``mask``.
     """
-    rows, columns = (_padded(*span) for span in _box(mask))
+    rows, columns = crop_of(mask)
     refined = np.zeros_like(mask)
     crop = dense_crf(image[rows, columns], mask[rows, columns], crf=crf)
     refined[rows, columns] = fill_holes(crop)
@@ -45,6 +45,12 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     outside[0] = False  # The mask itself.
     filled: NDArray[np.bool_] = ~outside[regions]
     return filled
+
+
+def crop_of(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Give the rows and columns of a mask's box and a third of its sides around it."""
+    rows, columns = _box(mask)
+    return _padded(*rows), _padded(*columns)
 
 
 def _padded(start: int, stop: int) -> slice:

@@ -8,6 +8,7 @@ pytest.importorskip("detectron2")
 
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
+from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet50
 
 from cuvler.detector.checkpoints import (
@@ -118,6 +119,18 @@ def test_pickles_of_a_bare_backbone_load(tmp_path):
     state = {"stem.conv1.weight": np.zeros((8, 3, 7, 7)), "stem.fc.bias": np.zeros(3)}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": state}))
     assert list(read_weights(tmp_path / "R-50.pkl")) == ["backbone.bottom_up.stem.conv1.weight"]
+
+
+def test_safetensors_load(tmp_path):
+    path = tmp_path / "resnet.safetensors"
+    save_file(resnet18().state_dict(), path)
+    weights = read_weights(path)
+    assert "backbone.bottom_up.res5.1.conv2.norm.weight" in weights
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="not a safetensors file"):
+        read_weights(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_weights(tmp_path / "none.safetensors")
 
 
 class Bomb:
