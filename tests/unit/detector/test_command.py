@@ -1,0 +1,29 @@
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("detectron2")
+
+from cuvler.commands import detector
+from cuvler.errors import ConfigError
+
+
+def invoke(annotations, root, output, *words):
+    files = ["--annotations", annotations, "--root", root, "--output", output]
+    more = ["--num-gpus", "0", "--workers", "0"]
+    return CliRunner().invoke(detector.command, [str(word) for word in (*files, *more, *words)])
+
+
+def test_command_trains_with_the_overrides(tiny_dataset, tiny_overrides, tmp_path):
+    words = ("--recipe", "demo", *tiny_overrides, "SOLVER.MAX_ITER", "1", "VIS_PERIOD", "-1")
+    result = invoke(*tiny_dataset, tmp_path / "run", *words)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "model_final.pth").exists()
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert "MAX_ITER: 1\n" in config
+    assert "VIS_PERIOD: -1\n" in config
+
+
+def test_mistakes_end_in_one_message(tiny_dataset, tmp_path):
+    result = invoke(*tiny_dataset, tmp_path / "run", "--recipe", "best")
+    assert isinstance(result.exception, ConfigError)
+    assert not (tmp_path / "run").exists()
