@@ -57,9 +57,12 @@ def fetch_backbone(
 def _hub_repository(timm_name: str) -> str:
     from timm.models import get_pretrained_cfg
 
-    config = get_pretrained_cfg(timm_name)
+    try:
+        config = get_pretrained_cfg(timm_name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise ConfigError(f"timm has no model {timm_name!r}: {error}") from error
     if config is None or not config.hf_hub_id:
-        raise ConfigError(f"timm has no weights named {timm_name!r}; give a model with its tag")
+        raise ConfigError(f"timm publishes no weights of {timm_name!r}; give a model with its tag")
     return str(config.hf_hub_id)
 
 

@@ -1,0 +1,139 @@
+import hashlib
+import pickle
+
+import huggingface_hub
+import pytest
+import torch
+from click.testing import CliRunner
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from cuvler.cli import cuvler
+from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.weights import (
+    fetch_backbone,
+    fetch_dino_resnet50,
+    read_state,
+    verified_sha256,
+)
+from cuvler.errors import ConfigError, DataError
+
+STATE = {"weight": torch.arange(3.0)}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that knows one file; gives the list of what was asked for."""
+    published = tmp_path / "published.safetensors"
+    save_file(STATE, published)
+    asked = []
+
+    def download(repository, name):
+        asked.append((repository, name))
+        return str(published)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return asked
+
+
+def test_weights_are_fetched_whole_with_their_digest_beside(hub, tmp_path):
+    path = tmp_path / "new" / "dino_s16.safetensors"
+    digest = fetch_backbone(backbone_spec("dino_s16"), path)
+    assert hub == [("timm/vit_small_patch16_224.dino", "model.safetensors")]
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == verified_sha256(path)
+    recorded = path.with_name("dino_s16.safetensors.sha256").read_text()
+    assert recorded == f"{digest}  dino_s16.safetensors\n"  # what `sha256sum --check` reads
+    assert torch.equal(read_state(path)["weight"], STATE["weight"])
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_pinned_digest_is_checked(tmp_path):
+    path = tmp_path / "w.safetensors"
+    digest = fetch_backbone(backbone_spec("dino_s16"), path)
+    assert fetch_backbone(backbone_spec("dino_s16"), path, sha256=digest.upper()) == digest
+    path.unlink()
+    with pytest.raises(DataError, match="not the pinned 00"):
+        fetch_backbone(backbone_spec("dino_s16"), path, sha256="00")
+    assert not path.exists()
+
+
+def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
+    def offline(*_):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(DataError) as caught:
+        fetch_backbone(backbone_spec("dinov2_b14"), path)
+    for part in ("model.safetensors", "timm/vit_base_patch14_dinov2.lvd142m", str(path)):
+        assert part in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_detectors_resnet_is_kept_as_safetensors(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda _url, path, **_: torch.save(STATE, path)
+    )
+    path = tmp_path / "dino_resnet50.safetensors"
+    digest = fetch_dino_resnet50(path)
+    assert torch.equal(load_file(path)["weight"], STATE["weight"])
+    assert digest == verified_sha256(path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_pixels_have_nothing_to_fetch(tmp_path):
+    with pytest.raises(ConfigError, match=r"pixels_p8.*no weights"):
+        fetch_backbone(backbone_spec("pixels_p8"), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("timm_name", ["test_vit.mine", "no_such_model"])
+def test_models_without_a_published_file_are_named(tmp_path, timm_name):
+    own = {"timm": timm_name, "feature": "key", "size": 64, "patch": 16}
+    with pytest.raises(ConfigError, match=timm_name):
+        fetch_backbone(backbone_spec("mine", {"mine": own}), tmp_path / "w.safetensors")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_that_changed_since_it_was_fetched_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    fetch_backbone(backbone_spec("dino_s16"), path)
+    save_file({"weight": torch.ones(3)}, path)
+    with pytest.raises(DataError, match=r"w\.safetensors: is not the file whose sha256"):
+        verified_sha256(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("loading this file ran code",)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps(Trap(), protocol=2)])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_that_are_no_weights_are_refused(tmp_path, content, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"w{suffix}: not a file of weights"):
+        read_state(path)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"weight": torch.ones(1), "more": Trap()}, path)
+    with pytest.raises(DataError, match="not a file of weights"):
+        read_state(path)
+    torch.save({"weight": torch.ones(1), "epoch": 3}, path)
+    with pytest.raises(DataError, match="not a state dict"):
+        read_state(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_state(tmp_path / "nothing.pth")
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_command_fetches(tmp_path):
+    path = tmp_path / "w.safetensors"
+    arguments = ["weights", "--backbone", "dino_b8", "--output", str(path)]
+    result = CliRunner().invoke(cuvler, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert read_state(path).keys() == STATE.keys()
+    with pytest.raises(ConfigError, match="name it so"):
+        CliRunner().invoke(cuvler, [*arguments[:-1], "w.pth"], catch_exceptions=False)
