@@ -4,34 +4,29 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, TrainerBase, hooks, launch
+from detectron2.engine import HookBase, TrainerBase, hooks, launch
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 from torch.utils.data import DataLoader
 
-from cuvler.detector.checkpoints import load_state, load_weights, save_model, save_state
+from cuvler.detector.checkpoints import load_state, load_weights
 from cuvler.detector.data import Batch, read_annotations, training_loader
+from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
+from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
+from cuvler.detector.solver import build_optimizer
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.files import atomic_path
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.pth"
-# Layers that have no counterpart in the weights when the classes change.
-_PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
 
 
 class TrainingDivergedError(CuvlerError):
@@ -159,13 +154,11 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             model.load_state_dict(checkpoint["model"])
         elif cfg.MODEL.WEIGHTS:
             _load_initial(model, cfg.MODEL.WEIGHTS)
-        optimizer = predictor_learning_rate(
-            build_optimizer(cfg, model), model, cfg.SOLVER.PREDICTOR_LR_FACTOR
-        )
-        loop = _AMPLoop if cfg.SOLVER.AMP.ENABLED else _Loop
+        optimizer = build_optimizer(cfg, model)
+        loop = MixedPrecisionLoop if cfg.SOLVER.AMP.ENABLED else Loop
         self.loop = loop(
             create_ddp_model(model, broadcast_buffers=False),
-            _Remembering(self._loader(records, cfg, self.start_iter)),
+            RememberingLoader(self._loader(records, cfg, self.start_iter)),
             optimizer,
         )
         self.model = model
@@ -196,6 +189,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         with atomic_path(metrics) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(f"{line}\n" for line in lines if self._is_before_start(line))
         if self.start_iter == 0:
+            # A former training's; the config beside it is no longer its own.
+            (self.folder / MODEL).unlink(missing_ok=True)
             for events in self.folder.glob("events.out.tfevents.*"):
                 events.unlink()
 
@@ -217,7 +212,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
 
     def _build_hooks(self, records: list[dict[str, Any]]) -> list[HookBase]:
         cfg = self.cfg
-        found: list[HookBase] = [_SeedEachStep(cfg.SEED), hooks.IterationTimer()]
+        found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             main_process_only = cfg.clone()
@@ -227,8 +222,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             loader = self._loader(records, main_process_only, self.max_iter)
             found.append(hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():
-            found.append(_Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
-            found.append(_Writers(period=20))
+            found.append(Writers(period=20))
+            # Last: the model is there when everything else is.
+            found.append(Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
         return found
 
     def run_step(self) -> None:
@@ -269,107 +265,3 @@ def _load_initial(model: nn.Module, path: str) -> None:
     )
     if loaded.unexpected:
         log.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))
-
-
-def predictor_learning_rate(optimizer: Optimizer, model: nn.Module, factor: float) -> Optimizer:
-    """Let the box and mask predictors learn ``factor`` times as fast as the rest.
-
-    Returns:
-        The same optimizer; its predictor parameters are in groups of their own.
-    """
-    if factor == 1:
-        return optimizer
-    predictors = {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if any(part in name for part in _PREDICTORS)
-    }
-    for group in list(optimizer.param_groups):
-        own = [p for p in group["params"] if id(p) in predictors]
-        if own:
-            group["params"] = [p for p in group["params"] if id(p) not in predictors]
-            optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * factor})
-    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
-    return optimizer
-
-
-class _Remembering:
-    """An iterable of batches that remembers which images the last one had."""
-
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        self.loader = loader
-        self.names: list[str] = []
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            self.names = [image["file_name"] for image in batch]
-            yield batch
-
-
-class _ChecksLosses:
-    """Looks at each process's own losses before detectron2 averages them over the processes.
-
-    The process that had the images stops; detectron2's check stops the main one.
-    """
-
-    def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        broken = [name for name, loss in loss_dict.items() if not torch.isfinite(loss).all()]
-        if broken:
-            raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN.")
-        super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]
-
-
-class _Loop(_ChecksLosses, SimpleTrainer):  # type: ignore[misc]
-    """One iteration after another in full precision."""
-
-
-class _AMPLoop(_ChecksLosses, AMPTrainer):  # type: ignore[misc]
-    """One iteration after another in mixed precision."""
-
-
-class _SeedEachStep(HookBase):  # type: ignore[misc]
-    """Makes the random numbers of an iteration its own: a resumed training draws the same."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_step(self) -> None:
-        words = [self.seed, self.trainer.iter, comm.get_rank()]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-
-
-class _Checkpoints(HookBase):  # type: ignore[misc]
-    """Writes the checkpoint now and then, and in the end the model in its place."""
-
-    def __init__(self, period: int) -> None:
-        self.period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        path = self.trainer.folder / CHECKPOINT
-        if done == self.trainer.max_iter:
-            save_model(self.trainer.model, self.trainer.folder / "model_final.pth")
-            path.unlink(missing_ok=True)
-        elif self.period > 0 and done % self.period == 0:
-            state = {
-                "model": self.trainer.model.state_dict(),
-                "trainer": self.trainer.state_dict(),
-                "run": self.trainer.run,
-            }
-            save_state(state, path)
-            log.info("checkpoint after iteration %d", self.trainer.iter)
-
-
-class _Writers(hooks.PeriodicWriter):  # type: ignore[misc]
-    """Opens detectron2's writers when training starts, after the folder was prepared."""
-
-    def __init__(self, period: int) -> None:
-        super().__init__([], period)
-
-    def before_train(self) -> None:
-        folder = self.trainer.folder
-        self._writers = [
-            CommonMetricPrinter(self.trainer.max_iter),
-            JSONWriter(os.fspath(folder / "metrics.json")),
-            TensorboardXWriter(os.fspath(folder), purge_step=self.trainer.start_iter),
-        ]

@@ -19,13 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, save_model
 from cuvler.detector.config import load_recipe
-from cuvler.detector.train import (
-    CHECKPOINT,
-    TrainingDivergedError,
-    fingerprint,
-    predictor_learning_rate,
-    train_detector,
-)
+from cuvler.detector.hooks import CHECKPOINT
+from cuvler.detector.solver import predictor_learning_rate
+from cuvler.detector.train import TrainingDivergedError, fingerprint, train_detector
 from cuvler.errors import ConfigError, DataError
 
 

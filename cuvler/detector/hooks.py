@@ -1,0 +1,69 @@
+"""What happens between training iterations: seeds, checkpoints, logs."""
+
+import logging
+import os
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+from cuvler.detector.checkpoints import save_model, save_state
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pth"
+MODEL = "model_final.pth"
+
+
+class SeedEachStep(HookBase):  # type: ignore[misc]
+    """Makes the random numbers of an iteration its own: a resumed training draws the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self) -> None:
+        """Seed."""
+        words = [self.seed, self.trainer.iter, comm.get_rank()]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+class Checkpoints(HookBase):  # type: ignore[misc]
+    """Writes the checkpoint now and then, and in the end the model in its place."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+
+    def after_step(self) -> None:
+        """Write, if it is time."""
+        done = self.trainer.iter + 1
+        path = self.trainer.folder / CHECKPOINT
+        if done == self.trainer.max_iter:
+            save_model(self.trainer.model, self.trainer.folder / MODEL)
+            path.unlink(missing_ok=True)
+        elif self.period > 0 and done % self.period == 0:
+            state = {
+                "model": self.trainer.model.state_dict(),
+                "trainer": self.trainer.state_dict(),
+                "run": self.trainer.run,
+            }
+            save_state(state, path)
+            log.info("checkpoint after iteration %d", self.trainer.iter)
+
+
+class Writers(PeriodicWriter):  # type: ignore[misc]
+    """Opens detectron2's writers when training starts, after the folder was prepared."""
+
+    def __init__(self, period: int) -> None:
+        super().__init__([], period)
+
+    def before_train(self) -> None:
+        """Open the writers."""
+        folder = self.trainer.folder
+        self._writers = [
+            CommonMetricPrinter(self.trainer.max_iter),
+            JSONWriter(os.fspath(folder / "metrics.json")),
+            TensorboardXWriter(os.fspath(folder), purge_step=self.trainer.start_iter),
+        ]

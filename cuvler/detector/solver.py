@@ -1,0 +1,37 @@
+"""The optimizer: detectron2's, with a learning rate of their own for layers that are new."""
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer as build_detectron2_optimizer
+from torch import nn
+from torch.optim import Optimizer
+
+# Layers that have no counterpart in the initial weights when the classes change.
+_PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """Build the config's optimizer; ``SOLVER.PREDICTOR_LR_FACTOR`` speeds up the predictors."""
+    optimizer = build_detectron2_optimizer(cfg, model)
+    return predictor_learning_rate(optimizer, model, cfg.SOLVER.PREDICTOR_LR_FACTOR)
+
+
+def predictor_learning_rate(optimizer: Optimizer, model: nn.Module, factor: float) -> Optimizer:
+    """Let the box and mask predictors learn ``factor`` times as fast as the rest.
+
+    Returns:
+        The same optimizer; its predictor parameters are in groups of their own.
+    """
+    if factor == 1:
+        return optimizer
+    predictors = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if any(part in name for part in _PREDICTORS)
+    }
+    for group in list(optimizer.param_groups):
+        own = [p for p in group["params"] if id(p) in predictors]
+        if own:
+            group["params"] = [p for p in group["params"] if id(p) not in predictors]
+            optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * factor})
+    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+    return optimizer
