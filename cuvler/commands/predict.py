@@ -1,6 +1,7 @@
 """``cuvler predict``: run a trained detector on single images."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -31,26 +32,26 @@ def command(
 ) -> None:
     """Draw what a detector finds over each IMAGE, and write it as COCO annotations.
 
-    OUTPUT gets one picture an image, <name>.png, and predictions.json.
+    Writes, into the output folder, NAME.masks.png (the masks with their scores) for each image,
+    and predictions.json.
     """
     from cuvler.detector import load_detector
     from cuvler.drawing import draw_masks
-    from cuvler.errors import ConfigError
     from cuvler.files import atomic_path, write_json
     from cuvler.images import open_image
     from cuvler.predictions import as_coco_annotations
 
-    names = {path.stem: path for path in images}
-    if len(names) < len(images):
-        raise ConfigError("two of the images have the same name; predict them into two folders")
+    twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
+    if twice:
+        raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
     detector = load_detector(weights, device=device, recipe=recipe)
     found = []
-    for name, path in names.items():
+    for path in images:
         image = open_image(path)
         instances = detector(image)
         instances = instances[instances.scores >= score_threshold]
         found.append((path.name, image.size, instances))
-        with atomic_path(output / f"{name}.png") as temporary:
+        with atomic_path(output / f"{path.stem}.masks.png") as temporary:
             picture = draw_masks(
                 image, list(instances.pred_masks.numpy()), instances.scores.tolist()
             )

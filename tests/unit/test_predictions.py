@@ -242,7 +242,7 @@ def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
     content = json.loads((output / "predictions.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["0.png", "1.png"]
     assert {a["image_id"] for a in content["annotations"]} == {1, 2}
-    picture = Image.open(output / "0.png")
+    picture = Image.open(output / "0.masks.png")
     assert picture.size == (60, 40)
     assert (np.asarray(picture) != np.asarray(Image.open(root / "0.png"))).any()
 
@@ -254,4 +254,5 @@ def test_predict_command_refuses_names_that_collide(detector, dataset, tmp_path)
     (other / "0.png").write_bytes((root / "0.png").read_bytes())
     arguments = [root / "0.png", other / "0.png", "--weights", detector, "--output", tmp_path]
     result = CliRunner().invoke(predict.command, [str(word) for word in arguments])
-    assert isinstance(result.exception, ConfigError)
+    assert result.exit_code == 2
+    assert "several images are named 0" in result.output
