@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cuvler.pseudo_masks.permutohedral import Corners, Floats, Lattice, build_lattice
 
-_BLOCK = 1024  # Points that are worked on together: their scratch stays in the cache.
 _TINY = np.float32(1e-20)
 
 _compiled = njit(cache=True, error_model="numpy")
@@ -46,8 +45,10 @@ def infer(
     Returns:
         (h, w), where label 1 is the more probable one.
     """
-    near = build_lattice(_features(image, spatial_sxy, 0.0))
-    alike = build_lattice(_features(image, bilateral_sxy, bilateral_srgb))
+    near = build_lattice(_positions(image.shape[:2], spatial_sxy))
+    alike = build_lattice(
+        (*_positions(image.shape[:2], bilateral_sxy), *_colours(image, bilateral_srgb))
+    )
     compats = np.float32(spatial_compat), np.float32(bilateral_compat)
     prior = np.where(mask, np.float32(1), np.float32(-1)).ravel()
     logits = _iterate(near, alike, prior, compats, iterations)
@@ -62,86 +63,53 @@ def _iterate(
     compats: tuple[np.float32, np.float32],
     iterations: int,
 ) -> Floats:
+    """Update the logits, from ``prior`` on; the lattices' weights are normalised in place."""
+    near_compat, alike_compat = compats
     near_sums = np.zeros(near.size + 1, np.float32)
     alike_sums = np.zeros(alike.size + 1, np.float32)
-    norms = np.ones((2, len(prior)), np.float32)
-    _splat(near.corners, near.weights, norms[0], 0, near_sums, 3)
-    _splat(alike.corners, alike.weights, norms[1], 0, alike_sums, 6)
-    _blur(near, near_sums)
-    _blur(alike, alike_sums)
-    _slice(near.corners, near.weights, near_sums, 0, norms[0], 3)
-    _slice(alike.corners, alike.weights, alike_sums, 0, norms[1], 6)
-    # 1 / sqrt of the filter's answer to ones, before and after it, makes it symmetric.
-    norms = np.float32(1) / np.sqrt(norms + _TINY)
+    _normalise(near, near_sums, 3)
+    _normalise(alike, alike_sums, 6)
     logits = prior.copy()
+    expected, scratch = np.empty((2, len(prior)), np.float32)
     for _ in range(iterations):
-        _send(near, near_sums, alike, alike_sums, norms, logits)
+        near_sums[:] = 0
+        alike_sums[:] = 0
+        _expect(logits, expected, scratch)
+        _splat(near.corners, near.weights, expected, near_sums, 3)
+        _splat(alike.corners, alike.weights, expected, alike_sums, 6)
         _blur(near, near_sums)
         _blur(alike, alike_sums)
-        _receive(near, near_sums, alike, alike_sums, norms, logits, prior, compats)
+        _slice(near.corners, near.weights, near_sums, expected, 3)
+        _slice(alike.corners, alike.weights, alike_sums, scratch, 6)
+        for p in range(len(logits)):
+            logits[p] = prior[p] + near_compat * expected[p] + alike_compat * scratch[p]
     return logits
 
 
-@_compiled
-def _send(
-    near: Lattice,
-    near_sums: Floats,
-    alike: Lattice,
-    alike_sums: Floats,
-    norms: Floats,
-    logits: Floats,
-) -> None:
-    """Splat the expected labels, normalised, onto both lattices."""
-    near_sums[:] = 0
-    alike_sums[:] = 0
-    near_values, alike_values = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    scratch = np.empty((2, _BLOCK), np.float32)
-    for start in range(0, len(logits), _BLOCK):
-        size = min(_BLOCK, len(logits) - start)
-        _expect(logits[start : start + size], scratch[:, :size])
-        for p in range(size):
-            near_values[p] = scratch[0, p] * norms[0, start + p]
-            alike_values[p] = scratch[0, p] * norms[1, start + p]
-        _splat(near.corners, near.weights, near_values[:size], start, near_sums, 3)
-        _splat(alike.corners, alike.weights, alike_values[:size], start, alike_sums, 6)
+@_inlined
+def _normalise(lattice: Lattice, sums: Floats, count: int) -> None:
+    """Scale each point's weights by 1 / sqrt of the filter's answer to ones.
+
+    Applied before and after the filter, that keeps it symmetric.
+    """
+    values = np.ones(len(lattice.weights), np.float32)
+    _splat(lattice.corners, lattice.weights, values, sums, count)
+    _blur(lattice, sums)
+    _slice(lattice.corners, lattice.weights, sums, values, count)
+    for p in range(len(values)):
+        norm = np.float32(1) / np.sqrt(values[p] + _TINY)
+        for r in range(count):
+            lattice.weights[p, r] *= norm
 
 
 @_compiled
-def _receive(
-    near: Lattice,
-    near_sums: Floats,
-    alike: Lattice,
-    alike_sums: Floats,
-    norms: Floats,
-    logits: Floats,
-    prior: Floats,
-    compats: tuple[np.float32, np.float32],
-) -> None:
-    """Slice the messages from both lattices and update the logits."""
-    near_compat, alike_compat = compats
-    near_values, alike_values = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for start in range(0, len(logits), _BLOCK):
-        size = min(_BLOCK, len(logits) - start)
-        _slice(near.corners, near.weights, near_sums, start, near_values[:size], 3)
-        _slice(alike.corners, alike.weights, alike_sums, start, alike_values[:size], 6)
-        for p in range(size):
-            i = start + p
-            logits[i] = (
-                prior[i]
-                + near_compat * (norms[0, i] * near_values[p])
-                + alike_compat * (norms[1, i] * alike_values[p])
-            )
-
-
-@_compiled
-def _expect(logits: Floats, scratch: Floats) -> None:
-    """Write tanh(logits / 2), the expected label in [-1, 1], to the first row of ``scratch``.
+def _expect(logits: Floats, values: Floats, powers: Floats) -> None:
+    """Write tanh(logits / 2), the expected label in [-1, 1], to ``values``.
 
     (1 - e) / (1 + e) with e = exp(-logits) = 2^k exp(f), by a Taylor polynomial on |f| < 0.35.
     Plain float32 operations vectorise, where calls of a library's tanh do not, and are rounded
     alike on every machine.
     """
-    values, powers = scratch[0], scratch[1]
     bits = powers.view(np.int32)
     for p in range(len(logits)):
         x = min(max(-logits[p], np.float32(-80)), np.float32(80))
@@ -159,34 +127,29 @@ def _expect(logits: Floats, scratch: Floats) -> None:
         values[p] = (np.float32(1) - e) / (np.float32(1) + e)
 
 
-@_compiled
-def _features(image: NDArray[np.uint8], sxy: float, srgb: float) -> Floats:
-    """(2, n) positions or, with ``srgb``, (5, n) positions and colours, in deviations."""
-    height, width = image.shape[:2]
-    features = np.empty((5 if srgb else 2, height * width), np.float32)
-    for y in range(height):
-        row = features[:, y * width : (y + 1) * width]
-        for x in range(width):
-            row[0, x] = np.float32(x) / np.float32(sxy)
-            row[1, x] = np.float32(y) / np.float32(sxy)
-        for i in range(2, len(features)):
-            for x in range(width):
-                row[i, x] = np.float32(image[y, x, i - 2]) / np.float32(srgb)
-    return features
+def _positions(shape: tuple[int, int], deviation: float) -> tuple[Floats, Floats]:
+    """Each pixel's x and y, (n,), in standard deviations."""
+    y, x = (np.arange(side, dtype=np.float32) / np.float32(deviation) for side in shape)
+    return np.tile(x, len(y)), np.repeat(y, len(x))
+
+
+def _colours(image: NDArray[np.uint8], deviation: float) -> tuple[Floats, Floats, Floats]:
+    """Each pixel's red, green and blue, (n,), in standard deviations."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(deviation)
+    red, green, blue = (levels[image[..., channel]].ravel() for channel in range(3))
+    return red, green, blue
 
 
 @_inlined
-def _splat(
-    corners: Corners, weights: Floats, values: Floats, start: int, sums: Floats, count: int
-) -> None:
-    """Add the values of the points from ``start`` on to the sums of their corners.
+def _splat(corners: Corners, weights: Floats, values: Floats, sums: Floats, count: int) -> None:
+    """Add the values of the points to the sums of their corners.
 
     ``count`` is d + 1, written as a number by the caller so that the compiler unrolls the loop.
     """
     for p in range(len(values)):
         value = values[p]
         for r in range(count):
-            sums[corners[start + p, r]] += weights[start + p, r] * value
+            sums[corners[p, r]] += weights[p, r] * value
 
 
 @_compiled
@@ -204,12 +167,10 @@ def _blur(lattice: Lattice, sums: Floats) -> None:
 
 
 @_inlined
-def _slice(
-    corners: Corners, weights: Floats, sums: Floats, start: int, values: Floats, count: int
-) -> None:
-    """Read the values of the points from ``start`` on; ``count`` as in ``_splat``."""
+def _slice(corners: Corners, weights: Floats, sums: Floats, values: Floats, count: int) -> None:
+    """Read the values of the points; ``count`` as in ``_splat``."""
     for p in range(len(values)):
         value = np.float32(0)
         for r in range(count):
-            value += weights[start + p, r] * sums[corners[start + p, r]]
+            value += weights[p, r] * sums[corners[p, r]]
         values[p] = value

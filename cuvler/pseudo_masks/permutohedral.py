@@ -50,14 +50,15 @@ class Lattice(NamedTuple):
 
 
 @_compiled
-def build_lattice(features: Floats) -> Lattice:
+def build_lattice(features: tuple[Floats, ...]) -> Lattice:
     """Place points on the lattice.
 
     Args:
-        features: (d, n) float32, in standard deviations of the Gaussian. 60 / d bits must hold
-            a lattice coordinate: with d = 5, features up to about 200.
+        features: d arrays of shape (n,), float32, in standard deviations of the Gaussian; a
+            tuple, so that the compiler knows d and unrolls the loops over it. 60 / d bits must
+            hold a lattice coordinate: with d = 5, features up to about 200.
     """
-    d, n = features.shape
+    d, n = len(features), len(features[0])
     corners = np.empty((n, d + 1), np.uint32)
     weights = np.empty((n, d + 1), np.float32)
     table = _new_table(2 * n)
@@ -77,18 +78,29 @@ def build_lattice(features: Floats) -> Lattice:
             table = _new_table(4 * room)
             for corner in range(count):
                 table[0][_find(table[0], table[1], keys, keys[corner])] = corner
-        _locate(features[:, block], offsets, cells, ranks, shift)
+        _locate(features, start, offsets, cells, ranks, shift)
         count = _enter(
-            offsets, cells, ranks, packing, table, keys, count, corners[block], weights[block]
+            features,
+            offsets,
+            cells,
+            ranks,
+            packing,
+            table,
+            keys,
+            count,
+            corners[block],
+            weights[block],
         )
     chains, starts = _chains(table, keys[:count], packing)
     return Lattice(corners, weights, chains, starts, count)
 
 
 @_compiled
-def _locate(features: Floats, offsets: Floats, cells: Ints, ranks: Ints, shift: Ints) -> None:
+def _locate(
+    features: tuple[Floats, ...], start: int, offsets: Floats, cells: Ints, ranks: Ints, shift: Ints
+) -> None:
     """Find a block's simplices: each is a cell and the ranks of the offsets from its origin."""
-    d, size = features.shape
+    d, size = len(features), min(_BLOCK, len(features[0]) - start)
     down = np.float32(1.0 / (d + 1))
     total = offsets[0]
     total[:size] = 0
@@ -96,7 +108,7 @@ def _locate(features: Floats, offsets: Floats, cells: Ints, ranks: Ints, shift: 
         scale = np.float32(math.sqrt(2.0 / 3.0) * (d + 1) / math.sqrt((j + 1.0) * j))
         feature, offset, factor = features[j - 1], offsets[j], np.float32(j)
         for p in range(size):
-            scaled = feature[p] * scale
+            scaled = feature[start + p] * scale
             offset[p] = total[p] - factor * scaled
             total[p] += scaled
     shift[:size] = 0
@@ -128,6 +140,7 @@ def _locate(features: Floats, offsets: Floats, cells: Ints, ranks: Ints, shift: 
 
 @_compiled
 def _enter(
+    features: tuple[Floats, ...],
     offsets: Floats,
     cells: Ints,
     ranks: Ints,
@@ -141,7 +154,7 @@ def _enter(
     """Write a block's corners and weights; number the corners that are new from ``count``."""
     units, step, origin = packing
     slots, hash_shift = table
-    d = len(units) - 1
+    d = len(features)
     offset = np.empty(d + 1, np.float32)
     unit = np.empty(d + 1, np.int64)
     last_key = np.full(d + 1, -1, np.int64)
