@@ -35,10 +35,11 @@ from cuvler.images import EXTENSIONS, open_image
 from cuvler.pseudo_masks import votecut
 from cuvler.pseudo_masks.clusters import cluster, overlaps
 from cuvler.pseudo_masks.crf import dense_crf
+from cuvler.pseudo_masks.image_record import VoteCutSettings
 from cuvler.pseudo_masks.kmeans import kmeans_1d
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.pseudo_masks.refinement import crop_of, fill_holes
-from cuvler.pseudo_masks.voting import VoteCutSettings, vote_shard
+from cuvler.pseudo_masks.voting import vote_shard
 
 KS = (2, 3)
 PIXELS = ("pixels_p16", "pixels_p14", "pixels_p8")

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from cuvler.errors import DataError
 from cuvler.images import read_listing
 from cuvler.pseudo_masks.crf import Crf
-from cuvler.pseudo_masks.voting import VoteCutSettings, settings_of, vote_shard, write_shard
+from cuvler.pseudo_masks.image_record import VoteCutSettings
+from cuvler.pseudo_masks.voting import settings_of, vote_shard, write_shard
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")

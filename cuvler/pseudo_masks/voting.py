@@ -6,45 +6,23 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuvler import masks
-from cuvler.eigenvectors.store import ImageEigenvectors, open_eigenvectors, read_eigenvectors
-from cuvler.errors import ImageError
+from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
 from cuvler.files import atomic_path
-from cuvler.images import open_image
-from cuvler.pseudo_masks.crf import Crf
+from cuvler.pseudo_masks.image_record import (
+    ImageRecord,
+    ImageTask,
+    VoteCutSettings,
+    failed,
+    vote_image,
+)
 from cuvler.pseudo_masks.pool import map_isolated
-from cuvler.pseudo_masks.vote_cut import votecut
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class VoteCutSettings:
-    """How masks are voted: the arguments of :func:`cuvler.pseudo_masks.votecut`."""
-
-    ks: tuple[int, ...] = (2, 3)
-    tau_m: float = 0.2
-    crf: Crf = "pydensecrf"
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """What the shard's file holds of one image.
-
-    Attributes:
-        image: ``id``, ``file_name``, ``width`` and ``height`` (None where it cannot be opened),
-            ``status``, and ``reason`` where the status is neither ``ok`` nor ``no_mask``.
-        annotations: COCO records with RLE, best first.
-    """
-
-    image: dict[str, Any]
-    annotations: list[dict[str, Any]]
 
 
 def vote_shard(
@@ -71,55 +49,13 @@ def vote_shard(
         DataError: a file of eigenvectors is missing, damaged, or of other images than
             ``listing``; the message names it.
     """
-    items = read_eigenvectors(eigenvectors, listing)
-    vote = partial(_vote, root=Path(root), settings=settings)
-    for item, record in map_isolated(vote, items, workers=max(1, min(workers, len(listing)))):
-        yield record or _failed(item, "crashed", "the process died on this image, twice")
-
-
-def _vote(item: ImageEigenvectors, *, root: Path, settings: VoteCutSettings) -> ImageRecord:
-    path = root / item.file_name
-    if item.status in ("missing", "unreadable"):
-        return _failed(item, item.status, "when its eigenvectors were extracted")
-    try:
-        image = open_image(path)
-    except ImageError as error:
-        # Roots differ between machines; the accounting must not.
-        return _failed(item, error.status, str(error).removeprefix(f"{path}: "))
-    if item.status != "ok":
-        return _failed(item, item.status, "a backbone has no eigenvector for it", image.size)
-    found = votecut(image, item.vectors, ks=settings.ks, tau_m=settings.tau_m, crf=settings.crf)
-    annotations = []
-    for mask in found:
-        rle = masks.encode(mask.mask)
-        annotations.append(
-            {
-                "image_id": item.image_id,
-                "segmentation": rle,
-                **masks.geometry(rle),
-                "score": mask.score,
-                "cluster_size": mask.cluster_size,
-                "crf_success": mask.crf_success,
-            }
-        )
-    return ImageRecord(_image(item, "ok" if found else "no_mask", image.size), annotations)
-
-
-def _image(
-    item: ImageEigenvectors, status: str, size: tuple[int, int] | tuple[None, None]
-) -> dict[str, Any]:
-    width, height = size
-    names = {"id": item.image_id, "file_name": item.file_name}
-    return {**names, "width": width, "height": height, "status": status}
-
-
-def _failed(
-    item: ImageEigenvectors,
-    status: str,
-    reason: str,
-    size: tuple[int, int] | tuple[None, None] = (None, None),
-) -> ImageRecord:
-    return ImageRecord({**_image(item, status, size), "reason": reason}, [])
+    tasks = (
+        ImageTask(image.image_id, image.file_name, image.status, image.vectors)
+        for image in read_eigenvectors(eigenvectors, listing)
+    )
+    vote = partial(vote_image, root=Path(root), settings=settings)
+    for task, record in map_isolated(vote, tasks, workers=max(1, min(workers, len(listing)))):
+        yield record or failed(task, "crashed", "the process died on this image, twice")
 
 
 def settings_of(

@@ -1,0 +1,100 @@
+"""One image of a shard, from its eigenvectors to what the shard's file holds of it.
+
+This is the part that runs in worker processes, so it imports neither zarr nor pandas: starting a
+worker takes half as long.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler import masks
+from cuvler.errors import ImageError
+from cuvler.images import open_image
+from cuvler.pseudo_masks.crf import Crf
+from cuvler.pseudo_masks.vote_cut import votecut
+
+_Size = tuple[int, int] | tuple[None, None]
+
+
+@dataclass(frozen=True)
+class VoteCutSettings:
+    """How masks are voted: the arguments of :func:`cuvler.pseudo_masks.votecut`."""
+
+    ks: tuple[int, ...] = (2, 3)
+    tau_m: float = 0.2
+    crf: Crf = "pydensecrf"
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to vote on.
+
+    Attributes:
+        image_id: from the listing.
+        file_name: from the listing, relative to the dataset's root.
+        status: the worst word that any backbone's file has for the image.
+        vectors: backbone -> (h, w) eigenvector map; empty unless ``status`` is ``ok``.
+    """
+
+    image_id: int
+    file_name: str
+    status: str
+    vectors: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What the shard's file holds of one image.
+
+    Attributes:
+        image: ``id``, ``file_name``, ``width`` and ``height`` (None where it cannot be opened),
+            ``status``, and ``reason`` where the status is neither ``ok`` nor ``no_mask``.
+        annotations: COCO records with RLE, best first.
+    """
+
+    image: dict[str, Any]
+    annotations: list[dict[str, Any]]
+
+
+def vote_image(task: ImageTask, *, root: Path, settings: VoteCutSettings) -> ImageRecord:
+    """Vote on one image's masks; an image that cannot be used gets its status and the reason."""
+    if task.status in ("missing", "unreadable"):
+        return failed(task, task.status, "when its eigenvectors were extracted")
+    path = root / task.file_name
+    try:
+        image = open_image(path)
+    except ImageError as error:
+        # Roots differ between machines; the accounting must not.
+        return failed(task, error.status, str(error).removeprefix(f"{path}: "))
+    if task.status != "ok":
+        return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
+    found = votecut(image, task.vectors, ks=settings.ks, tau_m=settings.tau_m, crf=settings.crf)
+    annotations = []
+    for mask in found:
+        rle = masks.encode(mask.mask)
+        annotations.append(
+            {
+                "image_id": task.image_id,
+                "segmentation": rle,
+                **masks.geometry(rle),
+                "score": mask.score,
+                "cluster_size": mask.cluster_size,
+                "crf_success": mask.crf_success,
+            }
+        )
+    return ImageRecord(_image(task, "ok" if found else "no_mask", image.size), annotations)
+
+
+def failed(task: ImageTask, status: str, reason: str, size: _Size = (None, None)) -> ImageRecord:
+    """Account for an image that has no masks because something went wrong."""
+    return ImageRecord({**_image(task, status, size), "reason": reason}, [])
+
+
+def _image(task: ImageTask, status: str, size: _Size) -> dict[str, Any]:
+    width, height = size
+    names = {"id": task.image_id, "file_name": task.file_name}
+    return {**names, "width": width, "height": height, "status": status}
