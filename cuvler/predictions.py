@@ -106,12 +106,12 @@ def predict_dataset(
             _predict_part(0, *arguments)
         else:
             spawn(_predict_part, args=arguments, nprocs=len(devices))  # type: ignore[no-untyped-call]
-        summary = _join(folder, len(devices), output)
-    for name, status, reason in summary.failed:
-        log.warning("%s: left out, %s: %s", name, status, reason)
-    if summary.images and len(summary.failed) == summary.images:
-        Path(output).unlink()
-        raise DataError(f"{root}: none of the {summary.images} images could be read")
+        summary = _add_up(folder, len(devices))
+        for name, status, reason in summary.failed:
+            log.warning("%s: left out, %s: %s", name, status, reason)
+        if summary.images and len(summary.failed) == summary.images:
+            raise DataError(f"{root}: none of the {summary.images} images could be read")
+        _join(folder, len(devices), output)
     return summary
 
 
@@ -278,9 +278,19 @@ def coco_records(
             }
 
 
-def _join(folder: str, count: int, output: str | os.PathLike[str]) -> Summary:
-    """Put the parts' records into one JSON list, and their summaries into one."""
+def _add_up(folder: str, count: int) -> Summary:
+    """Put the parts' summaries into one."""
     whole = Summary()
+    for index in range(count):
+        part = read_json(Path(folder, f"{index}.json"))
+        whole.images += part["images"]
+        whole.predictions += part["predictions"]
+        whole.failed += [tuple(entry) for entry in part["failed"]]
+    return whole
+
+
+def _join(folder: str, count: int, output: str | os.PathLike[str]) -> None:
+    """Put the parts' records into one JSON list."""
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
         separator = "["
         for index in range(count):
@@ -288,12 +298,7 @@ def _join(folder: str, count: int, output: str | os.PathLike[str]) -> Summary:
                 for line in lines:
                     stream.write(separator + line.rstrip("\n"))
                     separator = ",\n"
-            part = read_json(Path(folder, f"{index}.json"))
-            whole.images += part["images"]
-            whole.predictions += part["predictions"]
-            whole.failed += [tuple(entry) for entry in part["failed"]]
         stream.write("[]\n" if separator == "[" else "]\n")
-    return whole
 
 
 def as_coco_annotations(
