@@ -124,8 +124,7 @@ def _parts(features: Tensor) -> Iterator[Tensor]:
 
 
 def _solve(features: Tensor, tau: float, eps: float, k: int) -> Eigenpairs[Tensor]:
-    usable = features.isfinite().all(dim=(1, 2))
-    rows = unit_rows(torch.where(usable[:, None, None], features, 0))
+    rows, usable = unit_rows(features)
     graph: Graph = (ByteGraph if rows.device.type == "cpu" else FloatGraph)(rows, tau, eps)
     affinity = NormalizedAffinity(graph)
     ritz = largest_eigenpairs(affinity.product, affinity.first, k=k, tolerance=TOLERANCE)

@@ -253,7 +253,7 @@ def test_tensors_of_any_float_type_give_tensors(dtype):
 
 def test_graph_for_other_devices_is_the_same_graph():
     batch = torch.from_numpy(np.stack([random_features(seed) for seed in range(2)]))
-    rows = unit_rows(batch)
+    rows, _ = unit_rows(batch)
     floats = FloatGraph(rows, TAU, EPS)
     x = torch.randn(2, 150, generator=torch.Generator().manual_seed(0))
     for image in range(2):
@@ -266,7 +266,7 @@ def test_graph_for_other_devices_is_the_same_graph():
 
 def test_batches_solved_together_give_what_single_images_give():
     batch = torch.from_numpy(np.stack([random_features(1), np.ones((150, 24), np.float32)]))
-    affinity = NormalizedAffinity(FloatGraph(unit_rows(batch), TAU, EPS))
+    affinity = NormalizedAffinity(FloatGraph(unit_rows(batch)[0], TAU, EPS))
     ritz = lanczos.largest_eigenpairs(affinity.product, affinity.first, k=1, tolerance=2e-6)
     assert ritz.residuals.max() <= 2e-6
     assert alignment(ritz.vectors[0].numpy(), ncut(batch[0]).vectors.numpy()) >= 0.9999

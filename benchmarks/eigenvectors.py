@@ -1,0 +1,198 @@
+"""Time the eigenvector stage: the published dense solver against ours, and the ViTs around it.
+
+    python benchmarks/eigenvectors.py                     the solvers, at three numbers of patches
+    python benchmarks/eigenvectors.py --backbones all     and the six ViTs, with random weights
+
+Everything runs in one process, turn by turn, and medians are printed. On the CPU the solvers'
+processor time is compared, which other work on the machine disturbs least; with one thread it is
+the time an idle machine takes. On a machine with a GPU the ViTs run there, and the solver is timed
+on both.
+"""
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
+from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
+from cuvler.eigenvectors.features import Backbone
+from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
+
+VITS = [name for name, spec in BACKBONES.items() if spec.timm is not None]
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--patches", type=int, nargs="*", default=[900, 1156, 3600])
+    parser.add_argument("--channels", type=int, default=384)
+    parser.add_argument("--backbones", nargs="*", default=[], metavar="NAME", help="or: all")
+    parser.add_argument("--images", type=int, default=4, help="images a ViT is timed on")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(machine(arguments.threads))
+    with threadpool_limits(arguments.threads):
+        solvers(arguments.patches, arguments.channels, arguments.repeats)
+        names = VITS if arguments.backbones == ["all"] else arguments.backbones
+        if names:
+            vits([BACKBONES[name] for name in names], arguments.images, arguments.repeats)
+
+
+def machine(threads: int) -> str:
+    """Describe what the numbers were taken on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.split(": ")[1] for line in lines if "model name" in line), "unknown CPU")
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model}, {threads} threads{gpu}; {versions}"
+
+
+def smooth_features(patches: int, channels: int) -> NDArray[np.float32]:
+    """Random features that vary smoothly over a square grid, as those of a ViT do: (n, d)."""
+    side = int(patches**0.5)
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.standard_normal((1, channels, 6, 6)).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
+    noise = 0.5 * rng.standard_normal((side * side, channels))
+    return (smooth[0].flatten(1).T.numpy() + noise).astype(np.float32)
+
+
+def published(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The dense generalized problem in float64, as TokenCut, CutLER and CuVLER state it."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = np.where(unit @ unit.T > 0.15, 1.0, 1e-5)
+    degrees = np.diag(weights.sum(axis=1))
+    _, vectors = scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 1])
+    vector: NDArray[np.float64] = vectors[:, 0]
+    return vector
+
+
+def median(
+    functions: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Time functions in turns, after one call each to warm up: median seconds."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = clock()
+            function()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(clock() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def solvers(sizes: list[int], channels: int, repeats: int) -> None:
+    """Print the table of the published solver and ours, the affinity included in both."""
+    print("\n| patches | published: scipy eigh, float64 | ours, CPU | ratio | cosine | ours, GPU |")
+    print("|---|---|---|---|---|---|")
+    for size in sizes:
+        features = smooth_features(size, channels)
+        ways: dict[str, Callable[[], object]] = {
+            "published": partial(published, features),
+            "ours": partial(ncut, features),
+        }
+        seconds = median(ways, repeats, time.process_time)
+        x, expected = ncut(features).generalized()[0], published(features)
+        cosine = abs(x @ expected) / np.linalg.norm(x) / np.linalg.norm(expected)
+        ratio = seconds["published"] / seconds["ours"]
+        print(
+            f"| {len(features)} | {seconds['published']:.3f} s | {1e3 * seconds['ours']:.1f} ms "
+            f"| {ratio:.0f}x | {cosine:.7f} | {gpu_time(features, repeats)} |",
+            flush=True,
+        )
+
+
+def gpu_time(features: NDArray[np.float32], repeats: int) -> str:
+    """An image's time in a batch on the GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return "-"
+    count = max(1, 32 * 900 // len(features))
+    batch = torch.from_numpy(features).cuda().repeat(count, 1, 1)
+    seconds = median({"gpu": partial(ncut, batch)}, repeats)["gpu"]
+    return f"{1e3 * seconds / count:.2f} ms"
+
+
+def random_vit(spec: BackboneSpec) -> Backbone:
+    """A backbone with random weights, on the GPU if there is one."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = ViTFeatures(create_vit(spec), spec.feature).to(device)
+    return Backbone(spec, device, partial(prepare_image, size=spec.size), model, None)
+
+
+def vits(specs: list[BackboneSpec], images: int, repeats: int) -> None:
+    """Print the table of what the ViTs do a second, alone and with what surrounds them."""
+    print("\n| backbone | device | batch | forward | forward + eigenvectors | whole stage |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        listing = write_images(Path(folder), images)
+        for spec in specs:
+            backbone = random_vit(spec)
+            batch_size = min(default_batch_size(backbone), images)
+            batch = torch.randint(0, 256, (batch_size, 3, spec.size, spec.size), dtype=torch.uint8)
+            seconds = median(vit_functions(backbone, batch, listing, Path(folder)), repeats)
+            rates = " | ".join(
+                f"{count / seconds[name]:.2f} images/s"
+                for name, count in (
+                    ("forward", batch_size),
+                    ("eigenvectors", batch_size),
+                    ("stage", images),
+                )
+            )
+            print(f"| {spec.name} | {backbone.device} | {batch_size} | {rates} |", flush=True)
+
+
+def write_images(folder: Path, count: int) -> pd.DataFrame:
+    """Write JPEGs of the size of COCO's."""
+    names = [f"{index}.jpg" for index in range(count)]
+    for index, name in enumerate(names):
+        coarse = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(coarse).resize((640, 480)).save(folder / name)
+    return pd.DataFrame({"image_id": range(count), "file_name": names})
+
+
+def vit_functions(
+    backbone: Backbone, batch: Tensor, listing: pd.DataFrame, folder: Path
+) -> dict[str, Callable[[], object]]:
+    """What is timed of a ViT: the model, with the solver, and with decoding and writing too."""
+    batch = batch.to(backbone.device)
+    workers = 8 if backbone.device.type == "cuda" else 1
+    return {
+        "forward": lambda: backbone.features(batch),
+        "eigenvectors": lambda: ncut(backbone.features(batch)),
+        "stage": lambda: extract_shard(
+            listing,
+            folder,
+            backbone,
+            folder / "out.zarr.zip",
+            settings=NcutSettings(),
+            batch_size=len(batch),
+            workers=workers,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    main()

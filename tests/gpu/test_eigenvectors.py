@@ -1,0 +1,107 @@
+"""The eigenvector stage on a GPU gives what it gives on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cuvler.eigenvectors import lanczos, ncut
+from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
+from cuvler.eigenvectors.features import Backbone, load_backbone
+from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
+]
+GOLDEN = Path(__file__).parents[1] / "reference" / "ncut" / "ncut.npz"
+
+
+@pytest.mark.parametrize("patches", ["p16", "p14", "p8"])
+def test_golden_batches_agree_with_the_dense_solver(patches):
+    golden = np.load(GOLDEN)
+    batch = np.stack([golden[f"features_{image}_{patches}"] for image in range(3)])
+    pairs = ncut(torch.from_numpy(batch).cuda(), k=3)
+    assert pairs.vectors.is_cuda
+    assert pairs.status.tolist() == ["ok"] * 3
+    for image in range(3):
+        expected = golden[f"eigenvectors_{image}_{patches}"].T
+        cosines = np.abs((pairs.vectors[image].cpu().numpy() * expected).sum(axis=1))
+        assert cosines.min() >= 0.9999
+
+
+def test_hard_images_do_not_disturb_their_batch(monkeypatch):
+    batch = torch.randn(4, 300, 32, generator=torch.Generator().manual_seed(0))
+    batch[1] = 1  # all patches alike
+    batch[2, 5, 5] = torch.nan
+    pairs = ncut(batch.cuda(), k=2)
+    assert pairs.status.tolist() == ["ok", "ok", "failed", "ok"]
+    for image in (0, 3):
+        expected = ncut(batch[image], k=2).vectors
+        assert (pairs.vectors[image].cpu() * expected).sum(dim=1).min() >= 0.9999
+    monkeypatch.setattr(lanczos, "MAX_PRODUCTS", 3)
+    pairs = ncut(batch[[0, 3]].cuda())
+    assert pairs.status.tolist() == ["dense", "dense"]
+    assert (pairs.vectors[1].cpu() * ncut(batch[3]).vectors).sum().abs() >= 0.9999
+
+
+def test_batches_larger_than_the_memory_kept_for_graphs(monkeypatch):
+    batch = torch.randn(5, 100, 16, generator=torch.Generator().manual_seed(0)).cuda()
+    whole = ncut(batch)
+    monkeypatch.setattr("cuvler.eigenvectors.normalized_cut._DEVICE_ENTRIES", 2 * 100**2)
+    parts = ncut(batch)
+    assert (whole.vectors * parts.vectors).sum(dim=-1).min() >= 0.9999
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        image = Image.fromarray(rng.integers(0, 60, (120, 160, 3), np.uint8))
+        ImageDraw.Draw(image).rectangle((20, 20, 60, 50), fill=tuple(rng.integers(90, 256, 3)))
+        image.save(tmp_path / f"{index}.png")
+    names = [f"{index}.png" for index in range(5)]
+    return tmp_path, pd.DataFrame({"image_id": range(5), "file_name": names})
+
+
+def on(device, name):
+    """A backbone with the same random weights on any device."""
+    spec = backbone_spec(name)
+    if spec.timm is None:
+        return load_backbone(spec, device=device)
+    torch.manual_seed(0)
+    model = ViTFeatures(create_vit(spec), spec.feature).to(device)
+    return Backbone(
+        spec, torch.device(device), lambda image: prepare_image(image, spec.size), model, None
+    )
+
+
+@pytest.mark.parametrize("name", ["dino_s16", "dinov2_s14", "pixels_p16"])
+def test_extraction_gives_the_eigenvectors_of_the_cpu(images, tmp_path, name):
+    folder, listing = images
+    shards = [
+        extract_shard(
+            listing,
+            folder,
+            on(device, name),
+            tmp_path / f"{device}.zarr.zip",
+            settings=NcutSettings(),
+            batch_size=2,
+            workers=2,
+        )
+        for device in ("cpu", "cuda")
+    ]
+    assert not any(shard.status.any() for shard in shards)
+    cosines = np.abs((shards[0].eigenvectors * shards[1].eigenvectors).sum(axis=(2, 3)))
+    assert cosines.min() >= 0.9999
+
+
+def test_default_batch_size_fits():
+    backbone = on("cuda", "dino_s8")
+    size = default_batch_size(backbone)
+    features = backbone.features(torch.zeros(size, 3, 480, 480, dtype=torch.uint8, device="cuda"))
+    assert features.shape == (size, 3600, 384)
