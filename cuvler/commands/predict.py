@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--score-threshold",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=0.35,
     show_default=True,
     help="Leave out predictions under it.",
 )
