@@ -69,7 +69,8 @@ def vote_image(task: ImageTask, *, root: Path, settings: VoteCutSettings) -> Ima
         image = open_image(path)
     except ImageError as error:
         # Roots differ between machines; the accounting must not.
-        return failed(task, error.status, str(error).removeprefix(f"{path}: "))
+        reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
+        return failed(task, error.status, reason)
     if task.status != "ok":
         return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
     found = votecut(image, task.vectors, ks=settings.ks, tau_m=settings.tau_m, crf=settings.crf)

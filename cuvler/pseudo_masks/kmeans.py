@@ -17,13 +17,18 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
 
     Args:
         values: any shape, finite.
-        k: number of clusters, at least 1.
+        k: number of clusters, at least 2.
 
     Returns:
         Labels of the shape of ``values``: 0 for the cluster of smallest values, and so on.
         Equal values have equal labels, so there are fewer than k labels where there are fewer
         than k distinct values. Of equally good borders the lowest are taken.
+
+    Raises:
+        ValueError: k is less than 2.
     """
+    if k < 2:
+        raise ValueError(f"k={k} clusters: at least 2 are wanted")
     distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     n = len(distinct)
     if n <= k:

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cuvler.pseudo_masks import votecut
+
+
+def maps(seed, sizes=(30, 34, 60)):
+    """Smooth random maps: a few blobs each."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for index, size in enumerate(sizes):
+        y, x = np.mgrid[:size, :size] / size
+        centres = rng.random((3, 2))
+        blobs = [np.exp(-((y - a) ** 2 + (x - b) ** 2) / 0.02) for a, b in centres]
+        found[f"b{index}"] = sum(blobs).astype(np.float32)
+    return found
+
+
+def picture(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@given(st.integers(0, 1000), st.integers(1, 90), st.integers(1, 90))
+@settings(deadline=None, max_examples=25)
+def test_masks_hold_what_they_promise(seed, width, height):
+    masks = votecut(picture(width, height), maps(seed), crf="fast")
+    assert len(masks) <= 10
+    sizes = [mask.cluster_size for mask in masks]
+    assert sizes == sorted(sizes, reverse=True)
+    for mask in masks:
+        assert mask.mask.shape == (height, width)
+        assert mask.mask.dtype == mask.vote_mask.dtype == bool
+        assert mask.vote_mask.shape == (60, 60)
+        assert mask.mask.any()
+        assert mask.vote_mask.any()
+        assert mask.score == mask.cluster_size / sizes[0]
+
+
+@pytest.mark.parametrize("crf", ["fast", "pydensecrf"])
+def test_the_same_every_time(crf):
+    first, second = (votecut(picture(80, 60), maps(3), crf=crf) for _ in range(2))
+    assert first
+    for one, other in zip(first, second, strict=True):
+        assert (one.mask == other.mask).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_other_modes_are_taken_as_rgb(mode):
+    image = picture(80, 60).convert(mode)
+    ours = votecut(image, maps(3), crf="fast")
+    as_rgb = votecut(image.convert("RGB"), maps(3), crf="fast")
+    assert [m.mask.tobytes() for m in ours] == [m.mask.tobytes() for m in as_rgb]
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones((30, 30)), np.full((30, 30), np.nan), np.ones((1, 1))], ids=["1", "nan", "one"]
+)
+def test_a_map_without_a_say_changes_nothing(bad):
+    image = picture(80, 60)
+    with_bad = votecut(image, {"bad": bad, **maps(3)}, crf="fast")
+    without = votecut(image, maps(3), crf="fast")
+    assert [m.mask.tobytes() for m in with_bad] == [m.mask.tobytes() for m in without]
+    assert votecut(image, {"bad": bad}) == []
+
+
+def test_no_maps_no_masks():
+    assert votecut(picture(8, 8), {}) == []
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, cuvler.pseudo_masks; print({'scipy', 'numba', 'torch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,179 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from cuvler.cli import cuvler
+from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
+from cuvler.errors import DataError
+from cuvler.images import read_listing, write_listing
+from cuvler.masks import decode
+from cuvler.pseudo_masks import voting
+from cuvler.pseudo_masks.image_record import VoteCutSettings
+from cuvler.pseudo_masks.voting import vote_shard, write_shard
+
+NAMES = ("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png")
+GRIDS = {"a": 30, "b": 34}
+
+
+def disc_map(size):
+    y, x = np.mgrid[:size, :size] / size
+    return np.exp(-((y - 0.5) ** 2 + (x - 0.4) ** 2) / 0.03).astype(np.float32)
+
+
+def write_maps(path, backbone, image_ids, statuses):
+    size = GRIDS[backbone]
+    shard = ShardEigenvectors.empty(np.array(image_ids, dtype=np.int64), 1, (size, size))
+    shard.status[:] = [STATUSES.index(status) for status in statuses]
+    for index, status in enumerate(statuses):
+        if status == "ok":
+            shard.eigenvectors[index] = disc_map(size)
+    shard.eigenvectors[1] = 0.5  # Of flat.png: a constant map.
+    write_eigenvectors(path, shard, {"backbone": backbone})
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """A listing of one shard, images of every fate, and the files of two backbones."""
+    folder = tmp_path_factory.mktemp("dataset")
+    images = folder / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("disc.png", "flat.png", "unsolved.png", "lost.png"):
+        pixels = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(images / name)
+    (images / "broken.png").write_bytes(b"not an image")
+    ids = [3, 7, 8, 20, 21, 30]
+    listing = pd.DataFrame({"image_id": ids, "file_name": NAMES})
+    listing["shard"] = np.zeros(len(ids), dtype=np.int32)
+    write_listing(listing, folder / "listing.parquet")
+    fine = ["ok"] * 6
+    write_maps(folder / "a.zarr.zip", "a", ids, fine)
+    write_maps(folder / "b.zarr.zip", "b", ids, [*fine[:4], "eigensolver_failed", "unreadable"])
+    return folder
+
+
+def run(dataset, output, *options):
+    arguments = ["pseudo-masks", "--images", dataset / "listing.parquet", "--shard", 0]
+    for backbone in GRIDS:
+        arguments += ["--eigenvectors", dataset / f"{backbone}.zarr.zip"]
+    arguments += ["--root", dataset / "images", "--output", output, *options]
+    return CliRunner().invoke(cuvler, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def shard(dataset):
+    result = run(dataset, dataset / "0.json")
+    assert result.exit_code == 0, result.output
+    return json.loads((dataset / "0.json").read_text())
+
+
+def test_every_image_is_accounted_for(shard):
+    assert [(image["id"], image["file_name"], image["status"]) for image in shard["images"]] == [
+        (3, "disc.png", "ok"),
+        (7, "flat.png", "no_mask"),
+        (8, "gone.png", "missing"),
+        (20, "broken.png", "unreadable"),
+        (21, "unsolved.png", "eigensolver_failed"),
+        (30, "lost.png", "unreadable"),
+    ]
+    sizes = [(image["width"], image["height"]) for image in shard["images"]]
+    known, unknown = (64, 48), (None, None)
+    assert sizes == [known, known, unknown, unknown, known, unknown]
+
+
+def test_reasons_name_no_folder(shard, dataset):
+    reasons = {i["file_name"]: i["reason"] for i in shard["images"] if "reason" in i}
+    assert set(reasons) == {"gone.png", "broken.png", "unsolved.png", "lost.png"}
+    assert reasons["gone.png"] == "no such file"
+    assert not any(str(dataset) in reason for reason in reasons.values())
+
+
+def test_annotations_describe_their_masks(shard):
+    assert shard["annotations"]
+    scores = [annotation["score"] for annotation in shard["annotations"]]
+    assert scores == sorted(scores, reverse=True)
+    for annotation in shard["annotations"]:
+        mask = decode(annotation["segmentation"])
+        rows, columns = np.nonzero(mask)
+        left, top = columns.min(), rows.min()
+        assert annotation["image_id"] == 3
+        assert mask.shape == (48, 64)
+        assert annotation["area"] == mask.sum()
+        assert annotation["bbox"] == [
+            left, top, columns.max() - left + 1, rows.max() - top + 1
+        ]  # fmt: skip
+        assert isinstance(annotation["crf_success"], bool)
+        assert 1 <= annotation["cluster_size"] <= 4
+
+
+def test_info_holds_what_decides_the_masks(shard):
+    assert shard["info"] == {
+        "method": "votecut",
+        "backbones": ["a", "b"],
+        "ks": [2, 3],
+        "tau_m": 0.2,
+        "crf": "pydensecrf",
+    }
+
+
+def test_the_number_of_workers_changes_no_byte(shard, dataset):
+    assert run(dataset, dataset / "again.json", "--workers", 2).exit_code == 0
+    assert (dataset / "again.json").read_bytes() == (dataset / "0.json").read_bytes()
+
+
+def test_options_reach_the_vote(dataset):
+    result = run(dataset, dataset / "k.json", "--ks", 2, "--tau-m", 0.5, "--crf", "fast")
+    assert result.exit_code == 0, result.output
+    content = json.loads((dataset / "k.json").read_text())
+    assert (content["info"]["ks"], content["info"]["tau_m"]) == ([2], 0.5)
+    assert max(annotation["cluster_size"] for annotation in content["annotations"]) <= 2
+
+
+def test_eigenvectors_of_other_images_are_refused(dataset):
+    listing = read_listing(dataset / "listing.parquet").iloc[:3]
+    stores = [dataset / "a.zarr.zip"]
+    with pytest.raises(DataError, match=r"a\.zarr\.zip: holds other images"):
+        list(vote_shard(listing, dataset / "images", stores, VoteCutSettings()))
+
+
+def test_missing_inputs_are_named(dataset, tmp_path):
+    result = run(dataset, tmp_path / "out.json", "--eigenvectors", tmp_path / "c.zarr.zip")
+    assert isinstance(result.exception, DataError)
+    assert "c.zarr.zip" in str(result.exception)
+    result = run(dataset, tmp_path / "out.json", "--root", tmp_path / "nowhere")
+    assert "nowhere: no such folder" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_is_recorded(dataset, monkeypatch):
+    def all_but_the_first_die(function, items, *, workers):
+        for index, item in enumerate(items):
+            yield item, None if index else function(item)
+
+    monkeypatch.setattr(voting, "map_isolated", all_but_the_first_die)
+    listing = read_listing(dataset / "listing.parquet")
+    stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
+    records = list(vote_shard(listing, dataset / "images", stores, VoteCutSettings()))
+    assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 5
+    assert records[1].image["reason"]
+    assert records[1].annotations == []
+
+
+def test_a_stopped_run_leaves_nothing(tmp_path):
+    def records():
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path / "0.json", {}, records())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_shard(tmp_path):
+    assert write_shard(tmp_path / "0.json", {"method": "votecut"}, []).total() == 0
+    content = json.loads((tmp_path / "0.json").read_text())
+    assert content == {"info": {"method": "votecut"}, "images": [], "annotations": []}
