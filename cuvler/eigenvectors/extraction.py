@@ -146,7 +146,7 @@ def _enter(
     usable = {image.row: image.tensor for image in batch if image.tensor is not None}
     if not usable:
         return
-    prepared = torch.stack(list(usable.values())).to(backbone.device, non_blocking=True)
+    prepared = torch.stack(list(usable.values())).to(backbone.device)
     pairs = ncut(backbone.features(prepared), **vars(settings))
     _enter_pairs(shard, list(usable), pairs)
 

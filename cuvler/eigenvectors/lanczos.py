@@ -52,7 +52,7 @@ def largest_eigenpairs(
         tolerance: stop when every residual is estimated to be below this.
     """
     b, n = known.shape
-    steps = min(MAX_PRODUCTS, n - 1)
+    steps = min(max(MAX_PRODUCTS, 3 * k), n - 1)
     rows = min(steps + k, n - 1) + 1
     basis = known.new_zeros(b, rows, n)
     basis[:, 0] = known

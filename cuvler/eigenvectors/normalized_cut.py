@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 # to the next eigenvalue, so that gaps down to 2e-4 keep a cosine of 0.9999; float32 products
 # leave 1e-7 to 4e-7.
 TOLERANCE = 2e-6
-# Floats of W in memory at once on devices other than the CPU: 41 images of 3600 patches.
-_DEVICE_ENTRIES = 2**29
+# Entries of W in memory at once on devices other than the CPU: 20 images of 3600 patches, 1 GiB.
+_DEVICE_ENTRIES = 2**28
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 
@@ -91,9 +91,9 @@ def ncut(
         Arrays of the kind, and on the device, of ``features``.
 
     Raises:
-        ValueError: k or eps is out of range, or features has another number of dimensions.
+        ValueError: k or eps is out of range, or features has another shape or no entries.
     """
-    if features.ndim not in (2, 3):
+    if features.ndim not in (2, 3) or 0 in features.shape:
         raise ValueError(f"features must be (n, d) or (b, n, d), not {tuple(features.shape)}")
     if not 0 < k < features.shape[-2]:
         raise ValueError(f"k={k} eigenvectors of {features.shape[-2]} patches")

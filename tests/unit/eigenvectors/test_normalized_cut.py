@@ -143,6 +143,13 @@ def test_all_eigenvectors_of_very_few_patches(n):
     assert alignment(pairs.vectors, expected) >= 0.9999
 
 
+def test_more_eigenvectors_than_the_usual_number_of_products(monkeypatch):
+    monkeypatch.setattr(lanczos, "MAX_PRODUCTS", 5)
+    features = random_features(9, n=40)
+    pairs = ncut(features, k=30)
+    assert alignment(pairs.vectors, dense(features, 30)[0]) >= 0.9999
+
+
 def test_falls_back_to_the_dense_solver_and_says_so(monkeypatch):
     batch = np.stack([random_features(3), random_features(4)])
     monkeypatch.setattr(lanczos, "MAX_PRODUCTS", 3)
@@ -262,6 +269,7 @@ def test_graph_for_other_devices_is_the_same_graph():
         np.testing.assert_array_equal(single.weights(0), floats.weights(image))
         np.testing.assert_allclose(single.product(x[one]), floats.product(x)[one], atol=1e-4)
         np.testing.assert_array_equal(single.weights(0), weights(batch[image].numpy()))
+        np.testing.assert_array_equal(floats.weights(image), floats.weights(image).T)
 
 
 def test_batches_solved_together_give_what_single_images_give():
@@ -275,7 +283,15 @@ def test_batches_solved_together_give_what_single_images_give():
 
 @pytest.mark.parametrize(
     ("shape", "arguments"),
-    [((5,), {}), ((5, 3), {"k": 5}), ((5, 3), {"k": 0}), ((1, 3), {}), ((5, 3), {"eps": 0})],
+    [
+        ((5,), {}),
+        ((0, 5, 3), {}),
+        ((5, 0), {}),
+        ((5, 3), {"k": 5}),
+        ((5, 3), {"k": 0}),
+        ((1, 3), {}),
+        ((5, 3), {"eps": 0}),
+    ],
 )
 def test_impossible_calls_are_refused(shape, arguments):
     with pytest.raises(ValueError, match=r"features|eigenvectors|eps"):
