@@ -1,19 +1,21 @@
 """Pseudo-masks: cutting objects out of an image with eigenvectors, by vote or one by one."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cuvler.pseudo_masks.record import PseudoMask
 
 if TYPE_CHECKING:
+    from cuvler.pseudo_masks.mask_cut import maskcut
     from cuvler.pseudo_masks.vote_cut import votecut
 
-__all__ = ["PseudoMask", "votecut"]
+__all__ = ["PseudoMask", "maskcut", "votecut"]
+
+# Importing the package must not pay for scipy and torch.
+_MODULES = {"maskcut": "mask_cut", "votecut": "vote_cut"}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package must not pay for scipy and the CRF.
-    if name == "votecut":
-        from cuvler.pseudo_masks.vote_cut import votecut
-
-        return votecut
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
