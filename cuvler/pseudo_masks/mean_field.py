@@ -9,12 +9,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cuvler.pseudo_masks.permutohedral import Corners, Floats, Lattice, build_lattice
+from cuvler.pseudo_masks.permutohedral import Floats, Lattice, build_lattice
 
 _TINY = np.float32(1e-20)
+_NEAR_CORNERS, _ALIKE_CORNERS = 3, 6  # of a simplex in 2 and in 5 dimensions
 
 _compiled = njit(cache=True, error_model="numpy")
-_inlined = njit(cache=True, error_model="numpy", inline="always")
 
 
 def infer(
@@ -64,41 +64,88 @@ def _iterate(
     iterations: int,
 ) -> Floats:
     """Update the logits, from ``prior`` on; the lattices' weights are normalised in place."""
-    near_compat, alike_compat = compats
     near_sums = np.zeros(near.size + 1, np.float32)
     alike_sums = np.zeros(alike.size + 1, np.float32)
-    _normalise(near, near_sums, 3)
-    _normalise(alike, alike_sums, 6)
+    near_values = np.ones(len(prior), np.float32)
+    alike_values = np.ones(len(prior), np.float32)
+    _splat(near, near_sums, alike, alike_sums, near_values)
+    _blur(near, near_sums)
+    _blur(alike, alike_sums)
+    _slice(near, near_sums, near_values, alike, alike_sums, alike_values)
+    _normalise(near, near_values)
+    _normalise(alike, alike_values)
     logits = prior.copy()
-    expected, scratch = np.empty((2, len(prior)), np.float32)
+    near_compat, alike_compat = compats
     for _ in range(iterations):
         near_sums[:] = 0
         alike_sums[:] = 0
-        _expect(logits, expected, scratch)
-        _splat(near.corners, near.weights, expected, near_sums, 3)
-        _splat(alike.corners, alike.weights, expected, alike_sums, 6)
+        _expect(logits, near_values, alike_values)
+        _splat(near, near_sums, alike, alike_sums, near_values)
         _blur(near, near_sums)
         _blur(alike, alike_sums)
-        _slice(near.corners, near.weights, near_sums, expected, 3)
-        _slice(alike.corners, alike.weights, alike_sums, scratch, 6)
+        _slice(near, near_sums, near_values, alike, alike_sums, alike_values)
         for p in range(len(logits)):
-            logits[p] = prior[p] + near_compat * expected[p] + alike_compat * scratch[p]
+            logits[p] = prior[p] + near_compat * near_values[p] + alike_compat * alike_values[p]
     return logits
 
 
-@_inlined
-def _normalise(lattice: Lattice, sums: Floats, count: int) -> None:
+@_compiled
+def _splat(
+    near: Lattice, near_sums: Floats, alike: Lattice, alike_sums: Floats, values: Floats
+) -> None:
+    """Add the points' values, weighted, to the sums of their corners in both lattices."""
+    # Corners are counted by constants, so that the compiler unrolls, and both lattices are filled
+    # in one loop: neighbouring points add to the same corners of ``near``, and wait for them.
+    for p in range(len(values)):
+        value = values[p]
+        for r in range(_ALIKE_CORNERS):
+            alike_sums[alike.corners[p, r]] += alike.weights[p, r] * value
+        for r in range(_NEAR_CORNERS):
+            near_sums[near.corners[p, r]] += near.weights[p, r] * value
+
+
+@_compiled
+def _blur(lattice: Lattice, sums: Floats) -> None:
+    """Blur the corners' (m + 1,) sums in place, along each direction with 1/2 1 1/2."""
+    for j in range(len(lattice.starts) - 1):
+        before = current = np.float32(0)
+        corner = np.uint32(lattice.size)
+        for i in range(lattice.starts[j], lattice.starts[j + 1]):
+            following = lattice.chains[i]
+            after = sums[following]
+            sums[corner] = current + np.float32(0.5) * (before + after)
+            sums[lattice.size] = 0
+            before, current, corner = current, after, following
+
+
+@_compiled
+def _slice(
+    near: Lattice,
+    near_sums: Floats,
+    near_values: Floats,
+    alike: Lattice,
+    alike_sums: Floats,
+    alike_values: Floats,
+) -> None:
+    """Read the points' values, weighted, from the sums of their corners."""
+    for p in range(len(near_values)):
+        near_value = alike_value = np.float32(0)
+        for r in range(_ALIKE_CORNERS):
+            alike_value += alike.weights[p, r] * alike_sums[alike.corners[p, r]]
+        for r in range(_NEAR_CORNERS):
+            near_value += near.weights[p, r] * near_sums[near.corners[p, r]]
+        near_values[p], alike_values[p] = near_value, alike_value
+
+
+@_compiled
+def _normalise(lattice: Lattice, ones: Floats) -> None:
     """Scale each point's weights by 1 / sqrt of the filter's answer to ones.
 
     Applied before and after the filter, that keeps it symmetric.
     """
-    values = np.ones(len(lattice.weights), np.float32)
-    _splat(lattice.corners, lattice.weights, values, sums, count)
-    _blur(lattice, sums)
-    _slice(lattice.corners, lattice.weights, sums, values, count)
-    for p in range(len(values)):
-        norm = np.float32(1) / np.sqrt(values[p] + _TINY)
-        for r in range(count):
+    for p in range(len(ones)):
+        norm = np.float32(1) / np.sqrt(ones[p] + _TINY)
+        for r in range(lattice.weights.shape[1]):
             lattice.weights[p, r] *= norm
 
 
@@ -138,39 +185,3 @@ def _colours(image: NDArray[np.uint8], deviation: float) -> tuple[Floats, Floats
     levels = np.arange(256, dtype=np.float32) / np.float32(deviation)
     red, green, blue = (levels[image[..., channel]].ravel() for channel in range(3))
     return red, green, blue
-
-
-@_inlined
-def _splat(corners: Corners, weights: Floats, values: Floats, sums: Floats, count: int) -> None:
-    """Add the values of the points to the sums of their corners.
-
-    ``count`` is d + 1, written as a number by the caller so that the compiler unrolls the loop.
-    """
-    for p in range(len(values)):
-        value = values[p]
-        for r in range(count):
-            sums[corners[p, r]] += weights[p, r] * value
-
-
-@_compiled
-def _blur(lattice: Lattice, sums: Floats) -> None:
-    """Blur the corners' (m + 1,) sums in place, along each direction with 1/2 1 1/2."""
-    for j in range(len(lattice.starts) - 1):
-        before = current = np.float32(0)
-        corner = np.uint32(lattice.size)
-        for i in range(lattice.starts[j], lattice.starts[j + 1]):
-            following = lattice.chains[i]
-            after = sums[following]
-            sums[corner] = current + np.float32(0.5) * (before + after)
-            sums[lattice.size] = 0
-            before, current, corner = current, after, following
-
-
-@_inlined
-def _slice(corners: Corners, weights: Floats, sums: Floats, values: Floats, count: int) -> None:
-    """Read the values of the points; ``count`` as in ``_splat``."""
-    for p in range(len(values)):
-        value = np.float32(0)
-        for r in range(count):
-            value += weights[p, r] * sums[corners[p, r]]
-        values[p] = value
