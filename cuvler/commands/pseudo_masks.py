@@ -49,7 +49,7 @@ Item = TypeVar("Item")
 @click.option(
     "--crf",
     type=click.Choice(get_args(Crf)),
-    default="pydensecrf",
+    default="fast",
     show_default=True,
     help="The dense CRF that refines the masks.",
 )

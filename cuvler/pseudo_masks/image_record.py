@@ -26,7 +26,7 @@ class VoteCutSettings:
 
     ks: tuple[int, ...] = (2, 3)
     tau_m: float = 0.2
-    crf: Crf = "pydensecrf"
+    crf: Crf = "fast"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def maskcut(
     *,
     n: int = 3,
     tau: float = 0.15,
-    crf: Crf = "pydensecrf",
+    crf: Crf = "fast",
 ) -> list[PseudoMask]:
     """Find an image's objects by repeated normalized cuts (CutLER, section 3.2).
 

@@ -19,9 +19,13 @@ Keys = NDArray[np.int64]
 Corners = NDArray[np.uint32]
 Table = tuple[Ints, np.uint64]  # the corner in each slot (-1: free), and how far to shift a hash
 Packing = tuple[Keys, np.int64, np.int64]
+# Points' offsets from the origin of their cell, the cell, and the offsets' ranks, each
+# (d + 1, block): cell and ranks name a simplex.
+Simplices = tuple[Floats, Ints, Ints]
 
 _BLOCK = 1024  # Points that are worked on together: their scratch stays in the cache.
 _KEY_BITS = 60
+_COLLISION = np.int32(-2)
 _HASH = np.int64(-7046029254386353131)  # 2^64 / golden ratio: Fibonacci hashing
 
 # Numba's cache notices a change in the file of the function that is called, not in the files of
@@ -65,9 +69,11 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
     keys = np.empty(n + (d + 1) * _BLOCK, np.int64)
     count = 0
     packing = _packing(d)
-    offsets = np.empty((d + 1, _BLOCK), np.float32)
-    cells = np.empty((d + 1, _BLOCK), np.int32)
-    ranks = np.empty((d + 1, _BLOCK), np.int32)
+    simplices = (
+        np.empty((d + 1, _BLOCK), np.float32),
+        np.empty((d + 1, _BLOCK), np.int32),
+        np.empty((d + 1, _BLOCK), np.int32),
+    )
     shift = np.empty(_BLOCK, np.int32)
     for start in range(0, n, _BLOCK):
         block = slice(start, min(start + _BLOCK, n))
@@ -78,28 +84,18 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
             table = _new_table(4 * room)
             for corner in range(count):
                 table[0][_find(table[0], table[1], keys, keys[corner])] = corner
-        _locate(features, start, offsets, cells, ranks, shift)
+        _locate(features, start, simplices, shift)
         count = _enter(
-            features,
-            offsets,
-            cells,
-            ranks,
-            packing,
-            table,
-            keys,
-            count,
-            corners[block],
-            weights[block],
+            features, simplices, packing, table, keys, count, corners[block], weights[block]
         )
     chains, starts = _chains(table, keys[:count], packing)
     return Lattice(corners, weights, chains, starts, count)
 
 
 @_compiled
-def _locate(
-    features: tuple[Floats, ...], start: int, offsets: Floats, cells: Ints, ranks: Ints, shift: Ints
-) -> None:
-    """Find a block's simplices: each is a cell and the ranks of the offsets from its origin."""
+def _locate(features: tuple[Floats, ...], start: int, simplices: Simplices, shift: Ints) -> None:
+    """Find the simplices of the block from ``start`` on."""
+    offsets, cells, ranks = simplices
     d, size = len(features), min(_BLOCK, len(features[0]) - start)
     down = np.float32(1.0 / (d + 1))
     total = offsets[0]
@@ -141,9 +137,7 @@ def _locate(
 @_compiled
 def _enter(
     features: tuple[Floats, ...],
-    offsets: Floats,
-    cells: Ints,
-    ranks: Ints,
+    simplices: Simplices,
     packing: Packing,
     table: Table,
     keys: Keys,
@@ -152,6 +146,7 @@ def _enter(
     weights: Floats,
 ) -> int:
     """Write a block's corners and weights; number the corners that are new from ``count``."""
+    offsets, cells, ranks = simplices
     units, step, origin = packing
     slots, hash_shift = table
     d = len(features)
@@ -222,7 +217,7 @@ def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
     slots, hash_shift = table
     m, directions = len(keys), len(units)
     after = np.empty(m, np.int32)
-    has_before = np.empty(m, np.bool_)
+    has_before = np.empty(m + 1, np.bool_)
     # A chain has two corners at least: with its end it takes 3/2 of its corners' room.
     chains = np.empty(directions * (m + m // 2 + 1), np.uint32)
     starts = np.zeros(directions + 1, np.int64)
@@ -231,9 +226,17 @@ def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
         has_before[:] = False
         for corner in range(m):
             neighbour = keys[corner] + units[j] - step
-            after[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
-            if after[corner] >= 0:
-                has_before[after[corner]] = True
+            # Whether there is a neighbour is a coin toss, so there is no branch on it: one that
+            # is mispredicted half of the time takes longer than the look-up.
+            first = slots[np.uint64(neighbour * _HASH) >> hash_shift]
+            is_other = (first >= 0) & (keys[max(first, 0)] != neighbour)
+            after[corner] = _COLLISION if is_other else first
+        for corner in range(m):
+            if after[corner] == _COLLISION:
+                neighbour = keys[corner] + units[j] - step
+                after[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
+        for corner in range(m):
+            has_before[after[corner]] = True  # The last entry where there is none, -1.
         for corner in range(m):
             if after[corner] >= 0 and not has_before[corner]:
                 current = np.int32(corner)

@@ -19,7 +19,7 @@ def votecut(
     *,
     ks: Sequence[int] = (2, 3),
     tau_m: float = 0.2,
-    crf: Crf = "pydensecrf",
+    crf: Crf = "fast",
 ) -> list[PseudoMask]:
     """Find an image's objects by the vote of several backbones (CuVLER, section 3.1).
 
