@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from PIL import Image
 
 from cuvler.errors import DataError
 from cuvler.pseudo_masks import PseudoMask, votecut
+from cuvler.pseudo_masks.crf import Crf
 
 if TYPE_CHECKING:
     from cuvler.eigenvectors.features import Backbone
@@ -44,7 +45,7 @@ def discover(
     backbones: Sequence[str] | None = None,
     weights: Mapping[str, str | os.PathLike[str]] | None = None,
     device: str = "cpu",
-    crf: Literal["pydensecrf", "fast"] = "pydensecrf",
+    crf: Crf = "fast",
 ) -> list[PseudoMask]:
     """Find the objects in an image by VoteCut (CuVLER, section 3.2).
 
@@ -72,7 +73,7 @@ def discover_with(
     image: Image.Image,
     backbones: Sequence["Backbone"],
     *,
-    crf: Literal["pydensecrf", "fast"] = "pydensecrf",
+    crf: Crf = "fast",
 ) -> Discovery:
     """Find the objects in an image with backbones that are loaded; see :func:`discover`.
 
