@@ -8,6 +8,7 @@ filling. Both ways run in turn on every image, on one thread, and what is compar
 time: other work on the machine disturbs it least.
 """
 
+import math
 import os
 import platform
 import statistics
@@ -145,8 +146,9 @@ def write_shard_of(maps: list[Maps], folder: Path) -> list[Path]:
     return paths
 
 
-def stage_seconds(paths: list[Path], maps: list[Maps], workers: int, repeats: int) -> float:
-    """Seconds from the first to the last record of the stage, once its workers are up."""
+def stage_seconds(paths: list[Path], maps: list[Maps], workers: int) -> float:
+    """Seconds an image of the stage, over its second half: by then all workers are up."""
+    repeats = math.ceil(128 / len(maps))
     listing = pd.DataFrame(
         {"image_id": np.arange(len(maps) * repeats), "file_name": [p.name for p in paths] * repeats}
     )
@@ -155,7 +157,7 @@ def stage_seconds(paths: list[Path], maps: list[Maps], workers: int, repeats: in
         records = vote_shard(
             listing, paths[0].parent, stores, VoteCutSettings(crf="fast"), workers=workers
         )
-        for _ in range(2 * workers):
+        for _ in range(len(listing) // 2):
             next(records)
         start = time.perf_counter()
         rest = sum(1 for _ in records)
@@ -193,7 +195,7 @@ def main(scenes: Path, maps: Path | None, images: int, repeats: int) -> None:
         print(f"{stage:<12} {median[0]:>10.2f} {median[1]:>10.2f} {ratio:>6.1f}")
     print(f"\nthe stage on {os.cpu_count()} processors: workers, ms an image")
     for workers in (1, 2):
-        seconds = stage_seconds(paths[:images], of_images, workers, repeats)
+        seconds = stage_seconds(paths[:images], of_images, workers)
         print(f"{workers:>7} {seconds * 1e3:>10.1f}")
 
 
