@@ -1,16 +1,13 @@
 """Merging the shards' pseudo-masks into one COCO json that accounts for every image."""
 
-import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from cuvler.coco_json import write_annotations
 from cuvler.errors import DataError
-from cuvler.files import atomic_path, read_json
+from cuvler.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,60 +44,34 @@ def merge_shards(
             with different settings, or more than ``max_failed`` of the images failed; the
             message names them.
     """
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     statuses: Counter[str] = Counter()
     excluded: list[dict[str, Any]] = []
-    # Annotations come after the images in the file but beside them in the shards.
-    with (
-        tempfile.TemporaryFile("w+", dir=output.parent, encoding="utf-8") as annotations,
-        atomic_path(output) as temporary,
-        temporary.open("w", encoding="utf-8") as stream,
-    ):
-        settings: dict[str, Any] = {}
-        images = _Items(stream)
-        records = _Items(annotations)
-        for number, content in _checked(listing, shards):
-            info = {key: value for key, value in content["info"].items() if key != "shard"}
-            if number == 0:
-                settings = info
-                header = {"info": info, "licenses": [], "categories": CATEGORIES}
-                stream.write(_dumps(header).removesuffix("}") + ',"images":[')
-            elif info != settings:
+    settings = _settings(read_json(shards[0]))
+    opening = {"info": settings, "licenses": [], "categories": CATEGORIES}
+    with write_annotations(output, opening) as writer:
+        for path, content in _checked(listing, shards):
+            if (found := _settings(content)) != settings:
                 raise DataError(
-                    f"{shards[number]}: made with other settings than {shards[0]} "
-                    f"({_differences(info, settings)}); delete the older one and run again"
+                    f"{path}: made with other settings than {shards[0]} "
+                    f"({_differences(found, settings)}); delete the older one and run again"
                 )
             for image in content["images"]:
                 statuses[image["status"]] += 1
                 if image["status"] in USABLE:
-                    images.add(_image(image))
+                    writer.add_image(_image(image))
                 else:
                     excluded.append(image)
             for annotation in content["annotations"]:
-                records.add(_annotation(annotation, records.count + 1))
+                writer.add_annotation(_annotation(annotation, writer.num_annotations + 1))
         _check_failures(excluded, statuses.total(), max_failed)
-        stream.write('],"annotations":[')
-        annotations.seek(0)
-        shutil.copyfileobj(annotations, stream)
-        stream.write(f'],"excluded":{_dumps(excluded)}}}\n')
+        writer.closing["excluded"] = excluded
     return statuses
 
 
-class _Items:
-    """The items of a JSON array, written one by one."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.count = 0
-
-    def add(self, item: object) -> None:
-        self.stream.write(("," if self.count else "") + _dumps(item))
-        self.count += 1
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+def _settings(content: Any) -> dict[str, Any]:
+    """What a shard was made with, which must not differ between shards."""
+    info = content.get("info", {}) if isinstance(content, dict) else {}
+    return {key: value for key, value in info.items() if key != "shard"}
 
 
 def _image(image: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +84,7 @@ def _annotation(annotation: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _checked(
     listing: "pd.DataFrame", shards: Sequence[str | os.PathLike[str]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[str | os.PathLike[str], dict[str, Any]]]:
     """Yield each shard's content after checking that it holds the images dealt to it."""
     dealt = listing["shard"].nunique()
     if dealt and listing["shard"].max() >= len(shards):
@@ -131,7 +102,7 @@ def _checked(
         if found != wanted:
             names = dict(zip(wanted, rows["file_name"], strict=True))
             raise DataError(f"{path}: {_mismatch(found, names)}; delete it and run again")
-        yield number, content
+        yield path, content
 
 
 def _mismatch(found: list[int], names: dict[int, str]) -> str:

@@ -1,4 +1,4 @@
-"""COCO's two formats, results and annotations, read one record at a time.
+"""COCO's two formats, results and annotations, read and written one record at a time.
 
 A detector's results on ImageNet, or its pseudo-masks, outgrow the memory of the machine that
 only wants a few of them.
@@ -7,6 +7,8 @@ only wants a few of them.
 import json
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -14,9 +16,68 @@ from typing import Any, TextIO
 from pycocotools import mask as coco_mask
 
 from cuvler.errors import DataError
+from cuvler.files import atomic_path
 
 _CHUNK = 1 << 22  # characters
 _LONGEST = 16 * _CHUNK  # no record is longer; what seems to be is broken
+
+
+class AnnotationWriter:
+    """Writes images and annotations as they come; :func:`write_annotations` makes it.
+
+    Attributes:
+        num_annotations: how many were added so far.
+        closing: sections that follow the annotations, complete by the end of the block.
+    """
+
+    def __init__(self, images: TextIO, annotations: TextIO) -> None:
+        self._images = images
+        self._annotations = annotations
+        self._num_images = 0
+        self.num_annotations = 0
+        self.closing: dict[str, Any] = {}
+
+    def add_image(self, image: Mapping[str, Any]) -> None:
+        """Add an image's record."""
+        self._images.write(("," if self._num_images else "") + _dumps(image))
+        self._num_images += 1
+
+    def add_annotation(self, annotation: Mapping[str, Any]) -> None:
+        """Add an annotation's record."""
+        self._annotations.write(("," if self.num_annotations else "") + _dumps(annotation))
+        self.num_annotations += 1
+
+
+@contextmanager
+def write_annotations(
+    path: str | os.PathLike[str], opening: Mapping[str, Any]
+) -> Iterator[AnnotationWriter]:
+    """Write COCO annotations atomically, as one compact line, without holding them in memory.
+
+    Args:
+        path: the file to write.
+        opening: sections that come before ``images`` (``info``, ``categories``...).
+    """
+    # Annotations come after the images in the file, but together with them to the writer.
+    with (
+        atomic_path(path) as temporary,
+        tempfile.TemporaryFile("w+", dir=temporary.parent, encoding="utf-8") as annotations,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        stream.write(_dumps(opening).removesuffix("}") + ',"images":[')
+        writer = AnnotationWriter(stream, annotations)
+        yield writer
+        stream.write('],"annotations":[')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, stream)
+        closing = "".join(
+            f",{_dumps(key)}:{_dumps(value)}" for key, value in writer.closing.items()
+        )
+        stream.write(f"]{closing}}}\n")
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def stream_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:

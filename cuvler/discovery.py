@@ -47,7 +47,7 @@ def discover(
     device: str = "cpu",
     crf: Crf = "fast",
 ) -> list[PseudoMask]:
-    """Find the objects in an image by VoteCut (CuVLER, section 3.2).
+    """Find the objects in an image by VoteCut (CuVLER, section 3.1).
 
     Args:
         image: any size and mode; it is taken as RGB.

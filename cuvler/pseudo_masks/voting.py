@@ -1,17 +1,14 @@
 """The stage: one shard's masks from the eigenvectors of every backbone, by VoteCut."""
 
-import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cuvler.coco_json import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
-from cuvler.files import atomic_path
 from cuvler.pseudo_masks.image_record import (
     ImageRecord,
     ImageTask,
@@ -88,26 +85,10 @@ def write_shard(
         How many images have each status.
     """
     statuses: Counter[str] = Counter()
-    count = 0
-    # Annotations come after the images in the file, but with them from the vote.
-    with (
-        atomic_path(path) as temporary,
-        tempfile.TemporaryFile("w+", dir=temporary.parent, encoding="utf-8") as annotations,
-        temporary.open("w", encoding="utf-8") as stream,
-    ):
-        stream.write(f'{{"info":{_dumps(info)},"images":[')
+    with write_annotations(path, {"info": info}) as writer:
         for record in records:
-            stream.write(("," if statuses else "") + _dumps(record.image))
             statuses[record.image["status"]] += 1
+            writer.add_image(record.image)
             for annotation in record.annotations:
-                annotations.write(("," if count else "") + _dumps(annotation))
-                count += 1
-        stream.write('],"annotations":[')
-        annotations.seek(0)
-        shutil.copyfileobj(annotations, stream)
-        stream.write("]}\n")
+                writer.add_annotation(annotation)
     return statuses
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
