@@ -70,10 +70,10 @@ def write_annotations(
         stream.write('],"annotations":[')
         annotations.seek(0)
         shutil.copyfileobj(annotations, stream)
-        closing = "".join(
-            f",{_dumps(key)}:{_dumps(value)}" for key, value in writer.closing.items()
-        )
-        stream.write(f"]{closing}}}\n")
+        stream.write("]")
+        for section, content in writer.closing.items():
+            stream.write(f",{_dumps(section)}:{_dumps(content)}")
+        stream.write("}\n")
 
 
 def _dumps(value: object) -> str:

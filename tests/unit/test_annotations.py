@@ -103,6 +103,14 @@ def test_a_wrong_shard_is_named_and_nothing_written(tmp_path, change, message):
     assert not (tmp_path / "merged.json").exists()
 
 
+def test_a_first_shard_that_is_something_else_is_named(tmp_path):
+    rows = listing(2)
+    paths = write_shards(tmp_path / "shards", rows)
+    paths[0].write_text("[]")
+    with pytest.raises(DataError, match=r"0\.json: not a shard of pseudo-masks"):
+        merge_shards(rows, paths, tmp_path / "merged.json")
+
+
 def test_a_cut_off_shard_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
