@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test slurm-test lint format lock clean
+.PHONY: setup demo test slurm-test benchmark lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -34,6 +34,12 @@ test: setup
 # A SLURM of its own on this machine, from Debian's packages; wants root.
 slurm-test: setup
 	pytest -m slurm
+
+# The tables of README's performance section.
+benchmark: setup
+	python benchmarks/eigenvectors.py
+	python benchmarks/pseudo_masks.py --scenes tests/reference/votecut --maps tests/reference/votecut
+	python benchmarks/evaluation.py
 
 lint: setup
 	ruff check .

@@ -167,11 +167,14 @@ def report_folders():
     """Folders the report looks into; the files in there are made on the way to the others."""
     results = config["results"]
     return [
-        *(("root", name, dataset(name).images) for name in config["evaluate"]),
+        *(
+            ("root", name, dataset(name).images)
+            for name in dict.fromkeys([*config["evaluate"], config["train"]])
+        ),
         *(("ground-truth", name, dataset(name).annotations) for name in config["evaluate"]),
         *(
             ("eigenvectors", f"{name}/{backbone}", f"{results}/eigenvectors/{name}/{backbone}")
-            for name in config["evaluation"]["pseudo_masks"]
+            for name in dict.fromkeys([*config["evaluation"]["pseudo_masks"], config["train"]])
             for backbone in config["eigenvectors"]["backbones"]
         ),
         *(("detector", detector, f"{results}/detectors/{detector}") for detector in DETECTORS),
