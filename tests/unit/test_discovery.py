@@ -10,6 +10,7 @@ import cuvler
 from cuvler import masks
 from cuvler.cli import cuvler as cli
 from cuvler.errors import ConfigError, DataError
+from cuvler.images import open_image
 
 PIXELS = ("pixels_p16", "pixels_p14", "pixels_p8")
 
@@ -75,8 +76,8 @@ def test_the_command_writes_pictures_and_json(disc, tmp_path):
     ]
     best = masks.decode(content["annotations"][0]["segmentation"])
     assert (best & truth).sum() / (best | truth).sum() > 0.9
-    assert Image.open(found / "it's red.masks.png").size == (200, 150)
-    assert Image.open(found / "it's red.eigenvectors.png").size == (800, 150)
+    assert open_image(found / "it's red.masks.png").size == (200, 150)
+    assert open_image(found / "it's red.eigenvectors.png").size == (800, 150)
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):

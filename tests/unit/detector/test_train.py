@@ -92,6 +92,8 @@ def test_seed_decides(run):
     assert not equal(weights_of(run("one")), weights_of(run("three", seed=1)))
 
 
+# detectron2's writer never closes the metrics of a training that is cut short.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(run, monkeypatch):
     whole = run("whole")
     with monkeypatch.context() as patch:
