@@ -9,7 +9,11 @@ import pytest
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 # This cluster keeps no accounts and has no accounting database.
-FLAGS = ["--slurm-no-account", "--slurm-status-command", "squeue", "--latency-wait", "10"]
+FLAGS = [
+    "--slurm-no-account",
+    *("--slurm-status-command", "squeue"),
+    *("--slurm-init-seconds-before-status-checks", "5"),
+]
 PARTITION = {
     "eigenvectors": "gpu",
     "detector": "gpu",
@@ -20,7 +24,7 @@ PARTITION = {
     "evaluation": "cpu",
     "report": "cpu",
 }
-CORES = {"eigenvectors": 8, "pseudo_masks": 16, "detector": 48, "predictions": 8}
+CORES = {"eigenvectors": 16, "pseudo_masks": 16, "detector": 48, "predictions": 16}
 GPUS = {"eigenvectors": 1, "detector": 8, "predictions": 1}
 
 
