@@ -46,8 +46,10 @@ def test_the_plan_of_the_default_config(workplace, arguments, more):
 
 def test_running_without_data_names_key_path_and_fix(workplace):
     output = workplace.snakemake("results/coco_val_metrics.json", status=1)
-    assert "datasets.coco_val.images: there is no folder datasets/coco/val2017" in output
-    assert "set datasets.coco_val or datasets_root in your config" in output
+    names = r"imagenet_train|coco_train|coco_val"
+    found = re.search(rf"datasets\.({names})\.images: there is no folder datasets/\S+", output)
+    assert found, output
+    assert f"set datasets.{found[1]} or datasets_root in your config" in output
     assert "rule weights" not in output
 
 

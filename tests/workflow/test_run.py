@@ -58,7 +58,7 @@ def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    run.communicate()
     finished = {path: path.stat().st_mtime_ns for path in shards.glob("[0-9].json")}
     assert not (workplace.folder / ANNOTATIONS).exists()
 
@@ -97,6 +97,27 @@ def test_own_photos_with_one_key(workplace, scenes):
     merged = json.loads((workplace.folder / target).read_text())
     names = [image["file_name"] for image in merged["images"]]
     assert names == ["deep/er/ünï.png", "deep/grey.webp", "with space & 'quote'.JPG"]
+
+
+def test_a_coco_json_with_one_key(workplace, scenes):
+    photos = workplace.folder / "labelled"
+    shutil.copytree(scenes / "val/images", photos / "pictures")
+    first, second, _ = sorted(path.name for path in (photos / "pictures").iterdir())
+    images = [
+        {"id": 7, "file_name": f"pictures/{second}"},
+        {"id": 40, "file_name": f"pictures/{first}"},
+    ]
+    (photos / "labels.json").write_text(json.dumps({"images": images, "annotations": []}))
+    target = "results/demo/annotations/mine/votecut.json"
+    settings = workplace.configure(
+        datasets={"mine": "labelled/labels.json"},
+        images={"shards": 2},
+        eigenvectors={"backbones": ["pixels_p16"]},
+    )
+    workplace.snakemake(target, *settings)
+    merged = json.loads((workplace.folder / target).read_text())
+    names = {image["id"]: image["file_name"] for image in merged["images"]}
+    assert names == {image["id"]: image["file_name"] for image in images}
 
 
 def test_a_bad_image_is_counted_and_stops_the_merge_if_there_are_too_many(workplace, scenes):

@@ -1,7 +1,4 @@
 rule weights:
-    input:
-        # Only once the images were found: a mistyped path must not cost a download.
-        ancient(f"<results>/images/{config['train']}.parquet"),
     output:
         "<resources>/weights/{backbone}.safetensors",
     log:

@@ -5,8 +5,11 @@ rule images:
         "<results>/images/{dataset}.parquet",
     log:
         "<logs>/images/{dataset}.log",
+    # First, and alone by its threads: a mistyped path is told before a download has begun.
+    priority: 1
     conda:
         "../envs/cuvler.yaml"
+    threads: 128
     params:
         root=images_of,
         annotations=lambda wildcards: (
