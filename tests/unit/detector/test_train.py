@@ -234,6 +234,8 @@ def train_in_one_of_two(rank, port, cfg, annotations, root):
     torch.distributed.destroy_process_group()
 
 
+# The processes inherit the filters; torch warns there of its own settings and of this machine.
+@pytest.mark.filterwarnings("default")
 @pytest.mark.slow
 def test_two_processes_train_one_detector(tiny_dataset, tiny_overrides, tmp_path):
     iterations = ("SOLVER.MAX_ITER", "3", "TEST.PRECISE_BN.ENABLED", "True")
