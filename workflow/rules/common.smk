@@ -15,7 +15,9 @@ except ConfigError as error:
     raise WorkflowError(error)
 
 
-METHODS = sorted({recipe["method"] for recipe in config["recipes"].values()})
+METHODS = list(
+    dict.fromkeys(config["recipes"][recipe]["method"] for recipe in settings.recipes(config))
+)
 DETECTORS = [
     f"{recipe}_round{round}"
     for recipe in settings.recipes(config)
@@ -123,17 +125,12 @@ def scored_results(wildcards):
     return f"<results>/predictions/{wildcards.entry}/{wildcards.dataset}.json"
 
 
-def entries_of(dataset_name):
-    """The rows of a dataset's metrics: pseudo-masks first, then the detectors."""
-    methods = [config["recipes"][recipe]["method"] for recipe in settings.recipes(config)]
-    scored = dataset_name in config["evaluation"]["pseudo_masks"]
-    return [*dict.fromkeys(methods if scored else []), *DETECTORS]
-
-
 def evaluations_of(wildcards):
+    """The rows of a dataset's metrics: pseudo-masks first, then the detectors."""
+    scored = wildcards.dataset in config["evaluation"]["pseudo_masks"]
     return [
         f"<results>/evaluation/{wildcards.dataset}/{entry}.json"
-        for entry in entries_of(wildcards.dataset)
+        for entry in [*(METHODS if scored else []), *DETECTORS]
     ]
 
 
@@ -141,8 +138,7 @@ def report_files():
     """The files the report shows, as (option of ``cuvler report``, name, path)."""
     results = config["results"]
     scored = config["evaluation"]["pseudo_masks"]
-    methods = {config["recipes"][recipe]["method"] for recipe in settings.recipes(config)}
-    masks = {(name, method) for name in [config["train"], *scored] for method in methods}
+    masks = {(name, method) for name in [config["train"], *scored] for method in METHODS}
     target = config["self_training"]["dataset"]
     return [
         *(("metrics", name, f"{results}/{name}_metrics.json") for name in config["evaluate"]),
