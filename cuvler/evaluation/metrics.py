@@ -111,7 +111,7 @@ def _evaluate(
     if not truth.images:
         raise DataError(f"{truth.name}: lists no image to evaluate on")
     limits = sorted({1, 10, 100, max_detections})
-    precision, recall = _accumulate(
+    precision, recall = accumulate(
         sorted(truth.images),
         [1] if class_agnostic else truth.category_ids,
         prepare_ground_truth(truth, iou_type, class_agnostic),
@@ -139,7 +139,7 @@ def _percent(values: NDArray[np.float64]) -> float | None:
     return 100 * float(defined.mean()) if defined.size else None
 
 
-def _accumulate(
+def accumulate(
     image_ids: list[int],
     category_ids: list[int],
     annotations: list[Record],
