@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "pseudo-masks": ("cuvler.commands.pseudo_masks", "Cut one shard's masks from eigenvectors."),
     "annotations": ("cuvler.commands.annotations", "Merge the shards into one COCO json."),
+    "splits": ("cuvler.commands.splits", "Take a few percent of a dataset's labels."),
     "detector": ("cuvler.commands.detector", "Train a detector on annotations."),
     "predictions": ("cuvler.commands.predictions", "Run a detector over a dataset."),
     "self-training": (
