@@ -20,6 +20,13 @@ def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
     )
 
 
+def _count(value: str) -> tuple[str, int]:
+    rule, equals, count = value.partition("=")
+    if not (rule and equals and count.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not RULE=N")
+    return rule, int(count)
+
+
 @click.command("report")
 @click.option("--output", required=True, type=Path, help="The page to write.")
 @click.option("--title", default="CuVLER report", show_default=True)
@@ -31,6 +38,13 @@ def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
 @_files("--predictions", "DATASET/DETECTOR", "COCO results.")
 @_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
 @click.option("--benchmarks", type=_EXISTING, help="Folder of Snakemake's benchmark files.")
+@click.option(
+    "--gpus",
+    multiple=True,
+    type=_count,
+    metavar="RULE=N",
+    help="GPUs that each job of a rule held, for the GPU-hours.",
+)
 @click.option("--config", default="", help="The run's settings as text, shown as they are.")
 @click.option(
     "--images",
@@ -57,6 +71,7 @@ def command(
     predictions: Named,
     detector: Named,
     benchmarks: Path | None,
+    gpus: tuple[tuple[str, int], ...],
     config: str,
     images: int,
     min_score: float,
@@ -75,6 +90,7 @@ def command(
         predictions=_of_datasets(predictions, "--predictions"),
         detectors=dict(detector),
         benchmarks=benchmarks,
+        gpus=dict(gpus),
         config=config,
         images=images,
         min_score=min_score,

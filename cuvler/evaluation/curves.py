@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.evaluation.metrics import Source, accumulate
+from cuvler.evaluation.metrics import accumulate
 from cuvler.evaluation.records import (
     IouType,
+    Source,
     prepare_ground_truth,
     prepare_results,
     read_ground_truth,

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from cuvler.report.formats import percent
 from cuvler.report.training import Losses
 
 if TYPE_CHECKING:
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
 # Matplotlib writes these colours; the page's variables take their place.
 _INK, _FAINT = "#010203", "#040506"
-_SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005")
+_SERIES = tuple(f"#0a000{number}" for number in range(1, 9))
 _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, start=1)
 }
-NO_VALUE = "\N{EN DASH}"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -53,6 +53,7 @@ def histogram(
     *,
     alt: str,
     limits: tuple[float, float] | None = None,
+    marked: tuple[str, NDArray[np.bool_]] | None = None,
 ) -> Markup:
     """Draw how many values fall where.
 
@@ -62,6 +63,8 @@ def histogram(
         unit: what is counted.
         alt: what the chart shows, for those who cannot see it.
         limits: of the horizontal axis; without them, those of the values.
+        marked: a name for some of the values, and which they are, (n,); their part of each bar
+            has another colour.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -74,7 +77,12 @@ def histogram(
 
     def draw(axes: "Axes") -> None:
         widths = np.diff(edges) * 0.88
-        axes.bar((edges[:-1] + edges[1:]) / 2, counts, widths, color=_SERIES[0], linewidth=0)
+        centres = (edges[:-1] + edges[1:]) / 2
+        axes.bar(centres, counts, widths, color=_SERIES[0], linewidth=0)
+        if marked:
+            part, _ = np.histogram(values[marked[1]], edges)
+            axes.bar(centres, part, widths, color=_SERIES[1], linewidth=0, label=marked[0])
+            axes.legend(loc="upper right", labelcolor=_INK, handlelength=1, borderaxespad=0)
         axes.set_xlabel(label)
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=limits is None))
@@ -94,9 +102,32 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
         axes.set_xlabel("iteration")
         axes.set_ylim(bottom=0)
         axes.xaxis.grid(False)
-        axes.legend(loc="upper right", ncols=2, labelcolor=_INK, handlelength=1.2)
+        _legend_above(axes, 3)
 
     return _svg(draw, alt, width=4.8, height=3.0)
+
+
+def precision_recall(
+    curves: Mapping[str, Mapping[int, NDArray[np.float64]]], *, alt: str
+) -> Markup:
+    """Draw precision over recall: an entry a colour, an IoU a kind of line.
+
+    Args:
+        curves: entry -> IoU in percent -> precision in percent at 101 recalls.
+        alt: what the chart shows, for those who cannot see it.
+    """
+    recalls = np.linspace(0, 100, 101)
+
+    def draw(axes: "Axes") -> None:
+        for number, (entry, of_ious) in enumerate(curves.items()):
+            colour = _SERIES[number % len(_SERIES)]
+            for dashes, (iou, precision) in zip(("-", (0, (3, 1.5))), of_ious.items(), strict=True):
+                label = entry if iou == min(of_ious) else None
+                axes.plot(recalls, precision, color=colour, ls=dashes, lw=1.5, label=label)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 100), ylim=(0, 101))
+        _legend_above(axes, len(curves))
+
+    return _svg(draw, alt, width=4.4, height=3.2)
 
 
 def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, alt: str) -> Markup:
@@ -117,16 +148,24 @@ def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, a
             drawn = axes.barh(
                 positions + offset, known, thickness * 0.86, color=_SERIES[number], label=name
             )
-            labels = [NO_VALUE if value is None else f"{value:.1f}" for value in values]
-            axes.bar_label(drawn, labels, padding=3, color=_INK, fontsize=9)
+            axes.bar_label(
+                drawn, [percent(value) for value in values], padding=3, color=_INK, fontsize=9
+            )
         axes.set_yticks(positions, list(rows))
         axes.invert_yaxis()
         axes.margins(x=0.14)
         axes.yaxis.grid(False)
         if len(series) > 1:
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series), labelcolor=_INK)
+            _legend_above(axes, len(series))
 
     return _svg(draw, alt, width=4.4, height=0.7 + 0.26 * len(rows) * len(series))
+
+
+def _legend_above(axes: "Axes", entries: int) -> None:
+    columns = min(entries, 3)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, labelcolor=_INK, handlelength=1.2
+    )
 
 
 def _svg(draw: "Callable[[Axes], None]", alt: str, *, width: float, height: float) -> Markup:

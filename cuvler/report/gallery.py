@@ -15,6 +15,7 @@ from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
 from cuvler.masks import decode
+from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.report.inputs import Inputs, of_dataset
 
 Record = dict[str, Any]
@@ -79,18 +80,48 @@ class Layer:
         return np.asarray(Image.fromarray(decode(rle)).resize(shown, Image.Resampling.NEAREST))
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """What is put to the vote: every backbone's proposals, for a method that votes.
+
+    Attributes:
+        method: the name of the pseudo-masks they became.
+        ks: numbers of clusters each map is cut into.
+        vectors: backbone -> image id -> (h, w) eigenvector.
+    """
+
+    method: str
+    ks: Sequence[int]
+    vectors: Mapping[str, Mapping[int, Any]]
+
+    def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
+        """Draw the proposals' outlines over one image."""
+        maps = {name: found[image_id] for name, found in self.vectors.items() if image_id in found}
+        proposals = propose(maps, self.ks)
+        masks = [resize_nearest(mask, picture.height, picture.width) for mask in proposals]
+        drawn = draw_masks(picture, masks, opacity=0)
+        note = f"{len(masks)} by {len(maps)} {'voter' if len(maps) == 1 else 'voters'}"
+        alt = f"proposals of {self.method}: {note}, outlined over {file_name}"
+        return make_panel("proposals", note, alt, drawn)
+
+
 def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
-    """Show images spread evenly over a dataset: eigenvectors, masks, detections, the truth.
+    """Show images spread evenly over a dataset, as every stage sees them.
+
+    The panels are the image, the eigenvectors, proposals, masks, detections and the truth.
 
     Raises:
         DataError: a file is missing or damaged, or belongs to other images.
     """
     names = _choose(inputs, dataset)
-    layers = _layers(inputs, dataset, names)
     heat_maps = {
         backbone: _vectors(folder, names)
         for backbone, folder in of_dataset(inputs.eigenvectors, dataset).items()
     }
+    layers: list[Layer | Proposals] = [
+        *_proposals(inputs, dataset, heat_maps),
+        *_layers(inputs, dataset, names),
+    ]
     root = inputs.roots[dataset]
     return [
         make_card(root, image_id, file_name, layers, heat_maps)
@@ -102,7 +133,7 @@ def make_card(
     root: Path,
     image_id: int,
     file_name: str,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | Proposals],
     heat_maps: Mapping[str, Mapping[int, Any]],
     note: str = "",
 ) -> Card:
@@ -177,6 +208,20 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, str]:
     count = min(inputs.images, len(ids))
     positions = [(2 * number + 1) * len(ids) // (2 * count) for number in range(count)]
     return {ids[position]: names[ids[position]] for position in positions}
+
+
+def _proposals(
+    inputs: Inputs, dataset: str, heat_maps: Mapping[str, Mapping[int, Any]]
+) -> list[Proposals]:
+    """The proposals of the dataset's pseudo-masks that were voted, from the settings in there."""
+    found = []
+    for method, path in of_dataset(inputs.annotations, dataset).items():
+        sections = (item for section, item in stream_annotations(path) if section == "info")
+        info: dict[str, Any] = next(sections, {})
+        if info.get("method") == "votecut":
+            voters = {name: heat_maps[name] for name in info["backbones"] if name in heat_maps}
+            found.append(Proposals(method, info["ks"], voters))
+    return found
 
 
 def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer]:

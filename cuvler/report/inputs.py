@@ -21,6 +21,8 @@ class Inputs:
         predictions: (dataset, detector) -> COCO results.
         detectors: detector -> its folder, with detectron2's ``metrics.json``.
         benchmarks: folder of Snakemake's benchmark files, one sub-folder a rule.
+        gpus: rule -> how many GPUs each of its jobs held; the GPU of extracted eigenvectors is
+            read from their files.
         config: the run's settings as text, shown as they are.
         images: how many images a gallery shows.
         min_score: detections under this score are not drawn.
@@ -34,6 +36,7 @@ class Inputs:
     predictions: Mapping[Key, Path] = field(default_factory=dict)
     detectors: Mapping[str, Path] = field(default_factory=dict)
     benchmarks: Path | None = None
+    gpus: Mapping[str, int] = field(default_factory=dict)
     config: str = ""
     images: int = 8
     min_score: float = 0.3

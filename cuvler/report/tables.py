@@ -10,10 +10,11 @@ from typing import Any
 
 from cuvler.errors import DataError
 from cuvler.evaluation import METRICS
+from cuvler.evaluation.records import IouType
 from cuvler.files import read_json
 
 HEADLINE = ("AP", "AP50", "AP75", "AR100")
-IOU_TYPES = {"segm": "Masks", "bbox": "Boxes"}
+IOU_TYPES: dict[IouType, str] = {"segm": "Masks", "bbox": "Boxes"}
 _ROUND = re.compile(r"(?P<recipe>.+)_round(?P<round>\d+)")
 _PACKAGES = (
     "cuvler",
@@ -101,43 +102,80 @@ def round_before(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class RuleTime:
-    """What a rule's jobs took: seconds in sum and of the longest, memory in MB of the largest."""
+    """What a rule's jobs took.
+
+    Attributes:
+        rule: its name.
+        jobs: how many are on record.
+        total: seconds of all jobs in sum.
+        longest: seconds of the longest job.
+        memory: MB of the largest job; ``None`` where all were too short to be measured.
+        cpu: seconds of processors, of the jobs long enough to be measured.
+        gpu: seconds of GPUs that the jobs held.
+        share: of the time of all rules, 0-1.
+    """
 
     rule: str
     jobs: int
     total: float
     longest: float
     memory: float | None
+    cpu: float
+    gpu: float
     share: float
 
 
-def rule_times(folder: Path) -> list[RuleTime]:
-    """Read Snakemake's benchmark files, a sub-folder a rule; the longest rule comes first."""
-    import pandas as pd
+@dataclass(frozen=True)
+class _Job:
+    """One line of a benchmark file: seconds, MB, seconds of processors."""
 
-    jobs: dict[str, list[tuple[float, float | None]]] = {}
+    seconds: float
+    memory: float | None
+    cpu: float
+
+
+def rule_times(folder: Path, gpus: Mapping[str, int]) -> list[RuleTime]:
+    """Read Snakemake's benchmark files, a sub-folder a rule; the longest rule comes first.
+
+    Args:
+        folder: the files.
+        gpus: rule -> GPUs each of its jobs held.
+
+    Raises:
+        DataError: a file is not a benchmark.
+    """
+    jobs: dict[str, list[_Job]] = {}
     for path in sorted(folder.rglob("*.tsv")):
         parts = path.relative_to(folder).parts
-        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
-        if not {"s", "max_rss"} <= set(table.columns):
-            raise DataError(f"{path}: not a Snakemake benchmark (columns s and max_rss)")
-        rule = parts[0] if len(parts) > 1 else path.stem
-        for seconds, memory in zip(table["s"], table["max_rss"], strict=True):
-            # Jobs shorter than Snakemake's sampling have no memory.
-            known = None if pd.isna(memory) else float(memory)
-            jobs.setdefault(rule, []).append((float(seconds), known))
-    totals = {rule: sum(seconds for seconds, _ in runs) for rule, runs in jobs.items()}
+        jobs.setdefault(parts[0] if len(parts) > 1 else path.stem, []).extend(_benchmark(path))
+    totals = {rule: sum(job.seconds for job in runs) for rule, runs in jobs.items()}
     whole = sum(totals.values()) or 1.0
     return [
         RuleTime(
             rule=rule,
             jobs=len(jobs[rule]),
             total=total,
-            longest=max(seconds for seconds, _ in jobs[rule]),
-            memory=max((m for _, m in jobs[rule] if m is not None), default=None),
+            longest=max(job.seconds for job in jobs[rule]),
+            memory=max((j.memory for j in jobs[rule] if j.memory is not None), default=None),
+            cpu=sum(job.cpu for job in jobs[rule]),
+            gpu=total * gpus.get(rule, 0),
             share=total / whole,
         )
         for rule, total in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _benchmark(path: Path) -> list[_Job]:
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+    columns = ("s", "max_rss", "cpu_time")
+    if not set(columns) <= set(table.columns):
+        raise DataError(f"{path}: not a Snakemake benchmark (columns {', '.join(columns)})")
+    # Jobs shorter than Snakemake's sampling have neither memory nor processor time.
+    return [
+        _Job(float(s), None if pd.isna(memory) else float(memory), 0.0 if pd.isna(c) else float(c))
+        for s, memory, c in table[list(columns)].itertuples(index=False)
     ]
 
 

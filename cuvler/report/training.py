@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from cuvler.errors import DataError
 
+# A picture beside a detector: training samples as copy-paste made them.
+AUGMENTED = "augmented.png"
+
 # What the curves are sums of, by the beginning of detectron2's names.
 _PARTS = {
     "classification": "loss_cls",

@@ -1,4 +1,8 @@
+import base64
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +56,17 @@ def write_images(trial):
     return records
 
 
+def bump():
+    """An eigenvector of 6 x 8 patches with one object in the middle."""
+    rows, columns = np.mgrid[:6, :8]
+    return np.exp(-((rows - 2.5) ** 2 + (columns - 3.5) ** 2) / 8)
+
+
 def write_eigenvector_shards(trial):
     ids = np.array(sorted(SIZES), dtype=np.int64)
     for shard, part in enumerate((ids[:2], ids[2:])):
         content = ShardEigenvectors.empty(part, 1, (6, 8))
-        content.eigenvectors[:] = np.arange(48.0).reshape(6, 8)
+        content.eigenvectors[:] = bump()
         content.status[:] = STATUSES.index("ok")
         path = trial.folder / f"eigenvectors/pixels_p8/{shard}.zarr.zip"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +101,7 @@ def inputs(tmp_path_factory):
         for n, i in enumerate((2, 3, 8), start=1)
     ]
     annotations = {
-        "info": {"method": "votecut", "tau_m": 0.2},
+        "info": {"method": "votecut", "backbones": ["pixels_p8"], "ks": [2, 3], "tau_m": 0.2},
         "images": images[:4],
         "annotations": masks,
         "excluded": [
@@ -110,10 +120,11 @@ def inputs(tmp_path_factory):
         "detectors/round0/metrics.json",
         "\n".join(loss_line(i, 3 - i / 60) for i in range(19, 100, 20)),
     )
-    header = "s\th:m:s\tmax_rss\n"
-    trial.write("benchmarks/detector/round0.tsv", header + "3700.5\t1:01:40\t5120.2\n")
-    trial.write("benchmarks/pseudo_masks/demo/0.tsv", header + "62.1\t0:01:02\t300\n")
-    trial.write("benchmarks/pseudo_masks/demo/1.tsv", header + "0.4\t0:00:00\t-\n")
+    Image.new("RGB", (1600, 900), "teal").save(trial.folder / "detectors/round0/augmented.png")
+    header = "s\th:m:s\tmax_rss\tcpu_time\n"
+    trial.write("benchmarks/detector/round0.tsv", header + "3700.5\t1:01:40\t5120.2\t7200\n")
+    trial.write("benchmarks/pseudo_masks/demo/0.tsv", header + "62.1\t0:01:02\t300\t61\n")
+    trial.write("benchmarks/pseudo_masks/demo/1.tsv", header + "0.4\t0:00:00\t-\tNA\n")
     return Inputs(
         metrics={"demo_val": trial.write("metrics.json", metrics)},
         roots={"demo_val": trial.folder / "images"},
@@ -126,6 +137,7 @@ def inputs(tmp_path_factory):
         },
         detectors={"cuvler_round0": trial.folder / "detectors/round0"},
         benchmarks=trial.folder / "benchmarks",
+        gpus={"detector": 8},
         config="train: demo_train\n",
         images=3,
     )
@@ -135,3 +147,121 @@ def inputs(tmp_path_factory):
 def page(inputs):
     """The page of all inputs."""
     return make_report(inputs)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Browser:
+    """Chromium without a window, driven through its debugging pipe with real keys and clicks."""
+
+    def __init__(self, profile):
+        # Chromium reads commands from descriptor 3 and answers on 4; a shell puts them there.
+        commands, self.writer = os.pipe()
+        self.reader, answers = os.pipe()
+        flags = "--headless --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe"
+        flags += " --disable-background-networking --disable-component-update --disable-sync"
+        flags += f" --hide-scrollbars --user-data-dir={profile} about:blank"
+        self.process = subprocess.Popen(
+            [
+                "bash",
+                "-c",
+                f'exec "$@" 3<&{commands} 4>&{answers}',
+                "bash",
+                CHROMIUM,
+                *flags.split(),
+            ],
+            pass_fds=(commands, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(commands)
+        os.close(answers)
+        self.number, self.session, self.buffer, self.events = 0, {}, b"", []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def receive(self):
+        while b"\0" not in self.buffer:
+            part = os.read(self.reader, 1 << 20)
+            assert part, "chromium has gone away"
+            self.buffer += part
+        text, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(text)
+
+    def call(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters, **self.session}
+        os.write(self.writer, json.dumps(message).encode() + b"\0")
+        while (answer := self.receive()).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, uri, width, *, dark=False):
+        self.events.clear()
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=uri)
+        while not self.seen("Page.loadEventFired"):
+            self.events.append(self.receive())
+
+    def seen(self, *methods):
+        return [event for event in self.events if event.get("method") in methods]
+
+    @property
+    def complaints(self):
+        """What a reader would find in the console."""
+        return self.seen("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+
+    @property
+    def requests(self):
+        return [
+            event["params"]["request"]["url"] for event in self.seen("Network.requestWillBeSent")
+        ]
+
+    def run(self, script):
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def press(self, key, *, text=""):
+        codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38}
+        codes |= {"ArrowRight": 39, "ArrowDown": 40}
+        shared = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **shared)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **shared)
+
+    def click(self, selector, index=0):
+        place = self.run(
+            f"(() => {{ const e = document.querySelectorAll({json.dumps(selector)})[{index}];"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'});"
+            " const b = e.getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2] })()"
+        )
+        mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, **mouse)
+
+    def screenshot(self):
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def close(self):
+        self.call("Browser.close")
+        self.process.wait(30)
+        os.close(self.writer)
+        os.close(self.reader)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium on the PATH (Debian: apt-get install chromium)")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

@@ -12,7 +12,7 @@ def test_every_image_is_counted_once(inputs):
     assert counted.statuses == {"ok": 3, "no_mask": 1, "unreadable": 1}
     assert (counted.num_images, counted.num_masks) == (5, 3)
     assert counted.masks_per_image.tolist() == [0, 1, 1, 1]
-    assert counted.info == {"method": "votecut", "tau_m": 0.2}
+    assert counted.info["tau_m"] == 0.2
     assert [image["file_name"] for image in counted.excluded] == ["9.png"]
 
 

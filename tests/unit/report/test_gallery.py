@@ -22,18 +22,20 @@ def test_each_image_is_shown_as_every_stage_sees_it(inputs):
     assert [panel.title for panel in cards[0].panels] == [
         "image",
         "pixels_p8",
+        "proposals",
         "votecut",
         "cuvler_round0",
         "cuvler_round1",
         "ground truth",
     ]
     assert [panel.note for panel in cards[0].panels[2:]] == [
+        "1 by 1 voter",
         "1 mask",
         "1 detection",
         "1 detection",
         "1 object",
     ]
-    assert cards[1].panels[2].note == "0 masks"
+    assert cards[1].panels[3].note == "0 masks"
     for card in cards:
         assert card.error is None
         assert {picture(panel).size for panel in card.panels} == {(60, 40)}
@@ -46,7 +48,7 @@ def test_the_panels_show_different_things(inputs):
     outside = np.zeros((40, 60), bool)
     outside[32:, 40:] = True
     assert np.abs(pixels[0] - original).mean() < 10  # lossy, but that image
-    for overlay in pixels[2:]:
+    for overlay in pixels[3:]:
         assert np.abs(overlay - original)[outside].mean() < 10
         assert np.abs(overlay - pixels[0])[12:24, 12:24].mean() > 20
 

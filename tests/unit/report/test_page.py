@@ -1,9 +1,6 @@
 import dataclasses
-import html
-import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -12,9 +9,8 @@ from click.testing import CliRunner
 from cuvler.commands.report import command
 from cuvler.evaluation import METRICS
 from cuvler.report import Inputs, make_report
-from cuvler.report.page import change, duration, percent
+from cuvler.report.formats import change, duration, percent
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 
 
@@ -65,10 +61,15 @@ def test_all_sections_are_there(page):
         "train: demo_train",
         "1 h 1 min",
         "5,120 MB",
+        "2.02",  # CPU-hours
+        "8.22",  # GPU-hours: 3700.5 s on 8
+        "augmented samples",
+        "proposals",
     ):
         assert word in text, word
     charts = [a["aria-label"] for tag, a in page.elements if a.get("class") == "chart"]
-    assert len(charts) == 6  # AP, four histograms, losses
+    assert len(charts) == 8  # AP, two of precision over recall, four histograms, losses
+    assert "; 1 of them not refined" in charts[4]
     assert "from 2.68 to 1.35 in 99 iterations" in charts[-1]
 
 
@@ -105,8 +106,8 @@ def test_the_page_needs_nothing_else(page):
 def test_pictures_and_charts_have_words(page):
     page = Page(page)
     pictures = [a for tag, a in page.elements if tag == "img" and "src" in a]
-    # Three images of six panels; one best and one worst of three.
-    assert len(pictures) == 3 * 6 + 2 * 3
+    # Three images of seven panels; one best and one worst of three; a detector's samples.
+    assert len(pictures) == 3 * 7 + 2 * 3 + 1
     assert all(a["alt"] and int(a["width"]) and int(a["height"]) for a in pictures)
     assert all(a.get("aria-label") for tag, a in page.elements if tag == "svg")
 
@@ -178,6 +179,7 @@ def options(inputs):
     ]
     words = [w for o, files in pairs for n, path in files.items() for w in (o, f"{n}={path}")]
     words += ["--benchmarks", str(inputs.benchmarks), "--config", inputs.config]
+    words += ["--gpus", "detector=8"]
     return [*words, "--images", str(inputs.images)]
 
 
@@ -188,69 +190,14 @@ def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
     assert output.read_text(encoding="utf-8") == page
 
 
+def test_command_names_gpus_that_are_no_number(trial):
+    outcome = CliRunner().invoke(command, ["--output", "x.html", "--gpus", "detector=many"])
+    assert outcome.exit_code == 2
+    assert "'detector=many' is not RULE=N" in outcome.output
+
+
 def test_command_names_a_key_without_its_dataset(inputs, trial):
     words = ["--output", "x.html", "--predictions", f"round0={inputs.benchmarks}"]
     outcome = CliRunner().invoke(command, words)
     assert outcome.exit_code == 2
     assert "'round0' is not DATASET/NAME" in outcome.output
-
-
-# Walks through the page as a reader does, and tells the page around it what it saw.
-PROBE = """
-<script>
-const width = document.documentElement.clientWidth;
-const wide = [...document.querySelectorAll("header *, nav *, main *")]
-  .filter((e) => !e.closest(".scroll") && e.getBoundingClientRect().right > width + 0.5);
-const seen = { width, scroll: document.documentElement.scrollWidth, wide: wide.length };
-const viewer = document.getElementById("viewer");
-const caption = () => viewer.querySelector("figcaption").textContent;
-const press = (key) => viewer.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-document.querySelectorAll(".panel")[1].click();
-seen.first = caption();
-press("ArrowRight"); seen.right = caption();
-press("ArrowDown"); seen.down = caption();
-["ArrowUp", "ArrowLeft", "ArrowLeft", "ArrowLeft"].forEach(press); seen.round = caption();
-seen.open = viewer.open;
-viewer.querySelector("[data-close]").click();
-seen.closed = !viewer.open;
-parent.postMessage(JSON.stringify(seen), "*");
-</script>
-"""
-# Chromium's own window does not get as narrow as a phone.
-FRAME = """
-<script>
-addEventListener("message", (event) => { document.documentElement.dataset.seen = event.data; });
-</script>
-<iframe src="probe.html" style="border: 0; width: WIDTHpx; height: 900px"></iframe>
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
-@pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(page, trial, width):
-    trial.write("probe.html", page.replace("</body>", PROBE + "</body>"))
-    frame = trial.write("frame.html", FRAME.replace("WIDTH", str(width)))
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars --dump-dom"
-    flags += " --disable-background-networking --disable-component-update --disable-sync"
-    flags += f" --enable-logging=stderr --user-data-dir={trial.folder / 'profile'}"
-    outcome = subprocess.run(
-        [CHROMIUM, *flags.split(), "--window-size=1400,900", frame.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in outcome.stderr
-    found = re.search(r'data-seen="([^"]*)"', outcome.stdout)
-    assert found, outcome.stderr[-2000:]
-    assert json.loads(html.unescape(found[1])) == {
-        "width": width,
-        "scroll": width,
-        "wide": 0,
-        "first": "2.png · pixels_p8 · eigenvector",
-        "right": "2.png · votecut · 1 mask",
-        "down": "5.png · votecut · 0 masks",
-        "round": "9.png · ground truth · 1 object",
-        "open": True,
-        "closed": True,
-    }

@@ -54,15 +54,17 @@ def test_other_json_is_not_taken_for_metrics(trial, content):
 
 
 def test_times_are_summed_by_rule_longest_first(inputs):
-    detector, masks = rule_times(inputs.benchmarks)
-    assert detector == RuleTime("detector", 1, 3700.5, 3700.5, 5120.2, 3700.5 / 3763.0)
-    assert masks == RuleTime("pseudo_masks", 2, 62.5, 62.1, 300.0, 62.5 / 3763.0)
+    detector, masks = rule_times(inputs.benchmarks, inputs.gpus)
+    assert detector == RuleTime(
+        "detector", 1, 3700.5, 3700.5, 5120.2, 7200.0, 8 * 3700.5, 3700.5 / 3763.0
+    )
+    assert masks == RuleTime("pseudo_masks", 2, 62.5, 62.1, 300.0, 61.0, 0.0, 62.5 / 3763.0)
 
 
 def test_files_that_are_no_benchmarks_are_named(trial):
     trial.write("benchmarks/x/0.tsv", "a\tb\n1\t2\n")
     with pytest.raises(DataError, match=r"0\.tsv: not a Snakemake benchmark"):
-        rule_times(trial.folder / "benchmarks")
+        rule_times(trial.folder / "benchmarks", {})
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):

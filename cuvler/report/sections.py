@@ -1,0 +1,208 @@
+"""What the page's sections show, from files to numbers, charts and pictures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from cuvler.evaluation.curves import precision_recall
+from cuvler.images import open_image
+from cuvler.report import charts
+from cuvler.report.accounting import Accounting
+from cuvler.report.examples import best_and_worst
+from cuvler.report.formats import change, duration, percent
+from cuvler.report.gallery import Panel, make_gallery, make_panel
+from cuvler.report.inputs import Inputs, of_dataset
+from cuvler.report.tables import (
+    HEADLINE,
+    IOU_TYPES,
+    metrics_tables,
+    round_before,
+    rule_times,
+)
+from cuvler.report.training import AUGMENTED, read_losses
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the top of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
+def tiles(
+    metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], Accounting]
+) -> list[Tile]:
+    """Sum the run up in a few numbers."""
+    shown = []
+    for dataset, entries in metrics.items():
+        shown += _score_tiles(dataset, entries)
+    for (dataset, method), counted in list(accounts.items())[:1]:
+        where = f"in {counted.statuses['ok']:,} of {counted.num_images:,} images of {dataset}"
+        shown.append(Tile(f"Masks by {method}", f"{counted.num_masks:,}", where))
+    return shown
+
+
+def _score_tiles(dataset: str, entries: dict[str, Any]) -> list[Tile]:
+    """Name the best entry by AP, and what its round of self-training brought."""
+    tiles = []
+    for iou_type, what in (("segm", "Mask AP"), ("bbox", "Box AP")):
+        values = {name: entry.get(iou_type, {}).get("AP") for name, entry in entries.items()}
+        scores = {name: value for name, value in values.items() if value is not None}
+        if not scores:
+            continue
+        best = max(scores, key=lambda name: scores[name])
+        note = f"best of {len(scores)}: {best}"
+        tiles.append(Tile(f"{what} on {dataset}", percent(scores[best]), note))
+        before = round_before(best)
+        if iou_type == "segm" and before in scores:
+            gain = change(scores[best] - scores[before])
+            tiles.append(Tile("Mask AP by self-training", gain, f"{best} over {before}"))
+    return tiles
+
+
+def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's scores as tables, bars and curves.
+
+    Raises:
+        DataError: as for :func:`cuvler.evaluation.evaluate`.
+    """
+    tables = metrics_tables(entries)
+    series = {
+        table.title.lower(): [
+            table.rows[name]["AP"].value if name in table.rows else None for name in entries
+        ]
+        for table in tables
+    }
+    return {
+        "headline": metrics_tables(entries, HEADLINE),
+        "full": tables,
+        "chart": charts.bars(
+            list(entries), series, alt=f"Bars: AP on {dataset}; the table has the same numbers"
+        ),
+        "curves": _curves(inputs, dataset, entries),
+    }
+
+
+def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Markup]:
+    """Precision over recall of the entries whose results are at hand, masks before boxes."""
+    truth = inputs.ground_truth.get(dataset)
+    results = of_dataset(inputs.annotations, dataset) | of_dataset(inputs.predictions, dataset)
+    drawn = {}
+    for iou_type, title in IOU_TYPES.items():
+        names = [name for name in results if iou_type in entries.get(name, {})]
+        if truth is None or not names:
+            continue
+        curves = {name: precision_recall(truth, results[name], iou_type=iou_type) for name in names}
+        ends = ", ".join(f"{name} {percent(entries[name][iou_type]['AP50'])}" for name in names)
+        alt = f"Precision over recall of {title.lower()} on {dataset}; areas at IoU 0.5: {ends}"
+        drawn[title] = charts.precision_recall(curves, alt=alt)
+    return drawn
+
+
+def galleries(inputs: Inputs) -> dict[str, Any]:
+    """Dataset -> the same images through every stage, and the best and worst.
+
+    Raises:
+        DataError: a file is missing or damaged, or belongs to other images.
+    """
+    shown = {}
+    for dataset in inputs.roots:
+        cards = make_gallery(inputs, dataset)
+        if cards:
+            shown[dataset] = {"cards": cards, "extremes": best_and_worst(inputs, dataset)}
+    return shown
+
+
+def account_section(what: str, counted: Accounting) -> dict[str, Any]:
+    """What became of the images of one file of annotations, and how its masks are distributed."""
+    shares = (0.0, 1.0)
+    refined = counted.crf_success
+    marked = ("not refined", refined == 0) if refined.size else None
+    size = "\N{SQUARE ROOT}(mask area / image area)"
+    columns = [
+        ("Masks per image", "masks", "images", counted.masks_per_image, None, None),
+        ("Mask size", size, "masks", counted.sizes, shares, marked),
+        ("Score", "score", "masks", counted.scores, shares, None),
+        ("Cluster size", "proposals", "masks", counted.cluster_sizes, None, None),
+    ]
+    drawn = {}
+    for title, label, unit, values, limits, part in columns:
+        if values.size:
+            alt = f"{title}, {what}: histogram of {values.size:,} {unit}, mean {values.mean():.3g}"
+            alt += f"; {part[1].sum():,} of them {part[0]}" if part else ""
+            drawn[title] = charts.histogram(
+                values, label, unit, alt=alt, limits=limits, marked=part
+            )
+    facts = {"images": f"{counted.num_images:,}", "masks": f"{counted.num_masks:,}"}
+    if counted.masks_per_image.size:
+        facts["masks an image"] = f"{counted.masks_per_image.mean():.2f}"
+    if refined.size:
+        facts["refined by the CRF"] = f"{100 * refined.mean():.1f} %"
+    settings = json.dumps(counted.info, indent=2, ensure_ascii=False) if counted.info else ""
+    return {"counted": counted, "charts": drawn, "facts": facts, "settings": settings}
+
+
+def training_section(detector: str, folder: Path) -> dict[str, Any]:
+    """A detector's losses, and the samples it learned from where a picture lies beside it.
+
+    Raises:
+        DataError: the losses are missing.
+    """
+    losses = read_losses(folder)
+    total = losses.curves["total"]
+    alt = (
+        f"Loss curves of {detector}: the total goes from {total[0]:.3g} to {total[-1]:.3g} "
+        f"in {losses.iterations[-1]} iterations"
+    )
+    samples = folder / AUGMENTED
+    return {
+        "losses": losses,
+        "chart": charts.loss_curves(losses, alt=alt),
+        "samples": _samples(detector, samples) if samples.exists() else None,
+    }
+
+
+def _samples(detector: str, path: Path) -> Panel:
+    picture = open_image(path)
+    picture.thumbnail((1280, 1280))
+    return make_panel(
+        "augmented samples",
+        "copy-paste",
+        f"training samples of {detector} after copy-paste",
+        picture,
+    )
+
+
+def run_section(inputs: Inputs) -> dict[str, Any]:
+    """Time, memory and processors by rule.
+
+    Raises:
+        DataError: a file is not a benchmark.
+    """
+    if inputs.benchmarks is None:
+        return {"times": [], "facts": {}}
+    times = rule_times(inputs.benchmarks, {**inputs.gpus, **_extraction_gpus(inputs)})
+    facts = {
+        "jobs": f"{sum(rule.jobs for rule in times):,}",
+        "time of all jobs": duration(sum(rule.total for rule in times)),
+        "CPU-hours": f"{sum(rule.cpu for rule in times) / 3600:.2f}",
+        "GPU-hours": f"{sum(rule.gpu for rule in times) / 3600:.2f}",
+    }
+    return {"times": times, "facts": facts}
+
+
+def _extraction_gpus(inputs: Inputs) -> dict[str, int]:
+    """One GPU where eigenvectors were extracted on one, as their files tell."""
+    from cuvler.eigenvectors.store import open_eigenvectors
+
+    for folder in inputs.eigenvectors.values():
+        for path in sorted(folder.glob("*.zarr.zip"))[:1]:
+            with open_eigenvectors(path) as store:
+                if str(store.attributes.get("device", "cpu")).startswith("cuda"):
+                    return {"eigenvectors": 1}
+    return {}
