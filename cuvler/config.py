@@ -88,18 +88,26 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
     datasets = config["datasets"]
     used = [
         ("train", config["train"], datasets),
-        ("self_training.dataset", config["self_training"]["dataset"], datasets),
+        *(
+            (f"recipes.{name}.self_training.dataset", recipe["self_training"]["dataset"], datasets)
+            for name, recipe in config["recipes"].items()
+            if name in recipes(config) and recipe["self_training"]["dataset"]
+        ),
         *(("evaluate", name, datasets) for name in config["evaluate"]),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
         *(
-            ("eigenvectors.backbones", name, {**BACKBONES, **config["eigenvectors"]["definitions"]})
-            for name in config["eigenvectors"]["backbones"]
+            (f"pseudo_masks.{key}", name, {**BACKBONES, **config["eigenvectors"]["definitions"]})
+            for key, names in (
+                ("votecut.backbones", backbones(config, "votecut")),
+                ("maskcut.backbone", backbones(config, "maskcut")),
+            )
+            for name in names
         ),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
         *(
-            (f"recipes.{name}.{key}", recipe[key], _DETECTOR_RECIPES)
+            (f"recipes.{name}.{key}detector", section["detector"], _DETECTOR_RECIPES)
             for name, recipe in config["recipes"].items()
-            for key in ("detector", "self_training")
+            for key, section in (("", recipe), ("self_training.", recipe["self_training"]))
         ),
     ]
     mistakes = [
@@ -112,6 +120,13 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
             f"datasets.{name}.annotations: needed to score against, but not set"
             for name in dict.fromkeys([*config["evaluate"], *_scored(config)])
             if dataset(config, name).annotations is None
+        ]
+        mistakes += [
+            f"recipes.{name}.self_training: keep_former needs the annotations of a former round, "
+            f"which are of {config['train']!r}; leave dataset empty or set keep_former to false"
+            for name in recipes(config)
+            if config["recipes"][name]["self_training"]["keep_former"]
+            and self_training_dataset(config, name) != config["train"]
         ]
     return mistakes
 
@@ -128,6 +143,17 @@ def recipes(config: Mapping[str, Any]) -> list[str]:
     """The names of the recipes to run, in order."""
     recipe = config["recipe"]
     return [recipe] if isinstance(recipe, str) else list(recipe)
+
+
+def backbones(config: Mapping[str, Any], method: str) -> list[str]:
+    """The names of the backbones that a method works with."""
+    settings = config["pseudo_masks"][method]
+    return list(settings["backbones"]) if method == "votecut" else [settings["backbone"]]
+
+
+def self_training_dataset(config: Mapping[str, Any], recipe: str) -> str:
+    """The name of the dataset that a recipe's self-training rounds learn from."""
+    return str(config["recipes"][recipe]["self_training"]["dataset"] or config["train"])
 
 
 def dataset(config: Mapping[str, Any], name: str) -> Dataset:

@@ -7,148 +7,228 @@ is sure of and keeps, of the masks it was trained on, those it did not find agai
 A prediction keeps its own box: the box head's estimate is often better than the mask's
 outline. Areas are counted on the masks.
 
-Both give a COCO json that accounts for every image. An image without annotations stays among
+Both write a COCO json that accounts for every image. An image without annotations stays among
 ``images`` where any record tells its size, which COCO demands; detectron2 passes over it in
 training. Where none does, it is under ``excluded``, for there is nothing to learn from it and
 opening it to learn its size would not change that.
 """
 
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pycocotools import mask as coco_mask
 
 from cuvler.annotations import CATEGORIES
-from cuvler.coco_json import is_finite, stream_results
+from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
 from cuvler.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-Predictions = str | os.PathLike[str] | Iterable[Record]
+File = str | os.PathLike[str]
 
 # CutLER: a former annotation that overlaps a prediction this much was found again.
 _FOUND_AGAIN = 0.5
 
 
+@dataclass
+class Counts:
+    """What became of the records.
+
+    Attributes:
+        num_predictions: all of them.
+        num_predictions_kept: those of a high enough score that have pixels.
+        num_former_kept: former annotations that no kept prediction replaces.
+    """
+
+    num_predictions: int = 0
+    num_predictions_kept: int = 0
+    num_former_kept: int = 0
+
+
 def cuvler_annotations(
-    predictions: Predictions, images: "pd.DataFrame", *, threshold: float = 0.2
-) -> Record:
+    predictions: File, images: "pd.DataFrame", output: File, *, threshold: float = 0.2
+) -> Counts:
     """Keep the predictions of ``threshold`` or more; their scores are the soft targets.
 
-    Args:
-        predictions: COCO results (a path, read one by one, or records).
-        images: the listing of the dataset (columns ``image_id``, ``file_name``).
-        threshold: the lowest score kept.
+    Files of any length and order are read once, and a few images are in memory at a time.
 
-    Returns:
-        A COCO json: ``info``, ``images``, ``annotations`` (ids from 1; by image, best
-        first), ``excluded``.
+    Args:
+        predictions: COCO results.
+        images: the listing of the dataset (columns ``image_id``, ``file_name``).
+        output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
+            first), ``info`` and ``excluded``.
+        threshold: the lowest score kept.
 
     Raises:
         DataError: a prediction is of no image of the listing or has no score or mask, masks
             of an image differ in size, or no prediction reaches the threshold.
     """
-    names = dict(zip(images["image_id"].tolist(), images["file_name"].tolist(), strict=True))
-    kept = _keep(predictions, names, threshold)
-    info = {"recipe": "cuvler", "threshold": threshold}
-    return _annotations(info, names, kept, {})
+    return _merge(None, predictions, images, output, threshold)
 
 
 def cutler_annotations(
-    previous: Mapping[str, Any], predictions: Predictions, *, threshold: float = 0.7
-) -> Record:
+    former: File,
+    predictions: File,
+    images: "pd.DataFrame",
+    output: File,
+    *,
+    threshold: float = 0.7,
+) -> Counts:
     """Keep the predictions of ``threshold`` or more, and the annotations they do not replace.
 
     A former annotation stays when its mask's IoU with every kept prediction of its image is
-    under 0.5.
+    under 0.5. An image's predictions come before its former annotations in the output.
 
     Args:
-        previous: the COCO json that the detector was trained on; its ``images`` and
-            ``excluded`` tell which images there are.
-        predictions: COCO results (a path, read one by one, or records).
+        former: the COCO json that the detector was trained on.
+        predictions: as for :func:`cuvler_annotations`, as are the others and the errors.
+        images: the listing of the dataset.
+        output: the COCO json to write.
         threshold: the lowest score kept.
-
-    Returns:
-        A COCO json as :func:`cuvler_annotations` gives it; an image's predictions come
-        before its former annotations.
-
-    Raises:
-        DataError: as for :func:`cuvler_annotations`.
     """
-    listed = [*previous["images"], *previous.get("excluded", [])]
-    names = {image["id"]: image["file_name"] for image in sorted(listed, key=lambda i: i["id"])}
-    kept = _keep(predictions, names, threshold)
-    former: dict[int, list[Record]] = {}
-    for annotation in previous["annotations"]:
-        kept.note_size(annotation["image_id"], annotation["segmentation"]["size"])
-        former.setdefault(annotation["image_id"], []).append(annotation)
-    for image in previous["images"]:
-        kept.note_size(image["id"], [image["height"], image["width"]])
-    remaining = {
-        image_id: _not_found_again(annotations, kept.records.get(image_id, []))
-        for image_id, annotations in former.items()
-    }
-    info = {"recipe": "cutler", "threshold": threshold}
-    return _annotations(info, names, kept, remaining)
+    return _merge(former, predictions, images, output, threshold)
 
 
-@dataclass
-class _Kept:
-    """The predictions that are kept, by image, and what was learnt on the way."""
+def _merge(
+    former: File | None,
+    predictions: File,
+    images: "pd.DataFrame",
+    output: File,
+    threshold: float,
+) -> Counts:
+    # SQLite sorts on disk what does not come in the images' order, or does not fit into memory.
+    with closing(_Spool(images)) as spool:
+        num_predictions = _spool_predictions(spool, predictions, threshold)
+        if former is not None:
+            _spool_former(spool, former)
+        counts = Counts(num_predictions)
+        excluded = []
+        opening = {"licenses": [], "categories": CATEGORIES}
+        with write_annotations(output, opening) as writer:
+            for image, found, before in spool.images():
+                if "width" not in image:
+                    reason = "no prediction tells its size"
+                    excluded.append({**image, "status": "no_prediction", "reason": reason})
+                    continue
+                writer.add_image(image)
+                kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
+                counts.num_predictions_kept += len(kept)
+                counts.num_former_kept += len(remaining)
+                for record in [*kept, *remaining]:
+                    writer.add_annotation({"id": writer.num_annotations + 1, **record})
+            writer.closing["info"] = {"threshold": threshold, **asdict(counts)}
+            writer.closing["excluded"] = excluded
+    return counts
 
-    name: str
-    records: dict[int, list[Record]] = field(default_factory=dict)
-    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    num_predictions: int = 0
-    highest: float | None = None
 
-    def note_size(self, image_id: int, size: Sequence[int]) -> None:
+_PREDICTION, _FORMER = 0, 1
+
+
+class _Spool:
+    """The listing and the records to merge, in a temporary database that is gone when closed."""
+
+    def __init__(self, images: "pd.DataFrame") -> None:
+        self._database = sqlite3.connect("")  # on disk as soon as it outgrows its cache
+        self._database.executescript(
+            """
+            pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -64000;
+            create table image (id integer primary key, name text, height, width);
+            create table record (image integer, kind integer, score real, content text);
+            """
+        )
+        rows = zip(images["image_id"].tolist(), images["file_name"].tolist(), strict=True)
+        self._database.executemany("insert into image (id, name) values (?, ?)", rows)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def note_size(self, image_id: int, size: Sequence[int], where: str) -> None:
         """Remember an image's height and width, and that all its records agree on them."""
         height, width = size
-        known = self.sizes.setdefault(image_id, (height, width))
-        if known != (height, width):
+        known = self._database.execute(
+            "select height, width from image where id = ?", (image_id,)
+        ).fetchone()
+        if known is None:
             raise DataError(
-                f"{self.name}: image {image_id} has masks of {known} and of "
+                f"{where} is of image {image_id}, which is not one of the images to train on"
+            )
+        if known == (None, None):
+            self._database.execute(
+                "update image set height = ?, width = ? where id = ?", (height, width, image_id)
+            )
+        elif known != (height, width):
+            raise DataError(
+                f"{where}: image {image_id} has masks of {known} and of "
                 f"{(height, width)} pixels (height, width)"
             )
 
+    def add(self, kind: int, record: Record) -> None:
+        score = record["score"] if kind == _PREDICTION else 0.0
+        content = json.dumps(record, separators=(",", ":"))
+        self._database.execute(
+            "insert into record values (?, ?, ?, ?)", (record["image_id"], kind, score, content)
+        )
 
-def _keep(predictions: Predictions, names: Mapping[int, str], threshold: float) -> _Kept:
-    if isinstance(predictions, str | os.PathLike):
-        name, records = str(predictions), stream_results(predictions)
-    else:
-        name, records = "predictions", iter(predictions)
-    kept = _Kept(name)
-    for number, record in enumerate(records):
-        kept.num_predictions += 1
-        _check(record, f"{name}: prediction {number}", names)
-        kept.note_size(record["image_id"], record["segmentation"]["size"])
-        kept.highest = max(record["score"], kept.highest or 0)
+    def images(self) -> Iterator[tuple[Record, list[Record], list[Record]]]:
+        """Give each image with its predictions, best first, and its former annotations."""
+        records = self._database.execute(
+            "select image, kind, content from record order by image, kind, score desc, rowid"
+        )
+        following = records.fetchone()
+        for image_id, name, height, width in self._database.execute(
+            "select id, name, height, width from image order by id"
+        ):
+            found: tuple[list[Record], list[Record]] = ([], [])
+            while following and following[0] == image_id:
+                found[following[1]].append(json.loads(following[2]))
+                following = records.fetchone()
+            size = {} if height is None else {"width": width, "height": height}
+            yield {"id": image_id, "file_name": name, **size}, *found
+
+
+def _spool_predictions(spool: _Spool, path: File, threshold: float) -> int:
+    """Take in the predictions that are kept; give the number of all."""
+    count = kept = 0
+    highest = 0.0
+    for count, record in enumerate(stream_results(path), start=1):
+        where = f"{path}: prediction {count - 1}"
+        _check(record, where)
+        spool.note_size(record["image_id"], record["segmentation"]["size"], where)
+        highest = max(record["score"], highest)
         if record["score"] >= threshold:
-            kept.records.setdefault(record["image_id"], []).append(record)
-    if not kept.records:
-        highest = "there are no predictions"
-        if kept.highest is not None:
-            highest = f"the highest of {kept.num_predictions} is {kept.highest:.3g}"
+            spool.add(_PREDICTION, record)
+            kept += 1
+    if not kept:
+        found = f"the highest of {count} is {highest:.3g}" if count else "there are no predictions"
         raise DataError(
-            f"{name}: no prediction has a score of {threshold:g} or more ({highest}); "
+            f"{path}: no prediction has a score of {threshold:g} or more ({found}); "
             "lower the threshold or train the detector longer"
         )
-    return kept
+    return count
 
 
-def _check(record: Record, where: str, names: Mapping[int, str]) -> None:
+def _spool_former(spool: _Spool, path: File) -> None:
+    for section, record in stream_annotations(path):
+        if section == "images":
+            where = f"{path}: image {record['file_name']!r}"
+            spool.note_size(record["id"], (record["height"], record["width"]), where)
+        elif section == "annotations":
+            where = f"{path}: annotation {record['id']}"
+            spool.note_size(record["image_id"], record["segmentation"]["size"], where)
+            spool.add(_FORMER, record)
+
+
+def _check(record: Record, where: str) -> None:
     for key in ("image_id", "score", "segmentation", "bbox"):
         if key not in record:
             raise DataError(f"{where} has no {key!r}")
-    if record["image_id"] not in names:
-        raise DataError(
-            f"{where} is of image {record['image_id']}, which is not one of the images to train on"
-        )
     score = record["score"]
     if not (is_finite(score) and 0 <= score <= 1):
         raise DataError(
@@ -157,7 +237,7 @@ def _check(record: Record, where: str, names: Mapping[int, str]) -> None:
 
 
 def _not_found_again(annotations: list[Record], predictions: list[Record]) -> list[Record]:
-    if not predictions:
+    if not annotations or not predictions:
         return annotations
     overlaps = coco_mask.iou(
         [annotation["segmentation"] for annotation in annotations],
@@ -166,42 +246,6 @@ def _not_found_again(annotations: list[Record], predictions: list[Record]) -> li
     )
     best = overlaps.max(axis=1)
     return [a for a, overlap in zip(annotations, best, strict=True) if overlap < _FOUND_AGAIN]
-
-
-def _annotations(
-    info: Record,
-    names: Mapping[int, str],
-    kept: _Kept,
-    remaining: Mapping[int, list[Record]],
-) -> Record:
-    annotations: list[Record] = []
-    images, excluded = [], []
-    num_kept = 0
-    for image_id, file_name in names.items():
-        if image_id not in kept.sizes:
-            image = {"id": image_id, "file_name": file_name, "status": "no_prediction"}
-            excluded.append(image | {"reason": "no prediction tells its size"})
-            continue
-        height, width = kept.sizes[image_id]
-        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
-        best_first = sorted(kept.records.get(image_id, []), key=lambda record: -record["score"])
-        predictions = _with_pixels(best_first)
-        num_kept += len(predictions)
-        for record in [*predictions, *_with_pixels(remaining.get(image_id, []))]:
-            annotations.append({"id": len(annotations) + 1, **record})
-    counts = {
-        "num_predictions": kept.num_predictions,
-        "num_predictions_kept": num_kept,
-        "num_former_kept": len(annotations) - num_kept,
-    }
-    return {
-        "info": info | counts,
-        "licenses": [],
-        "categories": CATEGORIES,
-        "images": images,
-        "annotations": annotations,
-        "excluded": excluded,
-    }
 
 
 def _with_pixels(records: list[Record]) -> list[Record]:

@@ -77,9 +77,11 @@ def tiny(scenes):
                 "annotations": str(scenes / "val/annotations.json"),
             },
         },
-        "eigenvectors": {"backbones": ["pixels_p16", "pixels_p14"]},
+        "pseudo_masks": {"votecut": {"backbones": ["pixels_p16", "pixels_p14"]}},
         "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
         # A detector of two steps is sure of nothing.
-        "self_training": {"thresholds": [0.0]},
+        "recipes": {
+            recipe: {"self_training": {"thresholds": [0.0]}} for recipe in ("cuvler", "cutler")
+        },
         "report": {"images": 2},
     }

@@ -17,7 +17,18 @@ from cuvler.images import read_listing
 )
 @click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
 @click.option("--shard", type=click.IntRange(min=0), required=True)
-@click.option("--k", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--k",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Eigenvectors of each image's graph.",
+)
+@click.option(
+    "--cuts",
+    type=click.IntRange(min=1),
+    help="For MaskCut: cut so often, with one eigenvector of a graph of its own each.",
+)
 @click.option("--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True)
 @click.option("--eps", type=click.FloatRange(0, 1, min_open=True), default=1e-5, show_default=True)
 @click.option(
@@ -42,6 +53,7 @@ def command(
     weights: Path | None,
     shard: int,
     k: int,
+    cuts: int | None,
     tau: float,
     eps: float,
     batch_size: int,
@@ -54,7 +66,7 @@ def command(
     import torch
 
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
-    from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
+    from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
     from cuvler.eigenvectors.features import load_backbone
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
@@ -65,7 +77,7 @@ def command(
         root,
         load_backbone(spec, weights=weights, device=device),
         output,
-        settings=NcutSettings(tau=tau, eps=eps, k=k),
+        settings=CutSettings(tau, eps, cuts) if cuts else NcutSettings(tau, eps, k),
         batch_size=batch_size,
         workers=_workers(device, threads) if workers is None else workers,
     )

@@ -12,15 +12,17 @@ from tqdm import tqdm
 from cuvler.errors import DataError
 from cuvler.images import read_listing
 from cuvler.pseudo_masks.crf import Crf
-from cuvler.pseudo_masks.image_record import VoteCutSettings
-from cuvler.pseudo_masks.voting import settings_of, vote_shard, write_shard
+from cuvler.pseudo_masks.methods import MaskCut, Method, VoteCut
+from cuvler.pseudo_masks.voting import process_shard, settings_of, write_shard
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
 @click.command("pseudo-masks")
-@click.option("--method", type=click.Choice(["votecut"]), default="votecut", show_default=True)
+@click.option(
+    "--method", type=click.Choice(["votecut", "maskcut"]), default="votecut", show_default=True
+)
 @click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
 @click.option("--root", type=Path, required=True, help="The folder of the images.")
 @click.option("--shard", type=click.IntRange(min=0), required=True, help="Which shard, from 0.")
@@ -37,14 +39,14 @@ Item = TypeVar("Item")
     multiple=True,
     default=(2, 3),
     show_default=True,
-    help="Numbers of clusters that each eigenvector is cut into.",
+    help="VoteCut: numbers of clusters that each eigenvector is cut into.",
 )
 @click.option(
     "--tau-m",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.2,
     show_default=True,
-    help="A pixel belongs where more than this share of the cluster says so.",
+    help="VoteCut: a pixel belongs where more than this share of the cluster says so.",
 )
 @click.option(
     "--crf",
@@ -67,16 +69,16 @@ def command(
     workers: int,
     output: Path,
 ) -> None:
-    """Cut one shard's masks from the eigenvectors of every backbone.
+    """Cut one shard's masks from the eigenvectors of its backbones.
 
     Every image of the shard is in the result with its status, also those without a mask.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --root is the folder of the dataset's images")
     listing = read_listing(images, shard=shard)
-    settings = VoteCutSettings(ks=ks, tau_m=tau_m, crf=crf)
-    records = vote_shard(listing, root, eigenvectors, settings, workers=workers)
-    info = settings_of(eigenvectors, settings)
+    chosen: Method = MaskCut(crf) if method == "maskcut" else VoteCut(ks, tau_m, crf)
+    records = process_shard(listing, root, eigenvectors, chosen, workers=workers)
+    info = settings_of(eigenvectors, chosen)
     statuses = write_shard(output, info, _with_progress(records, len(listing)))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     log.info("%s: %d images: %s", output, statuses.total(), counts)

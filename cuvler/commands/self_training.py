@@ -1,11 +1,11 @@
 """``cuvler self-training``: turn predictions into the next round's annotations."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from cuvler.files import read_json, write_json
 from cuvler.images import read_listing
 from cuvler.self_training import cutler_annotations, cuvler_annotations
 
@@ -13,16 +13,13 @@ log = logging.getLogger(__name__)
 
 
 @click.command("self-training")
-@click.option(
-    "--recipe",
-    required=True,
-    type=click.Choice(["cuvler", "cutler"]),
-    help="cuvler: predictions alone; cutler: with the former annotations they do not replace.",
-)
 @click.option("--predictions", required=True, type=Path, help="COCO results of the detector.")
-@click.option("--images", type=Path, help="The dataset's listing (recipe cuvler).")
+@click.option("--images", required=True, type=Path, help="The dataset's listing (.parquet).")
 @click.option(
-    "--previous", type=Path, help="The COCO json the detector was trained on (recipe cutler)."
+    "--former",
+    type=Path,
+    help="The COCO json the detector was trained on, whose annotations stay where predictions "
+    "do not replace them, as in CutLER; without it predictions alone, as in CuVLER.",
 )
 @click.option(
     "--threshold",
@@ -32,21 +29,12 @@ log = logging.getLogger(__name__)
 )
 @click.option("--output", required=True, type=Path, help="The COCO json to write.")
 def command(
-    recipe: str,
-    predictions: Path,
-    images: Path | None,
-    previous: Path | None,
-    threshold: float,
-    output: Path,
+    predictions: Path, images: Path, former: Path | None, threshold: float, output: Path
 ) -> None:
     """Keep the predictions a detector is sure of as annotations to train on."""
-    if recipe == "cuvler":
-        if images is None or previous is not None:
-            raise click.UsageError("--recipe cuvler takes --images, and no --previous")
-        content = cuvler_annotations(predictions, read_listing(images), threshold=threshold)
+    listing = read_listing(images)
+    if former is None:
+        counts = cuvler_annotations(predictions, listing, output, threshold=threshold)
     else:
-        if previous is None or images is not None:
-            raise click.UsageError("--recipe cutler takes --previous, and no --images")
-        content = cutler_annotations(read_json(previous), predictions, threshold=threshold)
-    write_json(output, content)
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in content["info"].items()))
+        counts = cutler_annotations(former, predictions, listing, output, threshold=threshold)
+    log.info("%s", ", ".join(f"{key} {value}" for key, value in asdict(counts).items()))

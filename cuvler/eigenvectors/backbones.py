@@ -10,7 +10,7 @@ from cuvler.errors import ConfigError
 
 # Where features come from: projections of the last attention layer, the tokens after the final
 # norm, or hand-made descriptors that need no weights.
-VIT_FEATURES = ("key", "query", "value", "patch_tokens")
+VIT_FEATURES = ("key", "query", "value", "key_query_value", "patch_tokens")
 
 
 @dataclass(frozen=True)

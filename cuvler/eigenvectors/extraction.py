@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
@@ -27,11 +28,36 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NcutSettings:
-    """The graph's threshold and weight, and the number of eigenvectors; see ``ncut``."""
+    """The eigenvectors of an image's one graph, for VoteCut; see ``ncut``.
+
+    Attributes:
+        tau: patches whose features have a cosine above it are joined.
+        eps: the weight of patches that are not.
+        k: how many eigenvectors.
+    """
 
     tau: float = 0.15
     eps: float = 1e-5
     k: int = 1
+    problem = "standard"
+
+    def solve(self, features: Tensor, _grid: tuple[int, int]) -> Eigenpairs[Tensor]:
+        """Solve a batch of images' features (b, n, d)."""
+        return ncut(features, tau=self.tau, eps=self.eps, k=self.k)
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """An eigenvector for each of ``k`` cuts, for MaskCut; see ``cut_repeatedly``."""
+
+    tau: float = 0.15
+    eps: float = 1e-5
+    k: int = 3
+    problem = "generalized"
+
+    def solve(self, features: Tensor, grid: tuple[int, int]) -> Eigenpairs[Tensor]:
+        """Solve a batch of images' features (b, h * w, d) on the grid of (h, w) patches."""
+        return cut_repeatedly(features, grid, n=self.k, tau=self.tau, eps=self.eps)
 
 
 @dataclass(frozen=True)
@@ -49,7 +75,7 @@ def extract_shard(
     backbone: Backbone,
     output: str | os.PathLike[str],
     *,
-    settings: NcutSettings,
+    settings: NcutSettings | CutSettings,
     batch_size: int = 0,
     workers: int = 0,
 ) -> ShardEigenvectors:
@@ -92,9 +118,12 @@ def default_batch_size(backbone: Backbone) -> int:
     return max(1, min(32, int(0.4 * memory) // per_image))
 
 
-def _attributes(backbone: Backbone, settings: NcutSettings, batch_size: int) -> dict[str, Any]:
+def _attributes(
+    backbone: Backbone, settings: NcutSettings | CutSettings, batch_size: int
+) -> dict[str, Any]:
     return {
         **backbone.spec.settings(),
+        "problem": settings.problem,
         **vars(settings),
         "weights_sha256": backbone.weights_sha256,
         "device": backbone.device.type,
@@ -138,7 +167,10 @@ def _batches(
 
 
 def _enter(
-    shard: ShardEigenvectors, batch: list[Prepared], backbone: Backbone, settings: NcutSettings
+    shard: ShardEigenvectors,
+    batch: list[Prepared],
+    backbone: Backbone,
+    settings: NcutSettings | CutSettings,
 ) -> None:
     """Solve a batch and enter its images into the shard."""
     for image in batch:
@@ -147,7 +179,7 @@ def _enter(
     if not usable:
         return
     prepared = torch.stack(list(usable.values())).to(backbone.device)
-    pairs = ncut(backbone.features(prepared), **vars(settings))
+    pairs = settings.solve(backbone.features(prepared), backbone.spec.grid)
     _enter_pairs(shard, list(usable), pairs)
 
 

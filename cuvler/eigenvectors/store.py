@@ -271,7 +271,7 @@ class ImageEigenvectors:
         image_id: from the listing.
         file_name: from the listing, relative to the dataset's root.
         status: the worst word any backbone's file has for the image.
-        vectors: backbone -> (h, w) float32, the second smallest eigenvector; empty unless ok.
+        vectors: backbone -> (k, h, w) float32; empty unless ok.
     """
 
     image_id: int
@@ -311,7 +311,7 @@ def read_eigenvectors(
             stores[store.backbone] = store
         for index, file_name in enumerate(listing["file_name"]):
             status = max((s.status[index] for s in stores.values()), key=STATUSES.index)
-            vectors = {name: store.vector(index)[0] for name, store in stores.items()}
+            vectors = {name: store.vector(index) for name, store in stores.items()}
             yield ImageEigenvectors(
                 image_id=int(image_ids[index]),
                 file_name=str(file_name),

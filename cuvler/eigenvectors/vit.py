@@ -84,7 +84,7 @@ class ViTFeatures(nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         if feature != "patch_tokens":
-            model.blocks[-1] = _LastProjection(model.blocks[-1], feature)
+            model.blocks[-1] = _LastBlock(model.blocks[-1], feature)
             model.norm = nn.Identity()
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None] * 255, persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None] * 255, persistent=False)
@@ -97,15 +97,27 @@ class ViTFeatures(nn.Module):
         return features
 
 
-class _LastProjection(nn.Module):
-    """The last block cut short: the keys, queries or values that its attention works with."""
+class _LastBlock(nn.Module):
+    """The last block cut short: what its attention works with, and nothing beyond it."""
 
     def __init__(self, block: Any, feature: str) -> None:
         super().__init__()
-        attention = block.attn
-        third = ("query", "key", "value").index(feature)
+        self.norm = block.norm1
+        names = ("key", "query", "value") if feature == "key_query_value" else (feature,)
+        self.projections = nn.ModuleList(_Projection(block.attn, name) for name in names)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        return torch.cat([projection(normed) for projection in self.projections], dim=-1)
+
+
+class _Projection(nn.Module):
+    """The keys, queries or values of an attention layer: its third of the joint projection."""
+
+    def __init__(self, attention: Any, name: str) -> None:
+        super().__init__()
+        third = ("query", "key", "value").index(name)
         rows = slice(third * attention.attn_dim, (third + 1) * attention.attn_dim)
-        self.block_norm = block.norm1
         self.weight = nn.Parameter(attention.qkv.weight[rows], requires_grad=False)
         bias = attention.qkv.bias
         self.bias = None if bias is None else nn.Parameter(bias[rows], requires_grad=False)
@@ -113,6 +125,6 @@ class _LastProjection(nn.Module):
         self.head_norm = (attention.q_norm, attention.k_norm, nn.Identity())[third]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        projected = nn.functional.linear(self.block_norm(tokens), self.weight, self.bias)
+        projected = nn.functional.linear(tokens, self.weight, self.bias)
         heads = self.head_norm(projected.reshape(*projected.shape[:-1], *self.heads))
         return cast("Tensor", heads.flatten(-2))

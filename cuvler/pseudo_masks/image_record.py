@@ -14,30 +14,20 @@ from numpy.typing import NDArray
 from cuvler import masks
 from cuvler.errors import ImageError
 from cuvler.images import open_image
-from cuvler.pseudo_masks.crf import Crf
-from cuvler.pseudo_masks.vote_cut import votecut
+from cuvler.pseudo_masks.methods import Method
 
 _Size = tuple[int, int] | tuple[None, None]
 
 
 @dataclass(frozen=True)
-class VoteCutSettings:
-    """How masks are voted: the arguments of :func:`cuvler.pseudo_masks.votecut`."""
-
-    ks: tuple[int, ...] = (2, 3)
-    tau_m: float = 0.2
-    crf: Crf = "fast"
-
-
-@dataclass(frozen=True)
 class ImageTask:
-    """One image to vote on.
+    """One image to find masks in.
 
     Attributes:
         image_id: from the listing.
         file_name: from the listing, relative to the dataset's root.
         status: the worst word that any backbone's file has for the image.
-        vectors: backbone -> (h, w) eigenvector map; empty unless ``status`` is ``ok``.
+        vectors: backbone -> (k, h, w) eigenvectors; empty unless ``status`` is ``ok``.
     """
 
     image_id: int
@@ -60,8 +50,8 @@ class ImageRecord:
     annotations: list[dict[str, Any]]
 
 
-def vote_image(task: ImageTask, *, root: Path, settings: VoteCutSettings) -> ImageRecord:
-    """Vote on one image's masks; an image that cannot be used gets its status and the reason."""
+def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
+    """Find one image's masks; an image that cannot be used gets its status and the reason."""
     if task.status in ("missing", "unreadable"):
         return failed(task, task.status, "when its eigenvectors were extracted")
     path = root / task.file_name
@@ -73,7 +63,7 @@ def vote_image(task: ImageTask, *, root: Path, settings: VoteCutSettings) -> Ima
         return failed(task, error.status, reason)
     if task.status != "ok":
         return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
-    found = votecut(image, task.vectors, ks=settings.ks, tau_m=settings.tau_m, crf=settings.crf)
+    found = method.masks(image, task.vectors)
     annotations = []
     for mask in found:
         rle = masks.encode(mask.mask)

@@ -3,18 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
-from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors.partitions import partitions
 from cuvler.pseudo_masks.crf import Crf, dense_crf
 from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.pseudo_masks.record import PseudoMask
 from cuvler.pseudo_masks.refinement import fill_holes
 
 SIDE = 480  # Cuts are refined on the image at this size, squeezed to a square.
-_MAX_CORNERS = 2  # A foreground with more of the image's corners is the background.
-_MAX_OVERLAP = 0.5  # A cut that overlaps the one before by more is the same once more,
-_MIN_SHARE = 0.01  # and one that covers no more of the patches is noise.
 _MIN_KEPT = 0.5  # IoU of a mask before and after the CRF.
 
 
@@ -45,11 +41,25 @@ def maskcut(
         ValueError: ``features`` and ``grid`` do not fit together.
         ArithmeticError: the graph has no eigenvector that passes the solver's check.
     """
+    import torch
+
+    from cuvler.eigenvectors.cuts import cut_repeatedly
+
     if len(features) != grid[0] * grid[1]:
         raise ValueError(f"{len(features)} patches do not fill a grid of {grid[0]} x {grid[1]}")
+    pairs = cut_repeatedly(torch.as_tensor(features)[None], grid, n=n, tau=tau)
+    if pairs.status[0] == "failed":
+        raise ArithmeticError("no eigenvector of the patches' graph passed the check")
+    return refine_cuts(image, partitions(pairs.vectors[0].numpy().reshape(n, *grid)), crf=crf)
+
+
+def refine_cuts(
+    image: Image.Image, cuts: NDArray[np.bool_], *, crf: Crf = "fast"
+) -> list[PseudoMask]:
+    """Make masks of an image's cuts (n, h, w); see :func:`maskcut`."""
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     masks = []
-    for cut in cuts(features, grid, n=n, tau=tau):
+    for cut in cuts:
         coarse = resize_nearest(cut, SIDE, SIDE)
         if not coarse.any():
             continue
@@ -60,47 +70,6 @@ def maskcut(
         if mask.any():
             masks.append(PseudoMask(mask, coarse, score=1.0, cluster_size=1, crf_success=True))
     return masks
-
-
-def cuts(
-    features: NDArray[np.floating], grid: tuple[int, int], *, n: int, tau: float
-) -> list[NDArray[np.bool_]]:
-    """Cut ``n`` times, each time without the patches that were cut before.
-
-    Returns:
-        ``n`` masks (h, w) that do not overlap; empty where a cut was dropped.
-    """
-    taken = np.zeros(grid, dtype=np.bool_)
-    previous: NDArray[np.bool_] | None = None
-    found = []
-    for _ in range(n):
-        rest = np.where(taken.reshape(-1, 1), 0, features).astype(np.float32)
-        pairs = ncut(rest, tau=tau)
-        if pairs.status == "failed":
-            raise ArithmeticError("no eigenvector of the patches' graph passed the check")
-        cut = _cut(pairs.generalized()[0].reshape(grid))
-        if previous is not None and (
-            _iou(cut, previous) > _MAX_OVERLAP or cut.mean() <= _MIN_SHARE
-        ):
-            cut = np.zeros_like(cut)
-        cut = cut & ~taken
-        taken |= cut
-        previous = cut
-        found.append(cut)
-    return found
-
-
-def _cut(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Give the side of a bipartition that is the object, the part around its seed."""
-    foreground = vector > vector.mean()
-    seed = np.unravel_index(np.argmax(np.abs(vector)), vector.shape)
-    corners = np.count_nonzero(foreground[[0, 0, -1, -1], [0, -1, 0, -1]])
-    if corners > _MAX_CORNERS or not foreground[seed]:
-        foreground = ~foreground
-        seed = np.unravel_index(np.argmin(vector), vector.shape)
-    components, _ = ndimage.label(foreground)  # 4-connected
-    cut: NDArray[np.bool_] = foreground & (components == components[seed])
-    return cut
 
 
 def _iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

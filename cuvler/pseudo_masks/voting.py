@@ -1,4 +1,4 @@
-"""The stage: one shard's masks from the eigenvectors of every backbone, by VoteCut."""
+"""The stage: one shard's masks from the eigenvectors of its backbones."""
 
 import os
 from collections import Counter
@@ -9,28 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from cuvler.coco_json import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
-from cuvler.pseudo_masks.image_record import (
-    ImageRecord,
-    ImageTask,
-    VoteCutSettings,
-    failed,
-    vote_image,
-)
+from cuvler.errors import DataError
+from cuvler.pseudo_masks.image_record import ImageRecord, ImageTask, failed, find_masks
+from cuvler.pseudo_masks.methods import Method
 from cuvler.pseudo_masks.pool import map_isolated
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def vote_shard(
+def process_shard(
     listing: "pd.DataFrame",
     root: str | os.PathLike[str],
     eigenvectors: Sequence[str | os.PathLike[str]],
-    settings: VoteCutSettings,
+    method: Method,
     *,
     workers: int = 1,
 ) -> Iterator[ImageRecord]:
-    """Vote on the masks of every image of a shard, in order.
+    """Find the masks of every image of a shard, in order.
 
     The records do not depend on the number of workers, and a few images are in memory at a
     time, however many the shard has. An image that kills its process is ``crashed``.
@@ -39,7 +35,7 @@ def vote_shard(
         listing: the shard's rows, as :func:`cuvler.images.read_listing` gives them.
         root: folder that the file names start from.
         eigenvectors: the shard's file of each backbone, in the order of the backbones.
-        settings: how to vote.
+        method: how to find masks.
         workers: number of processes.
 
     Raises:
@@ -48,32 +44,31 @@ def vote_shard(
     """
     tasks = (
         ImageTask(image.image_id, image.file_name, image.status, image.vectors)
-        for image in read_eigenvectors(eigenvectors, listing)
+        for image in read_eigenvectors(eigenvectors, listing, settings=method.needs)
     )
-    vote = partial(vote_image, root=Path(root), settings=settings)
-    for task, record in map_isolated(vote, tasks, workers=max(1, min(workers, len(listing)))):
+    find = partial(find_masks, root=Path(root), method=method)
+    for task, record in map_isolated(find, tasks, workers=max(1, min(workers, len(listing)))):
         yield record or failed(task, "crashed", "the process died on this image, twice")
 
 
-def settings_of(
-    eigenvectors: Sequence[str | os.PathLike[str]], settings: VoteCutSettings
-) -> dict[str, Any]:
+def settings_of(eigenvectors: Sequence[str | os.PathLike[str]], method: Method) -> dict[str, Any]:
     """Give what decides the masks, for the file's ``info``: the same for every shard.
 
     Raises:
-        DataError: a file of eigenvectors is missing or damaged.
+        DataError: a file of eigenvectors is missing, damaged or made for another method.
     """
-    backbones = []
+    made_with: list[dict[str, Any]] = []
     for path in eigenvectors:
-        with open_eigenvectors(path) as store:
-            backbones.append(store.backbone)
-    return {
-        "method": "votecut",
-        "backbones": backbones,
-        "ks": list(settings.ks),
-        "tau_m": settings.tau_m,
-        "crf": settings.crf,
-    }
+        with open_eigenvectors(path, settings=method.needs) as store:
+            made_with.append(store.attributes)
+    info = {"method": method.name, "backbones": [made["backbone"] for made in made_with]}
+    if method.name == "maskcut":
+        if len(made_with) != 1:
+            raise DataError(
+                f"{len(made_with)} files of eigenvectors were given; MaskCut works with one"
+            )
+        info["n"] = made_with[0]["k"]
+    return {**info, **method.settings()}
 
 
 def write_shard(

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cuvler.eigenvectors.cuts import cut_repeatedly
+from cuvler.eigenvectors.partitions import partitions
 from cuvler.files import read_json
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.pseudo_masks import maskcut
-from cuvler.pseudo_masks.mask_cut import SIDE, cuts
+from cuvler.pseudo_masks.mask_cut import SIDE
 from cuvler.pseudo_masks.proposals import resize_nearest
 
 GOLDEN = Path(__file__).parent / "maskcut"
@@ -27,7 +30,9 @@ def features_of(image):
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image["file_name"])
 def test_cuts(image):
-    ours = cuts(*features_of(image), n=3, tau=0.15)
+    features, grid = features_of(image)
+    pairs = cut_repeatedly(torch.from_numpy(features)[None], grid, n=3)
+    ours = partitions(pairs.vectors[0].numpy().reshape(3, *grid))
     for cut, golden in zip(ours, image["cuts"], strict=True):
         assert (resize_nearest(cut, SIDE, SIDE) == decode(golden["cut_mask_480"])).all()
 

@@ -7,6 +7,7 @@ compared is which masks are there, and in which order within an image.
 from collections import defaultdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
@@ -17,9 +18,14 @@ GOLDEN = Path(__file__).parent / "self_training"
 
 
 @pytest.fixture(scope="module")
-def ours():
-    previous = read_json(GOLDEN / "previous_annotations.json")
-    return cutler_annotations(previous, GOLDEN / "predictions.json", threshold=0.7)
+def ours(tmp_path_factory):
+    former = GOLDEN / "previous_annotations.json"
+    images = read_json(former)["images"]
+    rows = sorted((image["id"], image["file_name"]) for image in images)
+    listing = pd.DataFrame(rows, columns=["image_id", "file_name"])
+    output = tmp_path_factory.mktemp("merged") / "annotations.json"
+    cutler_annotations(former, GOLDEN / "predictions.json", listing, output, threshold=0.7)
+    return read_json(output)
 
 
 def masks_by_image(content):

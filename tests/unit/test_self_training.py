@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -39,25 +41,43 @@ def listing(*image_ids):
     )
 
 
-def previous(*records, images=(1, 2, 3), excluded=()):
+def former(*records, images=(1, 2, 3)):
     return {
         "images": [
             {"id": i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in images
         ],
         "annotations": [dict(r, id=100 + n, iscrowd=0) for n, r in enumerate(records)],
-        "excluded": [{"id": i, "file_name": f"{i}.jpg", "status": "unreadable"} for i in excluded],
+        "excluded": [],
     }
+
+
+def cuvler(predictions, images=(1, 2, 3), **settings):
+    """Run on records in files; give the content that is written."""
+    with TemporaryDirectory() as folder:
+        found, output = Path(folder, "predictions.json"), Path(folder, "annotations.json")
+        found.write_text(json.dumps(predictions))
+        cuvler_annotations(found, listing(*images), output, **settings)
+        return json.loads(output.read_text())
+
+
+def cutler(before, predictions, images=(1, 2, 3), **settings):
+    with TemporaryDirectory() as folder:
+        names = ("former.json", "predictions.json", "annotations.json")
+        old, found, output = (Path(folder, name) for name in names)
+        old.write_text(json.dumps(before))
+        found.write_text(json.dumps(predictions))
+        cutler_annotations(old, found, listing(*images), output, **settings)
+        return json.loads(output.read_text())
 
 
 def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
     predictions = [record(1, 0.2), record(1, 0.1999), record(2, 0.9), record(1, 0.5)]
-    content = cuvler_annotations(predictions, listing(1, 2), threshold=0.2)
+    content = cuvler(predictions, (1, 2), threshold=0.2)
     found = [(a["id"], a["image_id"], a["score"]) for a in content["annotations"]]
     assert found == [(1, 1, 0.5), (2, 1, 0.2), (3, 2, 0.9)]
     assert {a["iscrowd"] for a in content["annotations"]} == {0}
     assert content["annotations"][0]["area"] == 80
     assert content["info"] == {
-        "recipe": "cuvler",
         "threshold": 0.2,
         "num_predictions": 4,
         "num_predictions_kept": 3,
@@ -67,7 +87,7 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
 
 def test_every_image_is_accounted_for():
     predictions = [record(1, 0.9), record(3, 0.1)]
-    content = cuvler_annotations(predictions, listing(1, 2, 3))
+    content = cuvler(predictions)
     size = {"width": WIDTH, "height": HEIGHT}
     # Image 3's size is known from a prediction that was not kept.
     assert content["images"] == [
@@ -82,14 +102,14 @@ def test_areas_count_the_mask_and_boxes_are_the_detectors():
     holed[5:15, 5:15] = True
     holed[8:10, 8:10] = False
     prediction = record(1, 0.9) | {"segmentation": encode(holed), "bbox": [4.5, 4.5, 11.0, 11.0]}
-    annotation = cuvler_annotations([prediction], listing(1))["annotations"][0]
+    annotation = cuvler([prediction], (1,))["annotations"][0]
     assert annotation["area"] == 96
     assert annotation["bbox"] == [4.5, 4.5, 11.0, 11.0]
 
 
 def test_masks_without_pixels_are_left_out():
     empty = record(1, 0.9, box=(0, 0, 0, 0))
-    content = cuvler_annotations([empty, record(1, 0.8)], listing(1))
+    content = cuvler([empty, record(1, 0.8)], (1,))
     assert [a["score"] for a in content["annotations"]] == [0.8]
     assert content["info"]["num_predictions_kept"] == 1
 
@@ -97,23 +117,22 @@ def test_masks_without_pixels_are_left_out():
 @pytest.mark.parametrize(("shift", "stays"), [(0, False), (3, False), (4, True), (20, True)])
 def test_cutler_drops_former_annotations_that_were_found_again(shift, stays):
     # Two 10 x 8 boxes, one shifted by s: IoU (10 - s) / (10 + s), 0.54 for 3 and 0.43 for 4.
-    content = cutler_annotations(
-        previous(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)]
-    )
+    content = cutler(former(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)])
     assert [a["score"] for a in content["annotations"]] == ([0.9, 0.3] if stays else [0.9])
 
 
 def test_cutler_drops_at_an_overlap_of_exactly_one_half():
-    content = cutler_annotations(
-        previous(record(1, 0.3, box=(0, 0, 20, 10))), [record(1, 0.9, box=(0, 0, 10, 10))]
+    content = cutler(
+        former(record(1, 0.3, box=(0, 0, 20, 10))), [record(1, 0.9, box=(0, 0, 10, 10))]
     )
     assert [a["score"] for a in content["annotations"]] == [0.9]
 
 
 def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
-    former = [record(1, 0.3), record(2, 0.3), record(3, 0.3)]
+    before = former(record(1, 0.3), record(2, 0.3), record(3, 0.3))
     predictions = [record(1, 0.69), record(2, 0.7), record(5, 0.8)]
-    content = cutler_annotations(previous(*former, excluded=[5]), predictions, threshold=0.7)
+    # Image 5 could not be used before: its predictions are all it has.
+    content = cutler(before, predictions, (1, 2, 3, 5), threshold=0.7)
     assert [(a["image_id"], a["score"]) for a in content["annotations"]] == [
         (1, 0.3),
         (2, 0.7),
@@ -130,14 +149,14 @@ boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st
 
 @settings(max_examples=40, deadline=None)
 @given(
-    former=st.lists(st.tuples(st.integers(1, 2), boxes), max_size=5),
+    before=st.lists(st.tuples(st.integers(1, 2), boxes), max_size=5),
     found=st.lists(st.tuples(st.integers(1, 2), boxes, st.floats(0, 1)), min_size=1, max_size=5),
 )
-def test_cutler_equals_the_rule_written_with_arrays(former, found):
-    former_records = [record(image_id, 0.5, box) for image_id, box in former]
+def test_cutler_equals_the_rule_written_with_arrays(before, found):
+    former_records = [record(image_id, 0.5, box) for image_id, box in before]
     predictions = [record(image_id, score, box) for image_id, box, score in found]
     predictions.append(record(3, 0.99))
-    content = cutler_annotations(previous(*former_records), predictions, threshold=0.4)
+    content = cutler(former(*former_records), predictions, threshold=0.4)
     expected = []
     for image_id in (1, 2, 3):
         kept = [p for p in predictions if p["image_id"] == image_id and p["score"] >= 0.4]
@@ -153,10 +172,13 @@ def test_cutler_equals_the_rule_written_with_arrays(former, found):
     ]
 
 
-def test_the_order_of_the_predictions_does_not_matter():
+def test_the_order_of_the_records_does_not_matter():
     predictions = [record(i, score) for i in (1, 2, 3) for score in (0.3, 0.8, 0.5)]
-    content = cuvler_annotations(predictions, listing(1, 2, 3))
-    assert cuvler_annotations(predictions[::-1], listing(1, 2, 3)) == content
+    assert cuvler(predictions[::-1]) == cuvler(predictions)
+    before = [record(i, 0.3, box=(20, 9, 9, 9)) for i in (1, 2, 3)]
+    assert [a["image_id"] for a in cutler(former(*before[::-1]), predictions)["annotations"]] == [
+        1, 1, 2, 2, 3, 3
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -173,7 +195,21 @@ def test_the_order_of_the_predictions_does_not_matter():
 )
 def test_bad_predictions_are_named(predictions, message):
     with pytest.raises(DataError, match=message):
-        cuvler_annotations(predictions, listing(1))
+        cuvler(predictions, (1,))
+
+
+def test_former_annotations_of_another_dataset_are_named():
+    with pytest.raises(
+        DataError, match=r"former\.json: image '3\.jpg' is of image 3, which is not"
+    ):
+        cutler(former(), [record(1, 0.9)], (1, 2))
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([record(1, 0.1)]))
+    with pytest.raises(DataError):
+        cuvler_annotations(tmp_path / "p.json", listing(1), tmp_path / "out.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
 
 
 @pytest.fixture
@@ -181,33 +217,24 @@ def files(tmp_path):
     paths = {name: tmp_path / name for name in ("p.json", "images.parquet", "a.json", "out.json")}
     paths["p.json"].write_text(json.dumps([record(1, 0.9), record(2, 0.75, box=(20, 9, 9, 9))]))
     listing(1, 2, 3).to_parquet(paths["images.parquet"])
-    paths["a.json"].write_text(json.dumps(previous(record(1, 0.5), record(2, 0.5))))
+    paths["a.json"].write_text(json.dumps(former(record(1, 0.5), record(2, 0.5))))
     return paths
 
 
 def run(files, *options):
-    fixed = ["--predictions", str(files["p.json"]), "--output", str(files["out.json"])]
+    paths = ("--predictions", "p.json"), ("--images", "images.parquet"), ("--output", "out.json")
+    fixed = [word for option, name in paths for word in (option, str(files[name]))]
     return CliRunner().invoke(command, [*fixed, *options])
 
 
-def test_command_writes_either_recipe_and_the_same_bytes_again(files):
-    for options, scores in (
-        (["--recipe", "cuvler", "--images", str(files["images.parquet"])], [0.9, 0.75]),
-        (["--recipe", "cutler", "--previous", str(files["a.json"])], [0.9, 0.75, 0.5]),
-    ):
-        outcome = run(files, *options, "--threshold", "0.7")
-        assert outcome.exit_code == 0, outcome.output
-        first = files["out.json"].read_bytes()
-        assert [a["score"] for a in json.loads(first)["annotations"]] == scores
-        run(files, *options, "--threshold", "0.7")
-        assert files["out.json"].read_bytes() == first
-
-
-@pytest.mark.parametrize("recipe", ["cuvler", "cutler"])
-def test_command_refuses_the_other_recipes_options(files, recipe):
-    both = ["--images", str(files["images.parquet"]), "--previous", str(files["a.json"])]
-    for options in (both, []):
-        outcome = run(files, "--recipe", recipe, "--threshold", "0.5", *options)
-        assert outcome.exit_code == 2
-        assert f"--recipe {recipe} takes" in outcome.output
-    assert not files["out.json"].exists()
+@pytest.mark.parametrize(
+    ("keep_former", "scores"), [(False, [0.9, 0.75]), (True, [0.9, 0.75, 0.5])]
+)
+def test_command_writes_either_recipe_and_the_same_bytes_again(files, keep_former, scores):
+    options = ["--former", str(files["a.json"])] if keep_former else []
+    outcome = run(files, *options, "--threshold", "0.7")
+    assert outcome.exit_code == 0, outcome.output
+    first = files["out.json"].read_bytes()
+    assert [a["score"] for a in json.loads(first)["annotations"]] == scores
+    run(files, *options, "--threshold", "0.7")
+    assert files["out.json"].read_bytes() == first

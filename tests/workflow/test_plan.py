@@ -44,6 +44,29 @@ def test_the_plan_of_the_default_config(workplace, arguments, more):
     assert planned == expected | {"total": sum(expected.values())}
 
 
+def test_the_plan_of_cutler_and_of_both_systems(workplace):
+    cutler = {
+        "images": 2,  # it trains itself on ImageNet: no COCO train
+        "weights": 2,
+        "eigenvectors": 320,
+        "pseudo_masks": 320,
+        "annotations": 1,
+        "detector": 4,
+        "predictions": 3 + 4,
+        "self_training": 3,
+        "evaluation": 4,
+        "metrics": 1,
+        "report": 1,
+        "all": 1,
+    }
+    planned = jobs(workplace.snakemake("-n", "--config", "recipe=cutler"))
+    assert planned == cutler | {"total": sum(cutler.values())}
+    planned = jobs(workplace.snakemake("-n", "--config", "recipe=[cuvler, cutler]"))
+    shared = {"images": 3, "weights": 7, "metrics": 1, "report": 1, "all": 1}
+    both = {rule: WHOLE.get(rule, 0) + count for rule, count in cutler.items()} | shared
+    assert planned == both | {"total": sum(both.values())}
+
+
 def test_running_without_data_names_key_path_and_fix(workplace):
     output = workplace.snakemake("results/coco_val_metrics.json", status=1)
     names = r"imagenet_train|coco_train|coco_val"
@@ -58,7 +81,7 @@ def test_running_without_data_names_key_path_and_fix(workplace):
     [
         ("trian=x", r"trian: unknown key.*did you mean train\?"),
         ("train=nowhere", r"train: 'nowhere' is not known; known: coco_train"),
-        ("eigenvectors={backbones: [dino_s7]}", r"eigenvectors\.backbones: 'dino_s7' is not known"),
+        ("pseudo_masks={votecut: {backbones: [s7]}}", r"votecut\.backbones: 's7' is not known"),
         ("recipes={cuvler: {detector: nothing}}", r"detector: 'nothing' is not known"),
     ],
 )

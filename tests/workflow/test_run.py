@@ -38,7 +38,8 @@ def test_from_images_to_report_and_again(workplace, tiny):
     with (workplace.folder / "own.yaml").open("a") as stream:
         stream.write("# a comment\n")
     assert "Nothing to be done" in workplace.snakemake("-n", "all", *settings)
-    changed = workplace.configure(**tiny, pseudo_masks={"votecut": {"tau_m": 0.3}})
+    tiny["pseudo_masks"]["votecut"]["tau_m"] = 0.3
+    changed = workplace.configure(**tiny)
     plan = workplace.snakemake("-n", "all", *changed)
     assert re.search(r"^pseudo_masks +4$", plan, re.MULTILINE)
     assert not re.search(r"^(images|eigenvectors) ", plan, re.MULTILINE)
@@ -91,7 +92,7 @@ def test_own_photos_with_one_key(workplace, scenes):
     settings = workplace.configure(
         datasets={"mine": "my photos"},
         images={"shards": 1},
-        eigenvectors={"backbones": ["pixels_p16"]},
+        pseudo_masks={"votecut": {"backbones": ["pixels_p16"]}},
     )
     workplace.snakemake(target, *settings)
     merged = json.loads((workplace.folder / target).read_text())
@@ -112,7 +113,7 @@ def test_a_coco_json_with_one_key(workplace, scenes):
     settings = workplace.configure(
         datasets={"mine": "labelled/labels.json"},
         images={"shards": 2},
-        eigenvectors={"backbones": ["pixels_p16"]},
+        pseudo_masks={"votecut": {"backbones": ["pixels_p16"]}},
     )
     workplace.snakemake(target, *settings)
     merged = json.loads((workplace.folder / target).read_text())
@@ -128,7 +129,7 @@ def test_a_bad_image_is_counted_and_stops_the_merge_if_there_are_too_many(workpl
     own = {
         "datasets": {"mine": "photos"},
         "images": {"shards": 2},
-        "eigenvectors": {"backbones": ["pixels_p16"]},
+        "pseudo_masks": {"votecut": {"backbones": ["pixels_p16"]}},
     }
     output = workplace.snakemake(target, *workplace.configure(**own), status=1)
     assert "1 of 4 images could not be used" in output

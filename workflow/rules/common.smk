@@ -21,7 +21,7 @@ METHODS = list(
 DETECTORS = [
     f"{recipe}_round{round}"
     for recipe in settings.recipes(config)
-    for round in range(config["self_training"]["rounds"] + 1)
+    for round in range(config["recipes"][recipe]["self_training"]["rounds"] + 1)
 ]
 
 
@@ -55,11 +55,27 @@ def weights_of(wildcards):
     return config["eigenvectors"]["weights"].get(wildcards.backbone, fetched)
 
 
+def number_of_cuts(wildcards):
+    """MaskCut cuts an image again and again, and needs an eigenvector for each cut."""
+    if wildcards.method != "maskcut":
+        return []
+    return ["--cuts", config["pseudo_masks"]["maskcut"]["n"]]
+
+
 def eigenvectors_of(wildcards):
+    folder = f"<results>/eigenvectors/{wildcards.dataset}/{wildcards.method}"
     return [
-        f"<results>/eigenvectors/{wildcards.dataset}/{backbone}/{wildcards.shard}.zarr.zip"
-        for backbone in config["eigenvectors"]["backbones"]
+        f"{folder}/{backbone}/{wildcards.shard}.zarr.zip"
+        for backbone in settings.backbones(config, wildcards.method)
     ]
+
+
+def method_options(wildcards):
+    """The options of ``cuvler pseudo-masks`` that the method has of its own."""
+    if wildcards.method == "maskcut":
+        return []
+    options = config["pseudo_masks"]["votecut"]
+    return [*(word for k in options["ks"] for word in ("--ks", k)), "--tau-m", options["tau_m"]]
 
 
 def pseudo_masks_of(wildcards):
@@ -77,9 +93,14 @@ def recipe_of(wildcards):
     return config["recipes"][wildcards.recipe]
 
 
+def self_training_of(wildcards):
+    return recipe_of(wildcards)["self_training"]
+
+
 def training_dataset(wildcards):
-    first = int(wildcards.round) == 0
-    return dataset(config["train"] if first else config["self_training"]["dataset"])
+    if int(wildcards.round) == 0:
+        return dataset(config["train"])
+    return dataset(settings.self_training_dataset(config, wildcards.recipe))
 
 
 def training_annotations(wildcards):
@@ -105,17 +126,31 @@ def previous(wildcards):
 
 
 def training_recipe(wildcards):
-    return recipe_of(wildcards)["detector" if int(wildcards.round) == 0 else "self_training"]
+    first = int(wildcards.round) == 0
+    return (recipe_of(wildcards) if first else self_training_of(wildcards))["detector"]
+
+
+def self_training_images(wildcards):
+    return f"<results>/images/{settings.self_training_dataset(config, wildcards.recipe)}.parquet"
 
 
 def self_training_predictions(wildcards):
-    target = config["self_training"]["dataset"]
+    target = settings.self_training_dataset(config, wildcards.recipe)
     return f"<results>/predictions/{previous(wildcards)}/{target}.json"
 
 
 def self_training_threshold(wildcards):
-    thresholds = config["self_training"]["thresholds"]
+    thresholds = self_training_of(wildcards)["thresholds"]
     return thresholds[min(int(wildcards.round), len(thresholds)) - 1]
+
+
+def former_annotations(wildcards):
+    """What the round before learned from, where its annotations are kept."""
+    if not self_training_of(wildcards)["keep_former"]:
+        return []
+    if int(wildcards.round) == 1:
+        return f"<results>/annotations/{config['train']}/{recipe_of(wildcards)['method']}.json"
+    return f"<results>/self_training/{previous(wildcards)}.json"
 
 
 def scored_results(wildcards):
@@ -139,7 +174,6 @@ def report_files():
     results = config["results"]
     scored = config["evaluation"]["pseudo_masks"]
     masks = {(name, method) for name in [config["train"], *scored] for method in METHODS}
-    target = config["self_training"]["dataset"]
     return [
         *(("metrics", name, f"{results}/{name}_metrics.json") for name in config["evaluate"]),
         *(
@@ -147,9 +181,13 @@ def report_files():
             for name, method in sorted(masks)
         ),
         *(
-            ("annotations", f"{target}/{detector}", f"{results}/self_training/{detector}.json")
-            for detector in DETECTORS
-            if not detector.endswith("_round0")
+            (
+                "annotations",
+                f"{settings.self_training_dataset(config, recipe)}/{recipe}_round{round}",
+                f"{results}/self_training/{recipe}_round{round}.json",
+            )
+            for recipe in settings.recipes(config)
+            for round in range(1, config["recipes"][recipe]["self_training"]["rounds"] + 1)
         ),
         *(
             ("predictions", f"{name}/{detector}", f"{results}/predictions/{detector}/{name}.json")
@@ -169,9 +207,14 @@ def report_folders():
         ),
         *(("ground-truth", name, dataset(name).annotations) for name in config["evaluate"]),
         *(
-            ("eigenvectors", f"{name}/{backbone}", f"{results}/eigenvectors/{name}/{backbone}")
+            (
+                "eigenvectors",
+                f"{name}/{method}/{backbone}",
+                f"{results}/eigenvectors/{name}/{method}/{backbone}",
+            )
             for name in dict.fromkeys([*config["evaluation"]["pseudo_masks"], config["train"]])
-            for backbone in config["eigenvectors"]["backbones"]
+            for method in METHODS
+            for backbone in settings.backbones(config, method)
         ),
         *(("detector", detector, f"{results}/detectors/{detector}") for detector in DETECTORS),
     ]

@@ -17,11 +17,11 @@ rule eigenvectors:
         images="<results>/images/{dataset}.parquet",
         weights=weights_of,
     output:
-        "<results>/eigenvectors/{dataset}/{backbone}/{shard}.zarr.zip",
+        "<results>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.zarr.zip",
     log:
-        "<logs>/eigenvectors/{dataset}/{backbone}/{shard}.log",
+        "<logs>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.log",
     benchmark:
-        "<benchmarks>/eigenvectors/{dataset}/{backbone}/{shard}.tsv"
+        "<benchmarks>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.tsv"
     conda:
         "../envs/cuvler.yaml"
     # All cores of most GPU boxes: jobs there take turns with the GPU.
@@ -30,6 +30,7 @@ rule eigenvectors:
         root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         definitions=json.dumps(config["eigenvectors"]["definitions"]),
+        cuts=number_of_cuts,
         tau=config["eigenvectors"]["tau"],
         eps=config["eigenvectors"]["eps"],
         batch_size=config["eigenvectors"]["batch_size"],
@@ -37,5 +38,6 @@ rule eigenvectors:
     shell:
         "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
-        " --definitions {params.definitions:q} --tau {params.tau} --eps {params.eps} --batch-size {params.batch_size}"
-        " --device {params.device} --threads {threads} --output {output:q} &> {log:q}"
+        " --definitions {params.definitions:q} {params.cuts} --tau {params.tau} --eps {params.eps}"
+        " --batch-size {params.batch_size} --device {params.device} --threads {threads}"
+        " --output {output:q} &> {log:q}"

@@ -16,11 +16,10 @@ rule pseudo_masks:
         eigenvectors=lambda wildcards, input: [
             word for path in input.eigenvectors for word in ("--eigenvectors", path)
         ],
-        ks=[word for k in config["pseudo_masks"]["votecut"]["ks"] for word in ("--ks", k)],
-        tau_m=config["pseudo_masks"]["votecut"]["tau_m"],
-        crf=config["pseudo_masks"]["votecut"]["crf"],
+        options=method_options,
+        crf=config["pseudo_masks"]["crf"],
     shell:
         "cuvler pseudo-masks --method {wildcards.method} --images {input.images:q}"
         " --root {params.root:q} --shard {wildcards.shard} {params.eigenvectors:q}"
-        " {params.ks} --tau-m {params.tau_m} --crf {params.crf} --workers {threads}"
+        " {params.options} --crf {params.crf} --workers {threads}"
         " --output {output:q} &> {log:q}"

@@ -1,7 +1,8 @@
 rule self_training:
     input:
         predictions=self_training_predictions,
-        images=f"<results>/images/{config['self_training']['dataset']}.parquet",
+        images=self_training_images,
+        former=former_annotations,
     output:
         "<results>/self_training/{recipe}_round{round}.json",
     log:
@@ -11,8 +12,9 @@ rule self_training:
     conda:
         "../envs/cuvler.yaml"
     params:
+        former=lambda wildcards, input: ["--former", input.former] if input.former else [],
         threshold=self_training_threshold,
     shell:
-        "cuvler self-training --recipe {wildcards.recipe} --predictions {input.predictions:q}"
-        " --images {input.images:q} --threshold {params.threshold}"
+        "cuvler self-training --predictions {input.predictions:q} --images {input.images:q}"
+        " {params.former:q} --threshold {params.threshold}"
         " --output {output:q} &> {log:q}"

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors.cuts import cut_repeatedly
+from cuvler.eigenvectors.partitions import partitions
 from cuvler.pseudo_masks import maskcut
-from cuvler.pseudo_masks.mask_cut import cuts
 
 GRID = (20, 24)
 
@@ -20,9 +23,15 @@ def two_objects():
     return image, features.reshape(-1, 3), kinds
 
 
+def cuts(features, n):
+    pairs = cut_repeatedly(torch.as_tensor(features)[None], GRID, n=n)
+    assert pairs.status == ["ok"]
+    return partitions(pairs.vectors[0].numpy().reshape(n, *GRID))
+
+
 def test_the_objects_are_cut_one_by_one():
     _, features, kinds = two_objects()
-    found = cuts(features, GRID, n=2, tau=0.15)
+    found = cuts(features, 2)
     objects = [kinds == 1, kinds == 2]
     assert all(any(np.array_equal(cut, thing) for thing in objects) for cut in found)
     assert not (found[0] & found[1]).any()
@@ -43,7 +52,7 @@ def test_masks_have_the_image_size(crf):
 
 def test_no_more_cuts_than_there_are_things():
     _, features, kinds = two_objects()
-    found = cuts(features, GRID, n=5, tau=0.15)
+    found = cuts(features, 5)
     assert sum(cut.astype(int) for cut in found).max() == 1
     assert sum(cut.sum() for cut in found) <= kinds.size
 
@@ -62,3 +71,55 @@ def test_features_must_fill_the_grid():
 def test_features_that_are_not_finite():
     with pytest.raises(ArithmeticError, match="no eigenvector"):
         maskcut(Image.new("RGB", (9, 9)), np.full((480, 2), np.nan), GRID)
+
+
+def test_the_first_eigenvector_is_that_of_the_generalized_problem():
+    _, features, _ = two_objects()
+    pairs = cut_repeatedly(torch.as_tensor(features)[None], GRID, n=2)
+    first = ncut(features).generalized()[0]
+    cosine = abs(pairs.vectors[0, 0].numpy() @ first) / np.linalg.norm(first)
+    assert cosine > 0.999999
+
+
+def test_a_batch_is_its_images_and_one_that_fails_harms_no_other():
+    _, features, _ = two_objects()
+    rng = np.random.default_rng(1)
+    batch = np.stack([features, np.full_like(features, np.nan), features + rng.normal(0, 0.02)])
+    pairs = cut_repeatedly(torch.from_numpy(batch), GRID, n=2)
+    assert pairs.status.tolist() == ["ok", "failed", "ok"]
+    for index in (0, 2):
+        alone = cut_repeatedly(torch.from_numpy(batch[index])[None], GRID, n=2)
+        found = partitions(pairs.vectors[index].numpy().reshape(2, *GRID))
+        assert np.array_equal(found, partitions(alone.vectors[0].numpy().reshape(2, *GRID)))
+
+
+def square(y, x, side, value, background=0.0):
+    vector = np.full((20, 20), background)
+    vector[y : y + side, x : x + side] = value
+    return vector
+
+
+def test_a_cut_is_the_side_of_the_seed():
+    assert np.array_equal(partitions(square(5, 5, 4, 3.0)[None])[0], square(5, 5, 4, 1) > 0)
+    # The largest magnitude is on the low side: the partition is turned round.
+    assert np.array_equal(partitions(square(5, 5, 4, -3.0)[None])[0], square(5, 5, 4, 1) > 0)
+
+
+def test_three_corners_are_background():
+    cut = partitions(-square(5, 5, 4, 1.0, background=-2.0)[None])[0]
+    assert np.array_equal(cut, square(5, 5, 4, 1) > 0)
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [
+        (square(12, 12, 5, 3.0), 25),  # elsewhere
+        (square(5, 5, 4, 3.0), 0),  # the same once more
+        (square(12, 12, 2, 3.0), 0),  # 1 % of the patches
+        (square(7, 7, 4, 3.0), 12),  # what the first took is taken off
+    ],
+)
+def test_later_cuts_are_kept_or_dropped(second, kept):
+    found = partitions(np.stack([square(5, 5, 4, 3.0), second]))
+    assert found[1].sum() == kept
+    assert not (found[0] & found[1]).any()

@@ -12,8 +12,8 @@ from cuvler.errors import DataError
 from cuvler.images import read_listing, write_listing
 from cuvler.masks import decode
 from cuvler.pseudo_masks import voting
-from cuvler.pseudo_masks.image_record import VoteCutSettings
-from cuvler.pseudo_masks.voting import vote_shard, write_shard
+from cuvler.pseudo_masks.methods import VoteCut
+from cuvler.pseudo_masks.voting import process_shard, write_shard
 
 NAMES = ("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png")
 GRIDS = {"a": 30, "b": 34}
@@ -32,7 +32,7 @@ def write_maps(path, backbone, image_ids, statuses):
         if status == "ok":
             shard.eigenvectors[index] = disc_map(size)
     shard.eigenvectors[1] = 0.5  # Of flat.png: a constant map.
-    write_eigenvectors(path, shard, {"backbone": backbone})
+    write_eigenvectors(path, shard, {"backbone": backbone, "problem": "standard"})
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_eigenvectors_of_other_images_are_refused(dataset):
     listing = read_listing(dataset / "listing.parquet").iloc[:3]
     stores = [dataset / "a.zarr.zip"]
     with pytest.raises(DataError, match=r"a\.zarr\.zip: holds other images"):
-        list(vote_shard(listing, dataset / "images", stores, VoteCutSettings()))
+        list(process_shard(listing, dataset / "images", stores, VoteCut()))
 
 
 def test_missing_inputs_are_named(dataset, tmp_path):
@@ -157,7 +157,7 @@ def test_a_crash_is_recorded(dataset, monkeypatch):
     monkeypatch.setattr(voting, "map_isolated", all_but_the_first_die)
     listing = read_listing(dataset / "listing.parquet")
     stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
-    records = list(vote_shard(listing, dataset / "images", stores, VoteCutSettings()))
+    records = list(process_shard(listing, dataset / "images", stores, VoteCut()))
     assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 5
     assert records[1].image["reason"]
     assert records[1].annotations == []
