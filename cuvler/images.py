@@ -1,13 +1,15 @@
 """Images: listing a dataset into shards, and opening an image the same way everywhere."""
 
+import hashlib
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from cuvler.errors import DataError, ImageError
 from cuvler.files import atomic_path, read_json
@@ -17,6 +19,30 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _INT64_MAX = 2**63 - 1
+# Whatever a file is called, Pillow looks at its first bytes. Of the formats it knows some are
+# programs (EPS is run by Ghostscript) or are read by little-used decoders.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# What Pillow's decoders raise on files that are not what they seem. It promises OSError, but
+# changing bytes brings up the others too.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -27,19 +53,31 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     16-bit values are mapped to 8 bits, and of an animation the first frame is taken.
 
     Raises:
-        ImageError: ``missing`` or ``unreadable``, with the reason.
+        ImageError: ``missing`` or ``unreadable``, with the reason. Unreadable are also images
+            of more than 179 million pixels, Pillow's limit: they are refused by their header.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of images between one and two times its bomb limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # Pillow warns of broken EXIF, and of images between one and two times its limit.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise ImageError("missing", f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError("unreadable", f"{path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("unreadable", f"{path}: too large, scale it down: {error}") from error
+    except _DAMAGE as error:
+        raise ImageError("unreadable", f"{path}: {error or type(error).__name__}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose also writes the EXIF anew, and fails where another tag is broken.
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return image  # Viewers, too, show an image whose EXIF cannot be read as it is stored.
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -76,8 +114,8 @@ def list_images(
         with ``/``) and ``shard`` (int32, from 0).
 
     Raises:
-        DataError: no images, a file name that has no digits or is not UTF-8, or ids that are
-            not unique.
+        DataError: no images, a folder that cannot be read, a file name that has no digits or
+            is not UTF-8, or ids that are not unique.
     """
     import numpy as np
     import pandas as pd
@@ -107,10 +145,18 @@ def list_images(
     return listing
 
 
+def _refuse(error: OSError) -> None:
+    # os.walk by itself passes over a folder that it may not read, and over all images in it.
+    raise DataError(
+        f"{error.filename}: cannot be read ({error.strerror}); its images would be left out "
+        "without a word. Make the folder readable, or move it out of the dataset"
+    ) from error
+
+
 def _walk(root: Path) -> Iterator[str]:
     # Links to folders are followed (ImageNet is often a farm of links), each folder once.
     seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -169,6 +215,17 @@ def write_listing(listing: "pd.DataFrame", path: str | os.PathLike[str]) -> None
     """Write a listing as parquet, atomically."""
     with atomic_path(path) as temporary:
         listing.to_parquet(temporary, index=False)
+
+
+def listing_sha256(listing: "pd.DataFrame") -> str:
+    """Give a digest of a listing's images, or of a shard's: what tells two datasets apart.
+
+    Ids do not: most datasets count from 1.
+    """
+    digest = hashlib.sha256()
+    for image_id, name in zip(listing["image_id"], listing["file_name"], strict=True):
+        digest.update(f"{image_id} {name}\0".encode())
+    return digest.hexdigest()
 
 
 def read_listing(path: str | os.PathLike[str], shard: int | None = None) -> "pd.DataFrame":

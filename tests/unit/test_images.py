@@ -1,14 +1,25 @@
+import contextlib
+import io
 import json
 import os
+import tempfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from cuvler.errors import DataError, ImageError
-from cuvler.images import list_images, open_image, read_listing, write_listing
+from cuvler.images import (
+    list_images,
+    listing_sha256,
+    open_image,
+    read_listing,
+    write_listing,
+)
 
 
 def touch(root, *names):
@@ -21,6 +32,26 @@ def touch(root, *names):
 def coco(path, images):
     path.write_text(json.dumps({"images": images}))
     return path
+
+
+@contextlib.contextmanager
+def as_plain_user():
+    """Give up root's right to read everything, for the length of the block."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that everyone may enter; those of tmp_path are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 ODD_NAMES = [
@@ -58,6 +89,29 @@ class TestListing:
         (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "data")
         assert list_images(tmp_path / "data")["file_name"].tolist() == ["link/a.jpg"]
+
+    def test_a_link_to_nothing_is_listed(self, tmp_path):
+        (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+        assert list_images(tmp_path)["file_name"].tolist() == ["gone.jpg"]
+
+    def test_a_folder_that_may_not_be_read_is_named(self, public_folder):
+        touch(public_folder, "open/a.jpg", "closed/b.jpg")
+        (public_folder / "closed").chmod(0)
+        with as_plain_user(), pytest.raises(DataError, match=r"closed: cannot be read .*left out"):
+            list_images(public_folder)
+
+    def test_names_of_one_stem_are_two_images(self, tmp_path):
+        touch(tmp_path, "1.jpg", "1.png", "b/1.jpg")
+        assert list_images(tmp_path)["file_name"].tolist() == ["1.jpg", "1.png", "b/1.jpg"]
+        with pytest.raises(DataError, match=r"1\.jpg and 1\.png: .*ids must be unique"):
+            list_images(tmp_path, ids="digits")
+
+    def test_the_digest_tells_datasets_apart(self, tmp_path):
+        touch(tmp_path, "x/1.jpg", "x/2.jpg", "y/1.jpg", "y/12.jpg")
+        listings = [list_images(tmp_path / folder) for folder in "xyx"]
+        digests = [listing_sha256(listing) for listing in listings]
+        assert digests[0] == digests[2] != digests[1]
+        assert listing_sha256(listings[0].iloc[:1]) != digests[0]
 
     def test_ids_from_digits(self, tmp_path):
         touch(tmp_path, "n02/n02_7.JPEG", "n01440764/n01440764_10026.JPEG")
@@ -121,6 +175,36 @@ class TestListing:
             read_listing(tmp_path / "l.parquet")
 
 
+def save_turned(upright, path, orientation):
+    """Save an image as a camera held in some way stores it."""
+    stored = {
+        1: lambda image: image,
+        2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda image: image.rotate(180),
+        4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda image: image.rotate(90, expand=True),
+        7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda image: image.rotate(270, expand=True),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, lossless=True)
+
+
+def encoded(kind):
+    stream = io.BytesIO()
+    noise = Image.effect_noise((23, 17), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+    noise.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+ENCODED = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
+
+
 class TestOpenImage:
     @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1", "I", "I;16", "F"])
     def test_every_mode_becomes_rgb(self, tmp_path, mode):
@@ -135,11 +219,34 @@ class TestOpenImage:
         pixels = np.asarray(open_image(tmp_path / "ramp.png"))[..., 0]
         np.testing.assert_allclose(pixels.ravel(), np.arange(256), atol=1)
 
-    def test_exif_orientation_is_applied(self, tmp_path):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("extension", ["png", "webp"])
+    def test_exif_orientation_is_applied(self, tmp_path, orientation, extension):
+        upright = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
+        save_turned(upright, tmp_path / f"a.{extension}", orientation)
+        np.testing.assert_array_equal(open_image(tmp_path / f"a.{extension}"), upright)
+
+    @pytest.mark.parametrize("orientation", [0, 9])
+    def test_an_orientation_that_is_none_is_passed_over(self, tmp_path, orientation):
         exif = Image.Exif()
-        exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to show it upright
-        Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-        assert open_image(tmp_path / "turned.jpg").size == (20, 40)
+        exif[0x0112] = orientation
+        Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+        assert open_image(tmp_path / "a.jpg").size == (40, 20)
+
+    def test_broken_exif_does_not_cost_the_image(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        exif[0x010E] = "a description"
+        Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+        content = (tmp_path / "a.jpg").read_bytes()
+        start = content.index(b"Exif\0\0") + 6
+        sizes = set()
+        for position in range(start, start + 40):
+            damaged = bytearray(content)
+            damaged[position] ^= 0xFF
+            (tmp_path / "a.jpg").write_bytes(damaged)
+            sizes.add(open_image(tmp_path / "a.jpg").size)
+        assert sizes == {(20, 40), (40, 20)}
 
     def test_the_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
@@ -156,6 +263,66 @@ class TestOpenImage:
         with pytest.raises(ImageError, match=r"bad\.jpg") as caught:
             open_image(path)
         assert caught.value.status == "unreadable"
+
+    @settings(max_examples=300, deadline=None)
+    @given(data=st.data(), kind=st.sampled_from(sorted(ENCODED)))
+    def test_changed_bytes_give_an_image_or_an_image_error(self, tmp_path_factory, data, kind):
+        content = bytearray(ENCODED[kind])
+        for _ in range(data.draw(st.integers(1, 4))):
+            # Headers and tables are at the beginning; pixels may be anything.
+            position = data.draw(st.integers(0, min(len(content), 300) - 1))
+            content[position] = data.draw(st.integers(0, 255))
+        path = tmp_path_factory.getbasetemp() / "changed.jpg"
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))] or content)
+        with contextlib.suppress(ImageError):
+            assert open_image(path).mode == "RGB"
+
+    def test_postscript_is_not_run(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+        with pytest.raises(ImageError, match="cannot identify"):
+            open_image(tmp_path / "a.jpg")
+
+    @pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 400)])
+    def test_very_small_and_very_long_images(self, tmp_path, size):
+        Image.new("RGB", size, "red").save(tmp_path / "a.png")
+        image = open_image(tmp_path / "a.png")
+        assert (image.size, image.getpixel((0, 0))) == (size, (255, 0, 0))
+
+    def test_an_image_of_400_million_pixels_is_refused_by_its_header(self, tmp_path):
+        Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+        with pytest.raises(ImageError, match=r"huge\.png: too large, .*400000000 pixels") as caught:
+            open_image(tmp_path / "huge.png")
+        assert caught.value.status == "unreadable"
+
+    def test_a_png_whose_text_is_a_bomb(self, tmp_path):
+        Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()
+        body = b"zTXtcomment\0\0" + zlib.compress(bytes(100_000_000))
+        chunk = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+        (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
+        with pytest.raises(ImageError, match="too large"):
+            open_image(tmp_path / "a.png")
+
+    def test_a_file_that_may_not_be_read_is_unreadable(self, public_folder):
+        Image.new("RGB", (4, 4)).save(public_folder / "a.png")
+        (public_folder / "a.png").chmod(0)
+        with as_plain_user(), pytest.raises(ImageError, match="Permission denied") as caught:
+            open_image(public_folder / "a.png")
+        assert caught.value.status == "unreadable"
+
+    def test_a_link_to_nothing_is_missing(self, tmp_path):
+        (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(ImageError) as caught:
+            open_image(tmp_path / "a.jpg")
+        assert caught.value.status == "missing"
+
+    @pytest.mark.parametrize("name", [*ODD_NAMES, "link.jpg"])
+    def test_odd_names_are_opened(self, tmp_path, name):
+        real = tmp_path / "real"
+        real.mkdir()
+        Image.new("RGB", (4, 3)).save(real / "a.jpg")
+        (tmp_path / name).symlink_to(real / "a.jpg")
+        assert open_image(tmp_path / name).size == (4, 3)
 
     def test_a_folder_is_unreadable(self, tmp_path):
         with pytest.raises(ImageError) as caught:
