@@ -184,7 +184,7 @@ def _predict_part(
                 for record in coco_records(
                     item.image_id,
                     found[item.image_id],
-                    loaded.category_ids,
+                    loaded.categories,
                     options.score_threshold,
                 ):
                     stream.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -249,7 +249,7 @@ def _detect(detector: "Detector", items: list[_Item], batch_size: int) -> dict[i
 def coco_records(
     image_id: int,
     instances: "Instances",
-    category_ids: Sequence[int],
+    categories: Sequence[tuple[int, str]],
     score_threshold: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Yield an image's predictions as COCO results, best first; empty masks are left out.
@@ -257,7 +257,7 @@ def coco_records(
     Args:
         image_id: the image.
         instances: what :class:`cuvler.detector.Detector` returns.
-        category_ids: of the classes 0, 1, ...
+        categories: (id, name) of the classes 0, 1, ...
         score_threshold: predictions under it are left out.
     """
     for mask, score, label in zip(
@@ -271,7 +271,7 @@ def coco_records(
             rle = masks.encode(mask)
             yield {
                 "image_id": image_id,
-                "category_id": category_ids[label],
+                "category_id": categories[label][0],
                 "segmentation": rle,
                 "bbox": masks.geometry(rle)["bbox"],
                 "score": score,
@@ -302,13 +302,14 @@ def _join(folder: str, count: int, output: str | os.PathLike[str]) -> None:
 
 
 def as_coco_annotations(
-    found: Sequence[tuple[str, tuple[int, int], "Instances"]], category_ids: Sequence[int]
+    found: Sequence[tuple[str, tuple[int, int], "Instances"]],
+    categories: Sequence[tuple[int, str]],
 ) -> dict[str, Any]:
     """Give the predictions of a few images as a COCO json of their own.
 
     Args:
         found: file name, (width, height) and predictions of each image.
-        category_ids: of the classes 0, 1, ...
+        categories: (id, name) of the classes 0, 1, ...
 
     Returns:
         ``images``, ``categories`` and ``annotations``, which have a ``score``; ids from 1.
@@ -317,8 +318,8 @@ def as_coco_annotations(
     annotations: list[dict[str, Any]] = []
     for image_id, (name, (width, height), instances) in enumerate(found, start=1):
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for record in coco_records(image_id, instances, category_ids):
+        for record in coco_records(image_id, instances, categories):
             area = masks.geometry(record["segmentation"])["area"]
             annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **record})
-    categories = [{"id": category, "name": "object"} for category in category_ids]
-    return {"images": images, "categories": categories, "annotations": annotations}
+    named = [{"id": category, "name": name} for category, name in categories]
+    return {"images": images, "categories": named, "annotations": annotations}

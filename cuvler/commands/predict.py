@@ -57,4 +57,4 @@ def command(
             )
             picture.save(temporary, format="PNG")
         log.info("%s: %d objects", path, len(instances))
-    write_json(output / "predictions.json", as_coco_annotations(found, detector.category_ids))
+    write_json(output / "predictions.json", as_coco_annotations(found, detector.categories))

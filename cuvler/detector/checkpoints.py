@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,15 +173,27 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> Loaded:
+def load_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    skip: Callable[[str], bool] | None = None,
+) -> Loaded:
     """Load what fits by name and shape, and say what is left.
 
     Constants (pixel mean, anchors, batch-norm counters) count neither as missing nor unexpected.
+
+    Args:
+        model: keeps what the file does not have.
+        path: see :func:`read_weights`.
+        skip: tells by its name which of the file's parameters is left out.
 
     Raises:
         DataError: as :func:`read_weights`, or no parameter of the file fits the model.
     """
     weights = read_weights(path)
+    if skip is not None:
+        weights = {name: value for name, value in weights.items() if not skip(name)}
     own = model.state_dict()
     mismatched = [n for n in weights if n in own and own[n].shape != weights[n].shape]
     fitting = {n: w for n, w in weights.items() if n in own and n not in mismatched}

@@ -30,8 +30,14 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
     # Learning rate of the layers that are new in fine-tuning (the predictors) over the others'.
     cfg.SOLVER.PREDICTOR_LR_FACTOR = 1.0
-    # The annotation file's category ids in the order of the classes.
+    # Every category of the annotations is "object"; otherwise each is a class, and their number
+    # takes the place of MODEL.ROI_HEADS.NUM_CLASSES in training.
+    cfg.DATASETS.CLASS_AGNOSTIC = True
+    # The annotations' categories in the order of the classes; training fills them in.
     cfg.DATASETS.CATEGORY_IDS = (1,)
+    cfg.DATASETS.CATEGORY_NAMES = ("object",)
+    # Start the predictors (PREDICTOR_LR_FACTOR's) anew whatever the initial weights hold.
+    cfg.MODEL.NEW_PREDICTORS = False
 
 
 def base_config() -> CfgNode:

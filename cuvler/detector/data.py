@@ -6,16 +6,12 @@ seen.
 """
 
 import itertools
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList
 from detectron2.structures import BitMasks, Instances
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -23,84 +19,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
 from cuvler.detector.copy_paste import Sample, copy_paste_batch, resize_sample
-from cuvler.errors import ConfigError, DataError, ImageError
-from cuvler.files import read_json
+from cuvler.detector.records import Record, Records
+from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
 
 Batch = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """A COCO json as training needs it.
-
-    Attributes:
-        records: one dict an image: file_name (with the root), image_id, height, width, and
-            instances, a list of (segmentation, class, score).
-        category_ids: what predictions of the classes 0, 1, ... are written as: the file's
-            category ids in ascending order; of a class-agnostic detector, 1.
-    """
-
-    records: list[dict[str, Any]]
-    category_ids: tuple[int, ...]
-
-
-def read_annotations(
-    path: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    *,
-    num_classes: int = 1,
-    keep_empty: bool = False,
-) -> Annotations:
-    """Read a COCO json; instances without a score have score 1, crowds are left out.
-
-    Args:
-        path: the json, as ``cuvler annotations`` writes it or an official one.
-        root: the folder that its file names start from.
-        num_classes: of the detector; with one class every category is "object".
-        keep_empty: whether images without annotations are trained on.
-
-    Raises:
-        DataError: not a COCO json, or no image to train on.
-        ConfigError: the file has another number of categories.
-    """
-    content = read_json(path)
-    try:
-        categories = sorted(category["id"] for category in content["categories"])
-        if num_classes not in (1, len(categories)):
-            raise ConfigError(
-                f"{path}: has {len(categories)} categories, the recipe {num_classes} classes; "
-                f"set MODEL.ROI_HEADS.NUM_CLASSES {len(categories)} (or 1: every category is one)"
-            )
-        classes = {
-            category: 0 if num_classes == 1 else index for index, category in enumerate(categories)
-        }
-        instances: dict[int, list[tuple[Any, int, float]]] = {}
-        for annotation in content["annotations"]:
-            if not annotation.get("iscrowd", 0):
-                instances.setdefault(annotation["image_id"], []).append(
-                    (
-                        annotation["segmentation"],
-                        classes[annotation["category_id"]],
-                        float(annotation.get("score", 1.0)),
-                    )
-                )
-        records = [
-            {
-                "file_name": str(Path(root) / image["file_name"]),
-                "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
-                "instances": instances.get(image["id"], []),
-            }
-            for image in content["images"]
-            if keep_empty or image["id"] in instances
-        ]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO annotation file ({error!r})") from error
-    if not records:
-        raise DataError(f"{path}: holds no annotated image to train on")
-    return Annotations(records, (1,) if num_classes == 1 else tuple(categories))
 
 
 def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
@@ -109,7 +32,7 @@ def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-def load_sample(record: dict[str, Any]) -> Sample:
+def load_sample(record: Record) -> Sample:
     """Read a record's image and decode its masks.
 
     Raises:
@@ -158,7 +81,7 @@ def augment(sample: Sample, cfg: CfgNode, rng: np.random.Generator) -> Sample:
     return sample.without_empty()
 
 
-def to_detectron2(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
+def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:
     """Give the dict detectron2's models train on; boxes are those of the masks."""
     instances = Instances(sample.image.shape[:2])
     masks = BitMasks(torch.from_numpy(np.ascontiguousarray(sample.masks)))
@@ -224,9 +147,8 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
 class TrainingBatches(Dataset[Batch]):
     """Loads, augments and copy-pastes the images of a batch."""
 
-    def __init__(self, records: list[dict[str, Any]], cfg: CfgNode, seed: int) -> None:
-        # One byte array instead of millions of objects, which forked processes would copy.
-        self.records = DatasetFromList(records, copy=False, serialize=True)
+    def __init__(self, records: Sequence[Record], cfg: CfgNode, seed: int) -> None:
+        self.records = records
         self.cfg = cfg
         self.seed = seed
 
@@ -250,7 +172,7 @@ class TrainingBatches(Dataset[Batch]):
 
 
 def training_loader(
-    records: list[dict[str, Any]],
+    records: Records,
     cfg: CfgNode,
     *,
     seed: int,
@@ -261,16 +183,20 @@ def training_loader(
     """Build the loader of one training process; it never ends.
 
     Args:
-        records: see :class:`Annotations`.
+        records: see :class:`cuvler.detector.records.Annotations`.
         cfg: gives batch, sizes, copy-paste and ``DATALOADER.NUM_WORKERS``.
         seed: of everything drawn.
         start: iterations already done, where training goes on.
         rank: this process.
         world: the number of processes.
     """
-    wide = np.array([record["width"] > record["height"] for record in records])
     stream = BatchStream(
-        wide, cfg.SOLVER.IMS_PER_BATCH // world, seed=seed, start=start, rank=rank, world=world
+        records.wide,
+        cfg.SOLVER.IMS_PER_BATCH // world,
+        seed=seed,
+        start=start,
+        rank=rank,
+        world=world,
     )
     return DataLoader(
         TrainingBatches(records, cfg, seed),

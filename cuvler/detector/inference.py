@@ -16,7 +16,7 @@ from PIL import Image
 from cuvler.detector.checkpoints import load_trained
 from cuvler.detector.config import base_config, load_recipe, merge_file, use_plain_batch_norm
 from cuvler.detector.data import resized_shape
-from cuvler.errors import DataError
+from cuvler.errors import ConfigError, DataError
 
 
 def prepare_image(image: Image.Image, shortest: int, longest: int) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Detector:
 
     Attributes:
         model: the detectron2 model.
-        category_ids: what the predicted classes 0, 1, ... are called in annotation files.
+        categories: (id, name), in annotation files, of the predicted classes 0, 1, ...
         input_sides: images are resized to this shortest side, unless the longest would exceed
             its limit.
     """
@@ -42,10 +42,11 @@ class Detector:
 
         Raises:
             DataError: the weights are missing or not of this model.
+            ConfigError: the config does not name each of its classes.
         """
         self.model = build_model(cfg).eval()
         load_trained(self.model, weights)
-        self.category_ids: tuple[int, ...] = tuple(cfg.DATASETS.CATEGORY_IDS)
+        self.categories = _categories(cfg)
         self.input_sides: tuple[int, int] = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image.Image) -> Instances:
@@ -61,6 +62,16 @@ class Detector:
     def detect(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
         """Detect on prepared images, as one batch; see :meth:`__call__`."""
         return [output["instances"].to("cpu") for output in self.model(list(inputs))]
+
+
+def _categories(cfg: CfgNode) -> tuple[tuple[int, str], ...]:
+    ids, names = cfg.DATASETS.CATEGORY_IDS, cfg.DATASETS.CATEGORY_NAMES
+    if not len(ids) == len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise ConfigError(
+            f"DATASETS.CATEGORY_IDS and CATEGORY_NAMES: {len(ids)} and {len(names)} categories for "
+            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes (MODEL.ROI_HEADS.NUM_CLASSES); name each"
+        )
+    return tuple(zip(ids, names, strict=True))
 
 
 def load_detector(

@@ -9,6 +9,11 @@ from torch.optim import Optimizer
 _PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
 
 
+def is_predictor(name: str) -> bool:
+    """Tell whether a parameter is of the last layers, whose shape follows from the classes."""
+    return any(part in name for part in _PREDICTORS)
+
+
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     """Build the config's optimizer; ``SOLVER.PREDICTOR_LR_FACTOR`` speeds up the predictors."""
     optimizer = build_detectron2_optimizer(cfg, model)
@@ -24,9 +29,7 @@ def predictor_learning_rate(optimizer: Optimizer, model: nn.Module, factor: floa
     if factor == 1:
         return optimizer
     predictors = {
-        id(parameter)
-        for name, parameter in model.named_parameters()
-        if any(part in name for part in _PREDICTORS)
+        id(parameter) for name, parameter in model.named_parameters() if is_predictor(name)
     }
     for group in list(optimizer.param_groups):
         own = [p for p in group["params"] if id(p) in predictors]

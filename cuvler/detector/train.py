@@ -19,10 +19,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights
-from cuvler.detector.data import Batch, read_annotations, training_loader
+from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
 from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
-from cuvler.detector.solver import build_optimizer
+from cuvler.detector.records import Annotations, Records, read_shared_annotations
+from cuvler.detector.solver import build_optimizer, is_predictor
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.files import atomic_path
 
@@ -82,13 +83,13 @@ def _train_process(
         # The parent's logging is not inherited.
         level = logging.INFO if comm.is_main_process() else logging.ERROR
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-    data = read_annotations(
+    data = read_shared_annotations(
         annotations,
         root,
-        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        class_agnostic=cfg.DATASETS.CLASS_AGNOSTIC,
         keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
     )
-    cfg.DATASETS.CATEGORY_IDS = data.category_ids
+    _set_classes(cfg, data)
     cfg.freeze()
     trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations))
     log.info(
@@ -100,6 +101,17 @@ def _train_process(
     )
     trainer.train(trainer.start_iter, trainer.max_iter)
     comm.synchronize()
+
+
+def _set_classes(cfg: CfgNode, data: Annotations) -> None:
+    if cfg.DATASETS.CLASS_AGNOSTIC and cfg.MODEL.ROI_HEADS.NUM_CLASSES != 1:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES: {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but every category "
+            "is one; set it to 1, or DATASETS.CLASS_AGNOSTIC to False"
+        )
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.categories)
+    ids, names = zip(*data.categories, strict=True)
+    cfg.DATASETS.CATEGORY_IDS, cfg.DATASETS.CATEGORY_NAMES = ids, names
 
 
 def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
@@ -132,12 +144,12 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         max_iter: iterations in all.
     """
 
-    def __init__(self, cfg: CfgNode, records: list[dict[str, Any]], run: str) -> None:
+    def __init__(self, cfg: CfgNode, records: Records, run: str) -> None:
         """Build model, optimizer and loader, and load the checkpoint or the initial weights.
 
         Args:
             cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
-            records: see :class:`cuvler.detector.data.Annotations`.
+            records: see :class:`cuvler.detector.records.Annotations`.
             run: :func:`fingerprint`; a checkpoint of another run is not gone on from.
         """
         super().__init__()
@@ -153,7 +165,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         if checkpoint:
             model.load_state_dict(checkpoint["model"])
         elif cfg.MODEL.WEIGHTS:
-            _load_initial(model, cfg.MODEL.WEIGHTS)
+            _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
         loop = MixedPrecisionLoop if cfg.SOLVER.AMP.ENABLED else Loop
         self.loop = loop(
@@ -200,7 +212,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         except ValueError:
             return False  # cut off when the training was killed
 
-    def _loader(self, records: list[dict[str, Any]], cfg: CfgNode, start: int) -> DataLoader[Batch]:
+    def _loader(self, records: Records, cfg: CfgNode, start: int) -> DataLoader[Batch]:
         return training_loader(
             records,
             cfg,
@@ -210,7 +222,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             world=comm.get_world_size(),
         )
 
-    def _build_hooks(self, records: list[dict[str, Any]]) -> list[HookBase]:
+    def _build_hooks(self, records: Records) -> list[HookBase]:
         cfg = self.cfg
         found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
@@ -255,13 +267,13 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.loop.load_state_dict(state_dict["loop"])
 
 
-def _load_initial(model: nn.Module, path: str) -> None:
-    loaded = load_weights(model, path)
-    log.info(
-        "initial weights from %s; %d parameters stay random (%s)",
-        path,
-        len(loaded.missing) + len(loaded.mismatched),
-        ", ".join([*loaded.missing, *loaded.mismatched][:3]) + ", ...",
-    )
+def _load_initial(model: nn.Module, cfg: CfgNode) -> None:
+    path = cfg.MODEL.WEIGHTS
+    skip = is_predictor if cfg.MODEL.NEW_PREDICTORS else None
+    loaded = load_weights(model, path, skip=skip)
+    random = [*loaded.missing, *loaded.mismatched]
+    log.info("initial weights from %s; %d parameters stay random", path, len(random))
+    if random:
+        log.info("random are %s%s", ", ".join(random[:3]), ", ..." if len(random) > 3 else "")
     if loaded.unexpected:
         log.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))

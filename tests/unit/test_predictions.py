@@ -185,13 +185,15 @@ def test_records_of_one_image():
     found.pred_boxes = Boxes(torch.zeros(3, 4))
     found.scores = torch.tensor([0.912345678, 0.5, 0.25])
     found.pred_classes = torch.tensor([1, 0, 0])
-    records = list(coco_records(7, found, (3, 90)))
+    categories = ((3, "car"), (90, "toothbrush"))
+    records = list(coco_records(7, found, categories))
     # The second has no pixel.
     assert [r["category_id"] for r in records] == [90, 3]
     assert [r["score"] for r in records] == [0.91235, 0.25]
     assert records[0]["bbox"] == [2, 1, 3, 2]
-    assert len(list(coco_records(7, found, (3, 90), 0.3))) == 1
-    coco = as_coco_annotations([("a.png", (6, 4), found), ("b.png", (6, 4), found)], (3, 90))
+    assert len(list(coco_records(7, found, categories, 0.3))) == 1
+    coco = as_coco_annotations([("a.png", (6, 4), found), ("b.png", (6, 4), found)], categories)
+    assert coco["categories"] == [{"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}]
     assert [a["id"] for a in coco["annotations"]] == [1, 2, 3, 4]
     assert [a["image_id"] for a in coco["annotations"]] == [1, 1, 2, 2]
     assert [a["area"] for a in coco["annotations"]] == [6, 1, 6, 1]
@@ -219,6 +221,16 @@ def test_detectors_that_are_not_there_are_named(detector, tmp_path):
     (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: .*WIDTH"):
         load_detector(tmp_path)
+
+
+def test_classes_without_a_category_are_refused(detector, tmp_path):
+    (tmp_path / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
+    config = (detector / "config.yaml").read_text()
+    changed = config.replace("CATEGORY_NAMES:\n  - object", "CATEGORY_NAMES:\n  - a\n  - b")
+    assert changed != config
+    (tmp_path / "config.yaml").write_text(changed)
+    with pytest.raises(ConfigError, match="1 and 2 categories for 1 classes"):
+        load_detector(tmp_path, device="cpu")
 
 
 def test_predictions_command(detector, dataset, tmp_path):

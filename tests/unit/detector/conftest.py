@@ -57,5 +57,23 @@ def tiny_dataset(tmp_path):
 
 
 @pytest.fixture
+def tiny_classes(tiny_dataset):
+    """The same images with classes: bright rectangles are 90 (lamp), dark ones 7 (hole)."""
+    path, root = tiny_dataset
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 90, "name": "lamp"}, {"id": 7, "name": "hole"}]
+    for annotation in content["annotations"]:
+        del annotation["score"]
+        annotation["category_id"] = 90
+        if annotation["image_id"] % 2:
+            annotation["category_id"] = 7
+            name = root / f"{annotation['image_id']}.png"
+            Image.fromarray(255 - np.asarray(Image.open(name))).save(name)
+    classes = path.parent / "classes.json"
+    classes.write_text(json.dumps(content))
+    return classes, root
+
+
+@pytest.fixture
 def tiny_overrides():
     return TINY

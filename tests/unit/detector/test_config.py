@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 from detectron2.config import CfgNode
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from cuvler.detector.config import base_config, load_recipe, recipe_names
 from cuvler.errors import ConfigError
@@ -117,24 +118,34 @@ def test_own_recipes_build_on_the_projects(tmp_path):
         load_recipe(own, num_gpus=0)
 
 
-@pytest.mark.parametrize(
-    ("percent", "iterations", "steps", "rate", "factor"),
-    [
-        (1, 3600, (2400, 3200), 0.04, 4),
-        (5, 4500, (3000, 4000), 0.04, 4),
-        (10, 9000, (6000, 8000), 0.04, 4),
-        (40, 36000, (24000, 32000), 0.04, 4),
-        (50, 45000, (30000, 40000), 0.02, 2),
-        (100, 90000, (60000, 80000), 0.02, 2),
-    ],
-)
-def test_fine_tuning_recipes_are_the_published_settings(percent, iterations, steps, rate, factor):
+def published_schedule(percent):
+    """Iterations and steps of fine-tuning on a percentage of COCO, from the paper's table."""
+    if percent <= 2:
+        return 3600, (2400, 3200)
+    if percent == 5:
+        return 4500, (3000, 4000)
+    iterations = percent * 900
+    return iterations, (iterations * 2 // 3, iterations * 8 // 9)
+
+
+@pytest.mark.parametrize("percent", [1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100])
+def test_fine_tuning_recipes_are_the_published_settings(percent):
     cfg = load_recipe(f"semi_supervised_{percent}", num_gpus=8)
+    iterations, steps = published_schedule(percent)
     assert (iterations, steps) == (cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS))
+    rate, factor = (0.04, 4) if percent < 50 else (0.02, 2)
     assert (rate, factor) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.PREDICTOR_LR_FACTOR)
     assert (cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR) == (1000, 0.001)
     assert cfg.SOLVER.IMS_PER_BATCH == 16
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 80
+    assert cfg.MODEL.NEW_PREDICTORS
+    assert not cfg.DATASETS.CLASS_AGNOSTIC
     assert not cfg.MODEL.ROI_HEADS.SOFT_TARGETS
     assert not cfg.MODEL.ROI_HEADS.DROP_LOSS
     assert not cfg.INPUT.COPY_PASTE.ENABLED
+
+
+def test_fine_tuning_recipes_know_cocos_categories():
+    datasets = load_recipe("semi_supervised_10", num_gpus=0).DATASETS
+    things = [category for category in COCO_CATEGORIES if category["isthing"]]
+    assert list(datasets.CATEGORY_IDS) == [category["id"] for category in things]
+    assert list(datasets.CATEGORY_NAMES) == [category["name"] for category in things]

@@ -14,11 +14,11 @@ from cuvler.detector.data import (
     BatchStream,
     augment,
     load_sample,
-    read_annotations,
     resized_shape,
     training_loader,
 )
-from cuvler.errors import ConfigError, DataError
+from cuvler.detector.records import Records, read_annotations
+from cuvler.errors import DataError
 
 SIDE = 48
 
@@ -89,7 +89,7 @@ def test_scores_travel_and_images_without_objects_are_left_out(dataset):
     data = read_annotations(dataset, dataset.parent)
     assert len(data.records) == 5
     assert len(read_annotations(dataset, dataset.parent, keep_empty=True).records) == 6
-    assert data.category_ids == (1,)
+    assert data.categories == ((1, "object"),)
     for index, record in enumerate(data.records):
         sample = load_sample(record)
         assert sample.scores.tolist() == pytest.approx([0.5 + index / 10])
@@ -116,12 +116,33 @@ def test_official_annotations_without_score_with_polygons_and_crowds(dataset):
 
 
 def test_classes_are_categories_or_one(dataset):
-    change(dataset, lambda content: content["categories"].insert(0, {"id": 90}))
-    record = read_annotations(dataset, dataset.parent, num_classes=2)
-    assert record.category_ids == (7, 90)
-    assert read_annotations(dataset, dataset.parent).category_ids == (1,)
-    with pytest.raises(ConfigError, match=r"2 categories, .* 80 classes.*NUM_CLASSES 2"):
-        read_annotations(dataset, dataset.parent, num_classes=80)
+    named = [{"id": 90, "name": "mug"}, {"id": 4, "name": "can"}]
+    change(dataset, lambda content: content["categories"].extend(named))
+    change(dataset, lambda content: content["annotations"][2].update(category_id=90))
+    data = read_annotations(dataset, dataset.parent, class_agnostic=False)
+    # By ascending id, also those without an instance; one without a name is called by its id.
+    assert data.categories == ((4, "can"), (7, "7"), (90, "mug"))
+    classes = [label for record in data.records for _, label, _ in record["instances"]]
+    assert classes == [1, 1, 2, 1, 1]
+    one = read_annotations(dataset, dataset.parent)
+    assert one.categories == ((1, "object"),)
+    assert [label for record in one.records for _, label, _ in record["instances"]] == [0] * 5
+
+
+def test_records_are_a_sequence_that_can_be_mapped(tmp_path):
+    plain = [{"width": 3 + i, "height": 4, "name": f"é{i}" * i} for i in range(5)]
+    records = Records.pack(plain)
+    records.save(tmp_path)
+    mapped = Records.map(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for found in (records, mapped):
+        assert list(found) == plain
+        assert found[-1] == plain[-1]
+        assert found[1:4] == plain[1:4]
+        assert found.wide.tolist() == [False, False, True, True, True]
+        with pytest.raises(IndexError):
+            found[5]
 
 
 def test_unusable_files_are_named(dataset):

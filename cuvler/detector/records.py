@@ -1,0 +1,172 @@
+"""A COCO json as training reads it, held once on a machine however many processes train there."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from detectron2.utils import comm
+from numpy.typing import NDArray
+
+from cuvler.errors import DataError
+from cuvler.files import read_json
+
+Record = dict[str, Any]
+_ARRAYS = ("pickled", "ends", "wide")
+
+
+class Records(Sequence[Record]):
+    """Training images' records, pickled into one array, which processes can share.
+
+    Attributes:
+        wide: (N,) bool, which images are wider than high.
+    """
+
+    def __init__(
+        self, pickled: NDArray[np.uint8], ends: NDArray[np.int64], wide: NDArray[np.bool_]
+    ) -> None:
+        self._pickled = pickled
+        self._ends = ends
+        self.wide = wide
+
+    @classmethod
+    def pack(cls, records: Iterable[Record]) -> "Records":
+        """Pickle records one by one."""
+        pickled, wide = [], []
+        for record in records:
+            pickled.append(pickle.dumps(record, protocol=-1))
+            wide.append(record["width"] > record["height"])
+        ends = np.cumsum([len(one) for one in pickled], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(pickled), np.uint8), ends, np.array(wide, dtype=bool))
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays for :meth:`map`."""
+        for name, array in zip(_ARRAYS, (self._pickled, self._ends, self.wide), strict=True):
+            np.save(folder / f"{name}.npy", array)
+
+    @classmethod
+    def map(cls, folder: Path) -> "Records":
+        """Map the arrays of :meth:`save`; the files may be unlinked afterwards."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        end = int(self._ends[index])
+        start = int(self._ends[index - 1]) if index % len(self) else 0
+        record: Record = pickle.loads(self._pickled[start:end].data)  # noqa: S301 (our own)
+        return record
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A COCO json as training needs it.
+
+    Attributes:
+        records: one dict an image: file_name (with the root), image_id, height, width, and
+            instances, a list of (segmentation, class, score).
+        categories: (id, name) of the classes 0, 1, ...: the file's categories by ascending id;
+            of a class-agnostic detector (1, "object").
+    """
+
+    records: Records
+    categories: tuple[tuple[int, str], ...]
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    *,
+    class_agnostic: bool = True,
+    keep_empty: bool = False,
+) -> Annotations:
+    """Read a COCO json; instances without a score have score 1, crowds are left out.
+
+    Args:
+        path: the json, as ``cuvler annotations`` writes it or an official one.
+        root: the folder that its file names start from.
+        class_agnostic: every category is "object"; otherwise each is a class, also one without
+            an instance.
+        keep_empty: whether images without annotations are trained on.
+
+    Raises:
+        DataError: not a COCO json, or no image to train on.
+    """
+    content = read_json(path)
+    try:
+        named = sorted(
+            (one["id"], str(one.get("name", one["id"]))) for one in content["categories"]
+        )
+        classes = {one: 0 if class_agnostic else index for index, (one, _) in enumerate(named)}
+        instances = _instances(content["annotations"], classes)
+        records = Records.pack(
+            {
+                "file_name": str(Path(root) / image["file_name"]),
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                "instances": instances.get(image["id"], []),
+            }
+            for image in content["images"]
+            if keep_empty or image["id"] in instances
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a COCO annotation file ({error!r})") from error
+    if not records:
+        raise DataError(f"{path}: holds no annotated image to train on")
+    return Annotations(records, ((1, "object"),) if class_agnostic else tuple(named))
+
+
+def _instances(
+    annotations: list[Record], classes: dict[int, int]
+) -> dict[int, list[tuple[Any, int, float]]]:
+    instances: dict[int, list[tuple[Any, int, float]]] = {}
+    for annotation in annotations:
+        if not annotation.get("iscrowd", 0):
+            instances.setdefault(annotation["image_id"], []).append(
+                (
+                    annotation["segmentation"],
+                    classes[annotation["category_id"]],
+                    float(annotation.get("score", 1.0)),
+                )
+            )
+    return instances
+
+
+def read_shared_annotations(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    *,
+    class_agnostic: bool = True,
+    keep_empty: bool = False,
+) -> Annotations:
+    """Read as :func:`read_annotations` does, but once on each machine.
+
+    The first process of a machine reads and writes the records to a temporary file; all map it.
+    """
+    options = {"class_agnostic": class_agnostic, "keep_empty": keep_empty}
+    if comm.get_local_size() == 1:
+        return read_annotations(path, root, **options)
+    mine = None
+    with tempfile.TemporaryDirectory(prefix="cuvler.annotations.") as folder:
+        if comm.get_local_rank() == 0:
+            data = read_annotations(path, root, **options)
+            data.records.save(Path(folder))
+            mine = (folder, data.categories)
+        # Machines may differ in their temporary folders: every process takes its machine's.
+        shared = comm.all_gather(mine)[comm.get_rank() - comm.get_local_rank()]
+        assert shared is not None
+        records = Records.map(Path(shared[0]))
+        comm.synchronize()
+    return Annotations(records, shared[1])

@@ -1,0 +1,140 @@
+"""Fine-tuning a class-agnostic detector on real classes."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+
+from cuvler.detector.checkpoints import load_state, load_weights, save_model
+from cuvler.detector.config import base_config, load_recipe, merge_file
+from cuvler.detector.solver import build_optimizer, is_predictor
+from cuvler.detector.train import train_detector
+from cuvler.errors import ConfigError
+from cuvler.evaluation import evaluate
+from cuvler.predictions import Options, predict_dataset
+
+PREDICTORS = {
+    *(
+        f"roi_heads.box_predictor.{stage}.{layer}.{kind}"
+        for stage in range(3)
+        for layer in ("cls_score", "bbox_pred")
+        for kind in ("weight", "bias")
+    ),
+    "roi_heads.mask_head.predictor.weight",
+    "roi_heads.mask_head.predictor.bias",
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pretrained(tiny_overrides, tmp_path):
+    """The weights of a class-agnostic detector; every parameter is recognisable."""
+    torch.manual_seed(7)
+    model = build_model(load_recipe("demo", num_gpus=0, overrides=tiny_overrides))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=0.01, std=0.02)
+    save_model(model, tmp_path / "pretrained.pth")
+    return tmp_path / "pretrained.pth"
+
+
+def recipe(tiny_overrides, *overrides, weights=""):
+    more = ("SOLVER.STEPS", "()", *overrides)
+    cfg = load_recipe("demo_semi_supervised", num_gpus=0, overrides=(*tiny_overrides, *more))
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.MODEL.WEIGHTS = str(weights)
+    return cfg
+
+
+def test_the_body_is_the_checkpoints_and_the_predictors_are_new(
+    tiny_classes, tiny_overrides, pretrained, tmp_path
+):
+    rate = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "1e-12")
+    cfg = recipe(tiny_overrides, *rate, weights=pretrained)
+    train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
+    former = load_state(pretrained)["model"]
+    found = load_state(tmp_path / "run" / "model_final.pth")["model"]
+    assert {name for name in found if is_predictor(name)} == PREDICTORS
+    for name, value in found.items():
+        if "running" in name or "num_batches" in name:
+            continue
+        # detectron2 starts predictors at a standard deviation of 0.01 or less, biases at 0; the
+        # regression's have the checkpoint's shape and are new all the same.
+        if is_predictor(name):
+            assert value.shape != former[name].shape or not torch.allclose(value, former[name])
+            assert value.abs().mean() < 0.011
+            assert abs(value.mean()) < 0.005
+        else:
+            torch.testing.assert_close(value, former[name], atol=1e-6, rtol=0, msg=name)
+    resolved = base_config()
+    merge_file(resolved, tmp_path / "run" / "config.yaml")
+    assert resolved.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert tuple(resolved.DATASETS.CATEGORY_IDS) == (7, 90)
+    assert tuple(resolved.DATASETS.CATEGORY_NAMES) == ("hole", "lamp")
+
+
+def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
+    model = build_model(load_recipe("demo", num_gpus=0, overrides=tiny_overrides))
+    assert not load_weights(model, pretrained).missing
+    loaded = load_weights(model, pretrained, skip=is_predictor)
+    assert set(loaded.missing) == PREDICTORS
+    assert not loaded.mismatched
+    assert not loaded.unexpected
+
+
+def test_classes_without_the_word_for_it_are_refused(tiny_classes, tiny_overrides, tmp_path):
+    overrides = ("DATASETS.CLASS_AGNOSTIC", "True", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    cfg = recipe(tiny_overrides, *overrides)
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES: 80, but every category is one; set"):
+        train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
+
+
+def test_predictors_learn_at_the_multiplied_rate_all_along(tiny_overrides):
+    cfg = recipe(tiny_overrides, "SOLVER.STEPS", "(4,)", "SOLVER.MAX_ITER", "7")
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    seen = set()
+    for _ in range(7):
+        for group in optimizer.param_groups:
+            fast = {is_predictor(names[id(parameter)]) for parameter in group["params"]}
+            assert len(fast) == 1
+            seen.add((scheduler.last_epoch, fast.pop(), round(group["lr"], 9)))
+        optimizer.step()
+        scheduler.step()
+    # Warm-up over two iterations from a thousandth of 0.001, and a tenth from the fourth on.
+    rates = [1e-6, 5.005e-4, *[1e-3] * 2, *[1e-4] * 3]
+    assert seen == {
+        (step, fast, round(rate * (4 if fast else 1), 9))
+        for step, rate in enumerate(rates)
+        for fast in (False, True)
+    }
+
+
+@pytest.mark.slow
+def test_classes_are_learned_and_come_out_by_their_ids(tiny_classes, tiny_overrides, tmp_path):
+    annotations, root = tiny_classes
+    pace = ("SOLVER.MAX_ITER", "200", "SOLVER.BASE_LR", "0.02", "SOLVER.IMS_PER_BATCH", "4")
+    cfg = recipe(tiny_overrides, *pace, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05")
+    folder = tmp_path / "run"
+    train_detector(cfg, annotations, root, folder, num_gpus=0)
+    results = tmp_path / "results.json"
+    predict_dataset(folder, annotations, root, results, options=Options(workers=0))
+    best = {}
+    for record in json.loads(results.read_text()):
+        best.setdefault(record["image_id"], record["category_id"])
+    assert best == {index: 7 if index % 2 else 90 for index in range(6)}
+    metrics = evaluate(annotations, results, class_agnostic=False)
+    assert metrics["AP50"] > 50
