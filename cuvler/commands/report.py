@@ -33,7 +33,7 @@ def _count(value: str) -> tuple[str, int]:
 @_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
 @_files("--root", "DATASET", "Folder of the images; gives the dataset a gallery.")
 @_files("--ground-truth", "DATASET", "COCO annotations.")
-@_files("--eigenvectors", "DATASET/BACKBONE", "Folder of shards.")
+@_files("--eigenvectors", "DATASET/METHOD/BACKBONE", "Folder of shards.")
 @_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
 @_files("--predictions", "DATASET/DETECTOR", "COCO results.")
 @_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
@@ -85,9 +85,9 @@ def command(
         metrics=dict(metrics),
         roots=dict(root),
         ground_truth=dict(ground_truth),
-        eigenvectors=_of_datasets(eigenvectors, "--eigenvectors"),
-        annotations=_of_datasets(annotations, "--annotations"),
-        predictions=_of_datasets(predictions, "--predictions"),
+        eigenvectors=_by_names(eigenvectors, "--eigenvectors", 3),
+        annotations=_by_names(annotations, "--annotations", 2),
+        predictions=_by_names(predictions, "--predictions", 2),
         detectors=dict(detector),
         benchmarks=benchmarks,
         gpus=dict(gpus),
@@ -100,11 +100,13 @@ def command(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _of_datasets(files: Named, option: str) -> dict[tuple[str, str], Path]:
+def _by_names(files: Named, option: str, count: int) -> dict[Any, Path]:
+    """Split names such as DATASET/METHOD at the slashes."""
     found = {}
     for name, path in files:
-        dataset, slash, rest = name.partition("/")
-        if not (dataset and slash and rest):
-            raise click.BadParameter(f"{name!r} is not DATASET/NAME", param_hint=option)
-        found[dataset, rest] = path
+        parts = tuple(name.split("/"))
+        if len(parts) != count or not all(parts):
+            wanted = "DATASET/METHOD/BACKBONE" if count == 3 else "DATASET/NAME"
+            raise click.BadParameter(f"{name!r} is not {wanted}", param_hint=option)
+        found[parts] = path
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cuvler.coco_json import stream_annotations, stream_records, to_rle
@@ -20,6 +21,7 @@ from cuvler.report.inputs import Inputs, of_dataset
 
 Record = dict[str, Any]
 Size = tuple[int, int]
+Vectors = Mapping[int, NDArray[np.float32]]  # by image id
 _SIDE = 640  # pixels of a picture's longer side
 _SHOWN = 12  # masks drawn on one picture, the best
 
@@ -87,16 +89,18 @@ class Proposals:
     Attributes:
         method: the name of the pseudo-masks they became.
         ks: numbers of clusters each map is cut into.
-        vectors: backbone -> image id -> (h, w) eigenvector.
+        vectors: backbone -> image id -> (k, h, w) eigenvectors, of which the first is cut.
     """
 
     method: str
     ks: Sequence[int]
-    vectors: Mapping[str, Mapping[int, Any]]
+    vectors: Mapping[str, Vectors]
 
     def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
         """Draw the proposals' outlines over one image."""
-        maps = {name: found[image_id] for name, found in self.vectors.items() if image_id in found}
+        maps = {
+            name: found[image_id][0] for name, found in self.vectors.items() if image_id in found
+        }
         proposals = propose(maps, self.ks)
         masks = [resize_nearest(mask, picture.height, picture.width) for mask in proposals]
         drawn = draw_masks(picture, masks, opacity=0)
@@ -114,12 +118,14 @@ def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
         DataError: a file is missing or damaged, or belongs to other images.
     """
     names = _choose(inputs, dataset)
-    heat_maps = {
-        backbone: _vectors(folder, names)
-        for backbone, folder in of_dataset(inputs.eigenvectors, dataset).items()
+    vectors = {
+        (method, backbone): _vectors(folder, names)
+        for (of, method, backbone), folder in inputs.eigenvectors.items()
+        if of == dataset
     }
+    heat_maps = _heat_maps(vectors)
     layers: list[Layer | Proposals] = [
-        *_proposals(inputs, dataset, heat_maps),
+        *_proposals(inputs, dataset, vectors),
         *_layers(inputs, dataset, names),
     ]
     root = inputs.roots[dataset]
@@ -134,7 +140,7 @@ def make_card(
     image_id: int,
     file_name: str,
     layers: Sequence[Layer | Proposals],
-    heat_maps: Mapping[str, Mapping[int, Any]],
+    heat_maps: Mapping[str, Vectors],
     note: str = "",
 ) -> Card:
     """Draw one image's panels: image, heat maps, layers."""
@@ -147,13 +153,11 @@ def make_card(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     )
     panels = [make_panel("image", "", f"the image {file_name}", picture)]
-    for backbone, vectors in heat_maps.items():
+    for title, vectors in heat_maps.items():
         if image_id in vectors:
             drawn = draw_heat_map(vectors[image_id], picture.size)
             panels.append(
-                make_panel(
-                    backbone, "eigenvector", f"{backbone}: eigenvector of {file_name}", drawn
-                )
+                make_panel(title, "eigenvector", f"{title}: eigenvector of {file_name}", drawn)
             )
     size = (image.height, image.width)
     panels += [layer.panel(image_id, file_name, picture, size) for layer in layers]
@@ -211,7 +215,7 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, str]:
 
 
 def _proposals(
-    inputs: Inputs, dataset: str, heat_maps: Mapping[str, Mapping[int, Any]]
+    inputs: Inputs, dataset: str, vectors: Mapping[tuple[str, str], Vectors]
 ) -> list[Proposals]:
     """The proposals of the dataset's pseudo-masks that were voted, from the settings in there."""
     found = []
@@ -219,7 +223,8 @@ def _proposals(
         sections = (item for section, item in stream_annotations(path) if section == "info")
         info: dict[str, Any] = next(sections, {})
         if info.get("method") == "votecut":
-            voters = {name: heat_maps[name] for name in info["backbones"] if name in heat_maps}
+            keys = [(method, backbone) for backbone in info["backbones"]]
+            voters = {key[1]: vectors[key] for key in keys if key in vectors}
             found.append(Proposals(method, info["ks"], voters))
     return found
 
@@ -238,14 +243,31 @@ def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer
     return layers
 
 
-def _vectors(folder: Path, images: Collection[int]) -> dict[int, Any]:
-    """Read the second smallest eigenvector of some images, where the shards have one."""
+def _heat_maps(vectors: Mapping[tuple[str, str], Vectors]) -> dict[str, Vectors]:
+    """Name the panels: a backbone; the method too where there are several; each of several cuts.
+
+    Returns:
+        Title -> image id -> (h, w).
+    """
+    several = len({method for method, _ in vectors}) > 1
+    titled: dict[str, Vectors] = {}
+    for (method, backbone), found in vectors.items():
+        name = f"{backbone} for {method}" if several else backbone
+        cuts = max((len(maps) for maps in found.values()), default=0)
+        for cut in range(cuts):
+            title = f"{name}, cut {cut + 1}" if cuts > 1 else name
+            titled[title] = {image_id: maps[cut] for image_id, maps in found.items()}
+    return titled
+
+
+def _vectors(folder: Path, images: Collection[int]) -> Vectors:
+    """Read some images' eigenvectors, (k, h, w) each, where the shards have them."""
     from cuvler.eigenvectors.store import open_eigenvectors
 
-    found = {}
+    found: dict[int, NDArray[np.float32]] = {}
     for path in sorted(folder.glob("*.zarr.zip")):
         with open_eigenvectors(path) as store:
             for index, image_id in enumerate(store.image_ids.tolist()):
                 if image_id in images and store.status[index] == "ok":
-                    found[image_id] = store.vector(index)[0]
+                    found[image_id] = store.vector(index)
     return found

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Key = tuple[str, str]  # dataset, and the method, detector or backbone
+Key = tuple[str, str]  # dataset, and the method or detector
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Inputs:
         metrics: dataset -> the json of ``cuvler metrics``.
         roots: dataset -> the folder its file names start from; only these have galleries.
         ground_truth: dataset -> COCO annotations.
-        eigenvectors: (dataset, backbone) -> the folder of its shards, ``.zarr.zip``.
+        eigenvectors: (dataset, method, backbone) -> the folder of the shards, ``.zarr.zip``.
         annotations: (dataset, method) -> COCO annotations: pseudo-masks, or what a round of
             self-training learns from.
         predictions: (dataset, detector) -> COCO results.
@@ -31,7 +31,7 @@ class Inputs:
     metrics: Mapping[str, Path] = field(default_factory=dict)
     roots: Mapping[str, Path] = field(default_factory=dict)
     ground_truth: Mapping[str, Path] = field(default_factory=dict)
-    eigenvectors: Mapping[Key, Path] = field(default_factory=dict)
+    eigenvectors: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     annotations: Mapping[Key, Path] = field(default_factory=dict)
     predictions: Mapping[Key, Path] = field(default_factory=dict)
     detectors: Mapping[str, Path] = field(default_factory=dict)
@@ -43,5 +43,5 @@ class Inputs:
 
 
 def of_dataset(files: Mapping[Key, Path], dataset: str) -> dict[str, Path]:
-    """Pick one dataset's files, by method, detector or backbone."""
+    """Pick one dataset's files, by method or detector."""
     return {name: path for (of, name), path in files.items() if of == dataset}

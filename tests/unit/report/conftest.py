@@ -129,7 +129,7 @@ def inputs(tmp_path_factory):
         metrics={"demo_val": trial.write("metrics.json", metrics)},
         roots={"demo_val": trial.folder / "images"},
         ground_truth={"demo_val": trial.write("truth.json", truth)},
-        eigenvectors={("demo_val", "pixels_p8"): write_eigenvector_shards(trial)},
+        eigenvectors={("demo_val", "votecut", "pixels_p8"): write_eigenvector_shards(trial)},
         annotations={("demo_val", "votecut"): trial.write("votecut.json", annotations)},
         predictions={
             ("demo_val", f"cuvler_round{n}"): trial.folder / f"predictions/round{n}.json"

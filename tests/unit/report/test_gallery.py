@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
 from cuvler.report.examples import best_and_worst, mean_best_iou
 from cuvler.report.gallery import Card, best_records, make_card, make_gallery, make_panel
@@ -39,6 +40,24 @@ def test_each_image_is_shown_as_every_stage_sees_it(inputs):
     for card in cards:
         assert card.error is None
         assert {picture(panel).size for panel in card.panels} == {(60, 40)}
+
+
+def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
+    content = ShardEigenvectors.empty(np.array([2, 5, 9], dtype=np.int64), 2, (6, 8))
+    content.eigenvectors[:] = np.arange(96.0).reshape(2, 6, 8)
+    content.status[:] = STATUSES.index("ok")
+    (trial.folder / "cuts").mkdir()
+    write_eigenvectors(trial.folder / "cuts/0.zarr.zip", content, {"backbone": "pixels_p8"})
+    more = inputs.eigenvectors | {("demo_val", "maskcut", "pixels_p8"): trial.folder / "cuts"}
+    card = make_gallery(dataclasses.replace(inputs, eigenvectors=more), "demo_val")[0]
+    assert [panel.title for panel in card.panels[:5]] == [
+        "image",
+        "pixels_p8 for votecut",
+        "pixels_p8 for maskcut, cut 1",
+        "pixels_p8 for maskcut, cut 2",
+        "proposals",
+    ]
+    assert card.panels[4].note == "1 by 1 voter"
 
 
 def test_the_panels_show_different_things(inputs):

@@ -196,8 +196,16 @@ def test_command_names_gpus_that_are_no_number(trial):
     assert "'detector=many' is not RULE=N" in outcome.output
 
 
-def test_command_names_a_key_without_its_dataset(inputs, trial):
-    words = ["--output", "x.html", "--predictions", f"round0={inputs.benchmarks}"]
+@pytest.mark.parametrize(
+    ("option", "name", "wanted"),
+    [
+        ("--predictions", "round0", "DATASET/NAME"),
+        ("--annotations", "a/b/c", "DATASET/NAME"),
+        ("--eigenvectors", "demo//pixels_p8", "DATASET/METHOD/BACKBONE"),
+    ],
+)
+def test_command_names_a_key_of_another_kind(inputs, option, name, wanted):
+    words = ["--output", "x.html", option, f"{name}={inputs.benchmarks}"]
     outcome = CliRunner().invoke(command, words)
     assert outcome.exit_code == 2
-    assert "'round0' is not DATASET/NAME" in outcome.output
+    assert f"'{name}' is not {wanted}" in outcome.output
