@@ -8,7 +8,7 @@ import click
 from PIL import Image
 
 from cuvler.commands.named_path import named_path
-from cuvler.discovery import Discovery, discover_with, load_backbones
+from cuvler.discovery import Discovery, MethodName, discover_with, load_backbones
 from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.files import atomic_path, write_json
 from cuvler.images import open_image
@@ -19,10 +19,13 @@ log = logging.getLogger(__name__)
 
 @click.command("discover")
 @click.option(
+    "--method", type=click.Choice(["votecut", "maskcut"]), default="votecut", show_default=True
+)
+@click.option(
     "--backbone",
     "backbones",
     multiple=True,
-    help="A backbone that votes; repeat. Without any, CuVLER's six ViTs.",
+    help="A backbone to work with; repeat for VoteCut. Without any, the published system's.",
 )
 @click.option(
     "--weights",
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 @click.option("--output", type=Path, default=Path("discovered"), show_default=True)
 @click.argument("images", nargs=-1, required=True, type=Path)
 def command(
+    method: MethodName,
     backbones: tuple[str, ...],
     weights: tuple[tuple[str, Path], ...],
     device: str,
@@ -44,15 +48,17 @@ def command(
     """Find the objects in IMAGES.
 
     Writes, into the output folder, NAME.masks.png (the masks with their scores),
-    NAME.eigenvectors.png (one map a backbone) and NAME.json (COCO annotations).
+    NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
     twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
     if twice:
         raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
-    loaded = load_backbones(list(backbones) or None, weights=dict(weights), device=device)
+    loaded = load_backbones(
+        list(backbones) or None, method=method, weights=dict(weights), device=device
+    )
     for path in images:
         image = open_image(path)
-        found = discover_with(image, loaded)
+        found = discover_with(image, loaded, method=method)
         _write(output, path, image, found)
         log.info("%s: %d objects", path, len(found.masks))
 

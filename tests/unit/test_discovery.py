@@ -33,9 +33,23 @@ def test_the_object_is_found(disc):
     assert (best.mask & truth).sum() / (best.mask | truth).sum() > 0.9
 
 
+def test_the_object_is_cut(disc):
+    image, truth = disc
+    first = cuvler.discover(image, method="maskcut", backbones=["pixels_p8"])[0]
+    assert (first.mask & truth).sum() / (first.mask | truth).sum() > 0.9
+
+
+def test_maskcut_works_with_one_backbone(disc):
+    with pytest.raises(ConfigError, match="one backbone, not with pixels_p16, pixels_p14"):
+        cuvler.discover(disc[0], method="maskcut", backbones=PIXELS)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (300, 2), (64, 64)])
 def test_nothing_to_find_is_no_crash(size):
-    for mask in cuvler.discover(Image.new("L", size, 90), backbones=PIXELS):
+    image = Image.new("L", size, 90)
+    for mask in cuvler.discover(image, backbones=PIXELS):
+        assert mask.mask.shape == size[::-1]
+    for mask in cuvler.discover(image, method="maskcut", backbones=["pixels_p8"]):
         assert mask.mask.shape == size[::-1]
 
 
@@ -49,6 +63,7 @@ def test_without_weights_pixels_vote_and_a_warning_says_so(disc, monkeypatch, ca
         assert cuvler.discover(disc[0])
     assert "no network" in caplog.text
     assert "pixels_p16" in caplog.text
+    assert cuvler.discover(disc[0], method="maskcut")
     with pytest.raises(DataError, match="no network"):
         cuvler.discover(disc[0], backbones=["dino_s16"])
 
@@ -78,6 +93,16 @@ def test_the_command_writes_pictures_and_json(disc, tmp_path):
     assert (best & truth).sum() / (best | truth).sum() > 0.9
     assert open_image(found / "it's red.masks.png").size == (200, 150)
     assert open_image(found / "it's red.eigenvectors.png").size == (800, 150)
+
+
+def test_the_command_cuts(disc, tmp_path):
+    disc[0].save(tmp_path / "x.png")
+    arguments = ["discover", "--method", "maskcut", "--backbone", "pixels_p8", "--output"]
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "found"), str(tmp_path / "x.png")])
+    assert result.exit_code == 0, result.output
+    # The image, and the eigenvector of each of the three cuts.
+    assert open_image(tmp_path / "found/x.eigenvectors.png").size == (800, 150)
+    assert json.loads((tmp_path / "found/x.json").read_text())["annotations"]
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):

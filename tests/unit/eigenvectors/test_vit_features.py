@@ -5,7 +5,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.backbones import VIT_FEATURES, backbone_spec
 from cuvler.eigenvectors.vit import ViTFeatures, create_vit, load_vit, prepare_image
 from cuvler.errors import ConfigError, DataError
 
@@ -22,7 +22,7 @@ def images(size=64):
     return torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("feature", ["query", "key", "value", "patch_tokens"])
+@pytest.mark.parametrize("feature", VIT_FEATURES)
 def test_features_are_what_the_whole_model_computes(feature):
     torch.manual_seed(0)
     model = create_vit(spec()).eval()
@@ -36,10 +36,11 @@ def test_features_are_what_the_whole_model_computes(feature):
     # test_vit normalises nothing in its heads, so projections are what attention sees.
     assert isinstance(attention.k_norm, torch.nn.Identity)
     every = {"query": query, "key": key, "value": value, "patch_tokens": tokens}
+    every["key_query_value"] = torch.cat([key, query, value], dim=-1)
     expected = every[feature][:, model.num_prefix_tokens :]
 
     features = ViTFeatures(model, feature)(images())
-    assert features.shape == (2, 16, 64)
+    assert features.shape == (2, 16, 192 if feature == "key_query_value" else 64)
     torch.testing.assert_close(features, expected)
 
 
