@@ -54,7 +54,8 @@ def evaluate(
     Returns:
         AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to
         96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` where there is no ground
-        truth to define it.
+        truth to define it. Unless class-agnostic, also the AP of each category, by detectron2's
+        name for it: ``AP-person``.
 
     Raises:
         DataError: the files do not belong together or hold what cannot be scored; the
@@ -131,7 +132,12 @@ def _evaluate(
         "AR10": recall[:, :, _ALL, limits.index(10)],
         "AR100": recall[:, :, _ALL, limits.index(100)],
     }
-    return {name: _percent(values[name]) for name in METRICS}
+    metrics = {name: _percent(values[name]) for name in METRICS}
+    if not class_agnostic:
+        for index, category in enumerate(truth.category_ids):
+            name = truth.category_names.get(category, category)
+            metrics[f"AP-{name}"] = _percent(precision[:, :, index, _ALL, best])
+    return metrics
 
 
 def _percent(values: NDArray[np.float64]) -> float | None:

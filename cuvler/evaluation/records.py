@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Records:
     images: dict[int, Record]
     records: list[Record]
     category_ids: list[int]
+    category_names: dict[int, str] = field(default_factory=dict)
 
 
 def read_ground_truth(source: Source) -> Records:
@@ -48,7 +49,8 @@ def read_ground_truth(source: Source) -> Records:
         raise DataError(f"{name}: annotations of images that are not listed: {_few(strangers)}")
     categories = {a.get("category_id", 1) for a in annotations}
     categories |= {category["id"] for category in content.get("categories", [])}
-    return Records(name, images, annotations, sorted(categories))
+    names = {one["id"]: one["name"] for one in content.get("categories", []) if "name" in one}
+    return Records(name, images, annotations, sorted(categories), names)
 
 
 def read_results(source: Source, truth: Records) -> Records:

@@ -105,12 +105,16 @@ def reference(truth, results, iou_type, class_agnostic, max_detections):
     chosen = [precision[..., 0, best], precision[0, ..., 0, best], precision[5, ..., 0, best]]
     chosen += [precision[..., area, best] for area in (1, 2, 3)]
     chosen += [recall[..., 0, limits.index(limit)] for limit in (1, 10, 100)]
+    names = list(METRICS)
+    if not class_agnostic:
+        names += ["AP-object", "AP-other"]
+        chosen += [precision[:, :, index, 0, best] for index in (0, 1)]
     means = [values[values > -1].mean() * 100 if (values > -1).any() else None for values in chosen]
-    return dict(zip(METRICS, means, strict=True))
+    return dict(zip(names, means, strict=True))
 
 
 def assert_same(ours, theirs):
-    assert list(ours) == list(METRICS)
+    assert list(ours) == list(theirs)
     for name, value in theirs.items():
         if value is None:
             assert ours[name] is None, name
