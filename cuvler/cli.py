@@ -13,6 +13,10 @@ from cuvler.errors import CuvlerError
 # Command -> (module that holds it, one line for the overview). The modules import torch,
 # zarr or detectron2; naming the lines here keeps ``cuvler --help`` fast.
 COMMANDS = {
+    "ground-truth": (
+        "cuvler.commands.ground_truth",
+        "Make class-agnostic ground truth from official annotations.",
+    ),
     "images": ("cuvler.commands.images", "List a dataset's images and deal them into shards."),
     "weights": ("cuvler.commands.weights", "Fetch a backbone's weights, once, with their sha256."),
     "eigenvectors": (

@@ -1,0 +1,185 @@
+"""COCO's json, and those that follow it: LVIS, Objects365, UVO's frames and videos.
+
+Boxes, masks and areas stay as they are, as do the ids of images and annotations, so that
+published result files can be scored. Crowds (``iscrowd``) stay crowds: COCO's evaluation neither
+asks for them nor counts what is found in them. LVIS has none; its lists of categories that are
+known to be absent or not exhaustively marked (``neg_category_ids``,
+``not_exhaustive_category_ids``) have no meaning once categories are one, so that every object
+that was marked counts and others are held against the detector, as in the papers' class-agnostic
+LVIS.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from cuvler.coco_json import stream_annotations, to_rle
+from cuvler.errors import DataError
+from cuvler.ground_truth.records import Ids, Locator, Record, Records
+
+_KEPT = ("id", "image_id", "bbox", "area")
+
+
+def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
+    """Read COCO's json (one file or several of the same id space).
+
+    Args:
+        annotations: the files.
+        images: the folder that file names start from.
+        ids: not used: images have ids.
+
+    Raises:
+        DataError: not such a file, or an annotation on an image that is not listed.
+    """
+    locator = Locator(images)
+    for path in annotations:
+        sizes: dict[int, tuple[int, int]] = {}
+        # Twice through the file: its sections come in any order, and it may outgrow the memory.
+        for section, record in stream_annotations(path):
+            if section == "images":
+                image = _image(record, locator, path)
+                sizes[image["id"]] = (image["height"], image["width"])
+                yield "images", image
+        for section, record in stream_annotations(path):
+            if section == "annotations":
+                yield "annotations", _annotation(record, sizes, path)
+
+
+def _image(record: Record, locator: Locator, path: Path) -> Record:
+    _require(record, {"id", "width", "height"}, path, "image")
+    name = record.get("file_name")
+    if name is None:
+        # LVIS v1: http://images.cocodataset.org/val2017/000000397133.jpg is val2017/...
+        _require(record, {"coco_url"}, path, "image")
+        name = "/".join(str(record["coco_url"]).split("/")[-2:])
+    # UVO: a frame lies in a folder named after its video.
+    name = locator.find(str(name), folder=str(record.get("ytid", "")))
+    return {
+        "id": record["id"],
+        "file_name": name,
+        "width": record["width"],
+        "height": record["height"],
+    }
+
+
+def _annotation(record: Record, sizes: dict[int, tuple[int, int]], path: Path) -> Record:
+    _require(record, {"image_id"}, path, "annotation")
+    if record["image_id"] not in sizes:
+        raise DataError(
+            f"{path}: annotation {record.get('id')} is on image {record['image_id']}, "
+            "which is not listed"
+        )
+    height, width = sizes[record["image_id"]]
+    kept: Record = {key: record[key] for key in _KEPT if key in record}
+    kept["iscrowd"] = int(bool(record.get("iscrowd") or record.get("ignore")))
+    if record.get("segmentation"):
+        kept["segmentation"] = _segmentation(record, path)
+    return _complete(kept, height, width, path)
+
+
+def _segmentation(record: Record, path: Path) -> Any:
+    segmentation = record["segmentation"]
+    if not isinstance(segmentation, list):
+        return segmentation
+    # Fewer than three points enclose nothing, and pycocotools takes two for a box.
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    if polygons:
+        return polygons
+    _require(record, {"bbox"}, path, "annotation")
+    x, y, w, h = record["bbox"]
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def _complete(record: Record, height: int, width: int, path: Path) -> Record:
+    """Fill in the box and the area where they are missing: the mask's, or the box's."""
+    if "bbox" in record and record.get("area") is not None:
+        return record
+    if "segmentation" in record:
+        rle = to_rle(record, height, width)
+        record.setdefault("bbox", [float(side) for side in coco_mask.toBbox(rle)])
+        record["area"] = float(coco_mask.area(rle))
+    else:
+        _require(record, {"bbox"}, path, "annotation")
+        record["area"] = float(record["bbox"][2] * record["bbox"][3])
+    return record
+
+
+def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
+    """Read YouTube-VIS's json of videos (UVO's dense sets): every frame becomes an image.
+
+    Frames and the objects in them are numbered from 1, in the file's order. An object's
+    ``segmentations``, ``bboxes`` and ``areas`` hold an item a frame, null where it is not seen.
+
+    Args:
+        annotations: the file.
+        images: the folder that the frames' names start from.
+        ids: not used: frames are numbered.
+
+    Raises:
+        DataError: not such a file, an object of a video that is not listed, or with items for
+            another number of frames.
+    """
+    locator = Locator(images)
+    for path in annotations:
+        videos: dict[int, tuple[int, int, int, int]] = {}  # first image id, frames, size
+        count = 0
+        for section, video in stream_annotations(path):
+            if section == "videos":
+                _require(video, {"id", "width", "height", "file_names"}, path, "video")
+                names = video["file_names"]
+                videos[video["id"]] = (count + 1, len(names), video["height"], video["width"])
+                for name in names:
+                    count += 1
+                    yield (
+                        "images",
+                        {
+                            "id": count,
+                            "file_name": locator.find(name, folder=str(video.get("ytid", ""))),
+                            "width": video["width"],
+                            "height": video["height"],
+                        },
+                    )
+        if not videos:
+            raise DataError(f"{path}: lists no videos; for COCO's json set format: coco")
+        for section, track in stream_annotations(path):
+            if section == "annotations":
+                yield from _frames(track, videos, path)
+
+
+def _frames(track: Record, videos: dict[int, tuple[int, int, int, int]], path: Path) -> Records:
+    _require(track, {"video_id", "segmentations"}, path, "annotation")
+    if track["video_id"] not in videos:
+        raise DataError(
+            f"{path}: annotation {track.get('id')} is on video {track['video_id']}, "
+            "which is not listed"
+        )
+    first, frames, height, width = videos[track["video_id"]]
+    if len(track["segmentations"]) != frames:
+        raise DataError(
+            f"{path}: annotation {track.get('id')} has {len(track['segmentations'])} "
+            f"segmentations for the {frames} frames of video {track['video_id']}"
+        )
+    for index, segmentation in enumerate(track["segmentations"]):
+        if not segmentation:
+            continue
+        record: Record = {
+            "image_id": first + index,
+            "segmentation": segmentation,
+            "iscrowd": int(bool(track.get("iscrowd"))),
+        }
+        for key, source in (("bbox", "bboxes"), ("area", "areas")):
+            values = track.get(source) or []
+            if index < len(values) and values[index] is not None:
+                record[key] = values[index]
+        yield "annotations", _complete(record, height, width, path)
+
+
+def _require(record: Record, keys: set[str], path: Path, kind: str) -> None:
+    missing = keys - record.keys()
+    if missing:
+        raise DataError(
+            f"{path}: {kind} {record.get('id')} lacks {', '.join(sorted(missing))}; "
+            "is this the format the dataset's entry says?"
+        )

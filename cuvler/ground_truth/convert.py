@@ -1,0 +1,191 @@
+"""From the records of any format to one COCO json of a single category."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
+from cuvler.errors import ConfigError, DataError
+from cuvler.ground_truth.coco import coco_records, youtube_vis_records
+from cuvler.ground_truth.kitti import kitti_records
+from cuvler.ground_truth.open_images import open_images_records
+from cuvler.ground_truth.records import Ids, Record, Records
+from cuvler.ground_truth.xml import imagenet_records, voc_records
+
+log = logging.getLogger(__name__)
+
+FORMATS: dict[str, Callable[[Sequence[Path], Path, Ids], Records]] = {
+    "coco": coco_records,
+    "youtube_vis": youtube_vis_records,
+    "voc": voc_records,
+    "imagenet": imagenet_records,
+    "kitti": kitti_records,
+    "open_images": open_images_records,
+}
+_Box = tuple[int, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a ground truth holds; ``ignored`` objects (crowds) are among the ``objects``."""
+
+    images: int
+    objects: int
+    ignored: int
+
+
+def make_ground_truth(
+    path: str | os.PathLike[str],
+    annotations: Sequence[Path],
+    images: Path,
+    *,
+    format: str = "coco",
+    image_lists: Sequence[Path] = (),
+    extra_annotations: Sequence[Path] = (),
+    ids: Ids = "order",
+    masks: bool = True,
+) -> Counts:
+    """Write class-agnostic ground truth: every category is category 1, ``object``.
+
+    Args:
+        path: the COCO json to write.
+        annotations: the official files, or folders of them.
+        images: the folder of the images.
+        format: a key of ``FORMATS``; each module there says how it treats what its data set
+            does not count (crowds, difficult objects, groups, unlabelled regions).
+        image_lists: text files naming the images to keep, one a line, with or without folder
+            and extension; what follows on the line is passed over. All images when empty.
+        extra_annotations: COCO json of objects that the official files leave out, on the same
+            images by id (COCO*, Yang et al., unMORE). What repeats a box is left out.
+        ids: how images are numbered by formats that give them no id.
+        masks: keep masks; otherwise only boxes, and only those will be scored.
+
+    Raises:
+        ConfigError: the format is not known.
+        DataError: a file is missing, damaged or of another format; images of the list are not
+            annotated; extra annotations are on other images.
+        ImageError: an image whose size is needed is missing or unreadable.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format: {format!r} is not known; known: {', '.join(FORMATS)}")
+    for source in [*annotations, images, *image_lists, *extra_annotations]:
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder")
+    records = FORMATS[format](annotations, images, ids)
+    if image_lists:
+        records = _listed(records, image_lists)
+    opening = {
+        "info": {
+            "description": "class-agnostic ground truth",
+            "made_from": [source.name for source in [*annotations, *extra_annotations]],
+            "format": format,
+        },
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    with write_annotations(path, opening) as writer:
+        target = _Target(writer, masks, remember=bool(extra_annotations))
+        target.add(records)
+        for source in extra_annotations:
+            target.add_extra(source)
+        if not target.names:
+            raise DataError(f"{annotations[0]}: holds no images")
+    return Counts(len(target.names), writer.num_annotations, target.ignored)
+
+
+class _Target:
+    """The file being written, and what must be known of it to add to it."""
+
+    def __init__(self, writer: AnnotationWriter, masks: bool, *, remember: bool) -> None:
+        self.names: dict[int, str] = {}
+        self.ignored = 0
+        self._writer = writer
+        self._masks = masks
+        self._boxes: set[_Box] | None = set() if remember else None
+        self._last_id = 0
+
+    def add(self, records: Records) -> None:
+        for section, record in records:
+            if section == "annotations":
+                self._add_annotation(record)
+            elif record["id"] in self.names:
+                raise DataError(f"image {record['id']} is listed twice: {record['file_name']}")
+            else:
+                self.names[record["id"]] = record["file_name"]
+                self._writer.add_image(record)
+
+    def add_extra(self, source: Path) -> None:
+        """Add the annotations of a COCO json on images that are already there."""
+        self._check_same_images(source)
+        added = repeated = 0
+        assert self._boxes is not None
+        for section, record in coco_records([source], Path(), "order"):
+            if section == "images":
+                continue
+            if _box(record) in self._boxes:
+                repeated += 1
+            else:
+                self._add_annotation({k: v for k, v in record.items() if k != "id"})
+                added += 1
+        log.info("%s: %d objects added, %d repeated", source, added, repeated)
+
+    def _check_same_images(self, source: Path) -> None:
+        for section, image in stream_annotations(source):
+            if section != "images":
+                continue
+            ours, theirs = self.names.get(image["id"]), image.get("file_name")
+            if ours is None:
+                raise DataError(f"{source}: image {image['id']} is not in the ground truth")
+            if theirs and PurePosixPath(theirs).name != PurePosixPath(ours).name:
+                raise DataError(
+                    f"{source}: image {image['id']} is {theirs}, but {ours} in the ground truth"
+                )
+
+    def _add_annotation(self, record: Record) -> None:
+        # Without an id of its own it gets the next after all that were there before.
+        number = record.get("id", self._last_id + 1)
+        self._last_id = max(self._last_id, number)
+        written: dict[str, Any] = {"id": number, "image_id": record["image_id"], "category_id": 1}
+        for key in ("bbox", "area", "iscrowd", *(["segmentation"] if self._masks else [])):
+            if key in record:
+                written[key] = record[key]
+        self._writer.add_annotation(written)
+        self.ignored += record["iscrowd"]
+        if self._boxes is not None:
+            self._boxes.add(_box(record))
+
+
+def _box(record: Record) -> _Box:
+    # Files differ in the digits they keep.
+    x, y, width, height = (round(float(side), 2) for side in record["bbox"])
+    return (record["image_id"], x, y, width, height)
+
+
+def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
+    """Keep the images of a list, and what is on them."""
+    wanted = {
+        PurePosixPath(line.split()[0]).stem
+        for path in image_lists
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    }
+    kept: set[int] = set()
+    found: set[str] = set()
+    for section, record in records:
+        if section == "images":
+            stem = PurePosixPath(record["file_name"]).stem
+            if stem not in wanted:
+                continue
+            found.add(stem)
+            kept.add(record["id"])
+            yield section, record
+        elif record["image_id"] in kept:
+            yield section, record
+    if found != wanted:
+        absent = sorted(wanted - found)
+        raise DataError(
+            f"{len(absent)} images of {', '.join(map(str, image_lists))} are not annotated: "
+            f"{', '.join(absent[:5])}"
+        )
