@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
-from cuvler.images import open_image
+from cuvler.images import listing_sha256, open_image
+from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +98,14 @@ def extract_shard(
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
     shard = ShardEigenvectors.empty(image_id, settings.k, backbone.spec.grid)
     paths = [Path(root) / name for name in listing["file_name"]]
-    with tqdm(total=len(paths), unit="image", disable=None) as progress:
+    with Progress(len(paths)) as progress:
         for batch in _batches(paths, backbone, batch_size, workers):
             _enter(shard, batch, backbone, settings)
             progress.update(len(batch))
-    write_eigenvectors(output, shard, _attributes(backbone, settings, batch_size))
-    counts = {word: int((shard.status == code).sum()) for code, word in enumerate(STATUSES)}
-    logger.info("%s: %s, dense: %d", output, counts, shard.dense.sum())
+    attributes = _attributes(backbone, settings, batch_size)
+    write_eigenvectors(output, shard, attributes | {"images_sha256": listing_sha256(listing)})
+    counts = [f"{(shard.status == code).sum()} {word}" for code, word in enumerate(STATUSES)]
+    logger.info("%s: %s; %d solved densely", output, ", ".join(counts), shard.dense.sum())
     return shard
 
 

@@ -19,6 +19,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from cuvler.errors import DataError
 from cuvler.files import atomic_path
+from cuvler.images import listing_sha256
 
 FORMAT_VERSION = 1
 # The words of the accounting, worst last; the file holds their positions.
@@ -37,6 +38,9 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
+_FIX = "delete the file and run again to make it anew"
+# Settings that all backbones' files of a shard share.
+_SHARED = ("problem", "tau", "eps", "k")
 # The zip format's earliest time: a file's bytes must not depend on when it was written.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -181,9 +185,7 @@ class EigenvectorStore:
         self._chunk_vectors: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            f"{self.path}: damaged ({error}); delete the file and run again to make it anew"
-        )
+        return DataError(f"{self.path}: damaged ({error}); {_FIX}")
 
     @property
     def backbone(self) -> str:
@@ -227,14 +229,34 @@ class EigenvectorStore:
         Raises:
             DataError: it holds other images or was made with other settings.
         """
-        fix = "delete the file and run again to make it anew"
         if image_ids is not None and not np.array_equal(self.image_ids, image_ids):
-            raise DataError(f"{self.path}: holds other images than the dataset's listing; {fix}")
+            raise DataError(f"{self.path}: holds other images than the dataset's listing; {_FIX}")
         for name, value in settings.items():
             if self.attributes.get(name) != value:
                 raise DataError(
                     f"{self.path}: made with {name}={self.attributes.get(name)!r}, "
-                    f"not {value!r}; {fix}"
+                    f"not {value!r}; {_FIX}"
+                )
+
+    def require_alike(self, other: "EigenvectorStore", images_sha256: str) -> None:
+        """Check that the file belongs beside another backbone's, and to a shard of the listing.
+
+        Args:
+            other: the other backbone's file.
+            images_sha256: the shard's :func:`cuvler.images.listing_sha256`; datasets that count
+                their images from 1 have the same ids.
+
+        Raises:
+            DataError: it does not.
+        """
+        if self.attributes.get("images_sha256", images_sha256) != images_sha256:
+            raise DataError(f"{self.path}: holds images of another dataset; {_FIX}")
+        for name in _SHARED:
+            mine, its = self.attributes.get(name), other.attributes.get(name)
+            if mine != its:
+                raise DataError(
+                    f"{self.path}: made with {name}={mine!r}, but {other.path} with {its!r}; "
+                    "delete the older one and run again to make it anew"
                 )
 
     def close(self) -> None:
@@ -294,15 +316,17 @@ def read_eigenvectors(
         settings: attributes every file must have, e.g. ``{"tau": 0.15}``.
 
     Raises:
-        DataError: a file is missing, damaged, of other images or made with other settings, or
-            two files are of the same backbone.
+        DataError: a file is missing, damaged, of other images or made with other settings than
+            are wanted or than the first file's, or two files are of the same backbone.
     """
     image_ids = listing["image_id"].to_numpy(dtype=np.int64)
+    images_sha256 = listing_sha256(listing)
     with ExitStack() as stack:
         stores: dict[str, EigenvectorStore] = {}
         for path in paths:
             store = open_eigenvectors(path, image_ids=image_ids, settings=settings)
             stack.enter_context(store)
+            store.require_alike(next(iter(stores.values()), store), images_sha256)
             if store.backbone in stores:
                 raise DataError(
                     f"{path}: of backbone {store.backbone}, like {stores[store.backbone].path}; "

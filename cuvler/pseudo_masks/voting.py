@@ -61,7 +61,10 @@ def settings_of(eigenvectors: Sequence[str | os.PathLike[str]], method: Method) 
     for path in eigenvectors:
         with open_eigenvectors(path, settings=method.needs) as store:
             made_with.append(store.attributes)
-    info = {"method": method.name, "backbones": [made["backbone"] for made in made_with]}
+    info: dict[str, Any] = {"method": method.name}
+    info["backbones"] = [made["backbone"] for made in made_with]
+    info["weights_sha256"] = [made.get("weights_sha256") for made in made_with]
+    info |= {name: made_with[0].get(name) for name in ("tau", "eps")}
     if method.name == "maskcut":
         if len(made_with) != 1:
             raise DataError(

@@ -15,6 +15,7 @@ from cuvler.eigenvectors.store import (
     write_eigenvectors,
 )
 from cuvler.errors import DataError
+from cuvler.images import listing_sha256
 
 SETTINGS = {"backbone": "pixels_p16", "tau": 0.15, "k": 2}
 
@@ -181,8 +182,28 @@ def test_reads_all_backbones_of_a_shard_together(tmp_path):
     statuses = [image.status for image in images]
     assert statuses == ["ok", "missing", "ok", "eigensolver_failed", "ok"]
     assert images[1].vectors == images[3].vectors == {}
-    np.testing.assert_array_equal(images[2].vectors["a"], first.eigenvectors[2, 0])
-    np.testing.assert_array_equal(images[4].vectors["b"], second.eigenvectors[4, 0])
+    np.testing.assert_array_equal(images[2].vectors["a"], first.eigenvectors[2])
+    np.testing.assert_array_equal(images[4].vectors["b"], second.eigenvectors[4])
+
+
+@pytest.mark.parametrize("changed", [{"tau": 0.2}, {"problem": "generalized"}, {"k": 3}])
+def test_backbones_of_different_settings_are_not_mixed(tmp_path, changed):
+    write_eigenvectors(tmp_path / "a.zarr.zip", shard(), SETTINGS | {"backbone": "a"})
+    write_eigenvectors(tmp_path / "b.zarr.zip", shard(), SETTINGS | {"backbone": "b"} | changed)
+    ((name, value),) = changed.items()
+    with pytest.raises(
+        DataError, match=rf"b\.zarr\.zip: made with {name}={value!r}, but .*a\.zarr"
+    ):
+        list(read_eigenvectors([tmp_path / f"{name}.zarr.zip" for name in "ab"], listing()))
+
+
+def test_a_shard_of_another_dataset_with_the_same_ids_is_refused(tmp_path):
+    other = listing().assign(file_name=[f"elsewhere/{i}.jpg" for i in range(5)])
+    path = tmp_path / "0.zarr.zip"
+    write_eigenvectors(path, shard(), SETTINGS | {"images_sha256": listing_sha256(other)})
+    assert len(list(read_eigenvectors([path], other))) == 5
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: holds images of another dataset; delete"):
+        list(read_eigenvectors([path], listing()))
 
 
 def test_a_backbone_votes_once(tmp_path):

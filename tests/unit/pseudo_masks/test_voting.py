@@ -32,7 +32,8 @@ def write_maps(path, backbone, image_ids, statuses):
         if status == "ok":
             shard.eigenvectors[index] = disc_map(size)
     shard.eigenvectors[1] = 0.5  # Of flat.png: a constant map.
-    write_eigenvectors(path, shard, {"backbone": backbone, "problem": "standard"})
+    settings = {"backbone": backbone, "problem": "standard", "tau": 0.15, "eps": 1e-5}
+    write_eigenvectors(path, shard, settings | {"weights_sha256": f"digest of {backbone}"})
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,9 @@ def test_info_holds_what_decides_the_masks(shard):
     assert shard["info"] == {
         "method": "votecut",
         "backbones": ["a", "b"],
+        "weights_sha256": ["digest of a", "digest of b"],
+        "tau": 0.15,
+        "eps": 1e-5,
         "ks": [2, 3],
         "tau_m": 0.2,
         "crf": "fast",
