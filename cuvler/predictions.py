@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from cuvler import masks
 from cuvler.errors import ConfigError, DataError, ImageError
 from cuvler.files import atomic_path, read_json, write_json
 from cuvler.images import open_image, read_listing
+from cuvler.progress import Progress
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
@@ -173,7 +173,7 @@ def _predict_part(
         num_workers=options.workers,
         collate_fn=list,
     )
-    progress = tqdm(total=len(parts[index]), unit="image", disable=None if index == 0 else True)
+    progress = Progress(len(parts[index]), show=index == 0)
     with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
         for window in _windows(batches):
             found = _detect(loaded, window, options.batch_size)

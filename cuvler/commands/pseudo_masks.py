@@ -1,22 +1,19 @@
 """``cuvler pseudo-masks``: cut one shard's masks from eigenvectors."""
 
 import logging
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 import click
-from tqdm import tqdm
 
 from cuvler.errors import DataError
 from cuvler.images import read_listing
+from cuvler.progress import with_progress
 from cuvler.pseudo_masks.crf import Crf
 from cuvler.pseudo_masks.methods import MaskCut, Method, VoteCut
 from cuvler.pseudo_masks.voting import process_shard, settings_of, write_shard
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 @click.command("pseudo-masks")
@@ -79,17 +76,6 @@ def command(
     chosen: Method = MaskCut(crf) if method == "maskcut" else VoteCut(ks, tau_m, crf)
     records = process_shard(listing, root, eigenvectors, chosen, workers=workers)
     info = settings_of(eigenvectors, chosen)
-    statuses = write_shard(output, info, _with_progress(records, len(listing)))
+    statuses = write_shard(output, info, with_progress(records, len(listing)))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     log.info("%s: %d images: %s", output, statuses.total(), counts)
-
-
-def _with_progress(items: Iterator[Item], total: int) -> Iterator[Item]:
-    """A moving bar on a terminal; in a log, a line every tenth of the way."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, unit="image")
-        return
-    for done, item in enumerate(items, start=1):
-        yield item
-        if done * 10 // total > (done - 1) * 10 // total:
-            log.info("%d of %d images", done, total)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from cuvler import masks
 from cuvler.demo_data.catalogue import CATEGORIES
@@ -19,6 +18,7 @@ from cuvler.demo_data.composition import compose
 from cuvler.demo_data.render import render
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path, write_json
+from cuvler.progress import with_progress
 
 # An image's entry in the annotations, and the category and mask of each solid in it.
 Picture = tuple[dict[str, Any], list[tuple[str, masks.Rle]]]
@@ -59,8 +59,8 @@ def generate(
         for number, (split, folder) in enumerate(folders.items()):
             task = partial(_write_picture, folder / "images", seed, number)
             pictures = mapping(task, range(1, counts[split] + 1))
-            progress = tqdm(pictures, split, counts[split], unit="image", disable=None)
-            write_json(folder / "annotations.json", _annotations(list(progress), split, seed))
+            shown = list(with_progress(pictures, counts[split], unit="picture"))
+            write_json(folder / "annotations.json", _annotations(shown, split, seed))
 
 
 def _check_arguments(*, train: int, val: int, workers: int, seed: int) -> None:

@@ -2,7 +2,8 @@ rule report:
     input:
         [path for option, name, path in report_files()],
     output:
-        "<results>/report.html",
+        # Marked for `snakemake --report` too.
+        report("<results>/report.html", caption="../report/results.rst", category="Results"),
     log:
         "<logs>/report.log",
     conda:
@@ -11,7 +12,8 @@ rule report:
         options=report_options,
         benchmarks=f"{config['results']}/benchmarks",
         images=config["report"]["images"],
+        gpus=[f"--gpus={rule}={config[rule]['num_gpus']}" for rule in ("detector", "predictions")],
         config=yaml.safe_dump(config, sort_keys=False),
     shell:
-        "cuvler report {params.options:q} --benchmarks {params.benchmarks:q}"
+        "cuvler report {params.options:q} --benchmarks {params.benchmarks:q} {params.gpus}"
         " --images {params.images} --config {params.config:q} --output {output:q} &> {log:q}"

@@ -1,0 +1,73 @@
+"""How far a stage is: a moving bar on a terminal, now and then a line in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+PERIOD = 60.0  # seconds between two lines of a log
+
+
+class Progress:
+    """Counts items that are done; use it as a context.
+
+    A line of the log reads ``120 of 4000 images, 3.1 a second, 21 min left``; ``cuvler status``
+    reads it too. There is one a minute at most, and one at the end of what took longer.
+
+    Args:
+        total: how many items there will be.
+        unit: what an item is, in the singular.
+        show: without it nothing is shown: for all but one of several processes.
+    """
+
+    def __init__(self, total: int, *, unit: str = "image", show: bool = True) -> None:
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._start = self._told = time.monotonic()
+        terminal = sys.stderr.isatty()
+        self._lines = show and not terminal
+        self._bar = tqdm(total=total, unit=unit, disable=not (show and terminal))
+
+    def update(self, count: int = 1) -> None:
+        """Say that ``count`` more are done."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        due = now - self._told >= PERIOD
+        finished = self._done >= self._total and self._told > self._start
+        if self._lines and (due or finished):
+            self._told = now
+            logger.info("%s", self._line(now - self._start))
+
+    def _line(self, seconds: float) -> str:
+        rate = self._done / seconds
+        left = (self._total - self._done) / rate
+        how_long = f"{left / 60:.0f} min" if left >= 60 else f"{left:.0f} s"
+        return f"{self._done} of {self._total} {self._unit}s, {rate:.3g} a second, {how_long} left"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+def with_progress(items: Iterable[Item], total: int, *, unit: str = "image") -> Iterator[Item]:
+    """Yield items, and show how far it is; see :class:`Progress`."""
+    with Progress(total, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
