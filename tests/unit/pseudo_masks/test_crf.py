@@ -109,3 +109,22 @@ def test_a_refinement_that_leaves_the_box_is_rejected(monkeypatch, left, kept):
     assert (refined is not None) == kept
     if refined is not None:
         assert refined.sum() == refined[10:20, 10 : 10 + left].sum() == 10 * left
+
+
+@pytest.mark.parametrize("limit", [2000, 900])
+def test_a_crop_too_large_for_the_crf_is_refined_coarser(monkeypatch, limit):
+    image, truth = scene()
+    mask = np.roll(truth, (3, 4), axis=(0, 1))
+    fine = refine(image, mask, crf="fast")
+    sizes = []
+
+    def counting(pixels, coarse, crf):
+        sizes.append(coarse.size)
+        return dense_crf(pixels, coarse, crf=crf)
+
+    monkeypatch.setattr(refinement, "dense_crf", counting)
+    monkeypatch.setattr(refinement, "_MAX_CRF_PIXELS", limit)
+    coarse = refine(image, mask, crf="fast")
+    assert coarse.shape == mask.shape
+    assert 0 < sizes[0] <= 1.1 * limit
+    assert np.count_nonzero(coarse & fine) / np.count_nonzero(coarse | fine) > 0.7
