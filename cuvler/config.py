@@ -21,18 +21,52 @@ _DETECTOR_RECIPES = [
 
 
 @dataclass(frozen=True)
+class GroundTruth:
+    """What a dataset's class-agnostic ground truth is made of (``cuvler.ground_truth``).
+
+    Lists of files or folders; ``format`` is a key of ``cuvler.ground_truth.FORMATS``, ``ids``
+    one of ``order`` and ``digits``.
+    """
+
+    annotations: list[Path]
+    format: str
+    image_lists: list[Path]
+    extra_annotations: list[Path]
+    ids: str
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything it is made of."""
+        return [*self.annotations, *self.image_lists, *self.extra_annotations]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset as the rules need it: where its images are, and how they are dealt out.
 
-    ``images`` is a folder; ``annotations`` a COCO json or None; ``ids`` one of ``order``,
-    ``digits`` and ``annotations``.
+    Attributes:
+        name: its key in the config.
+        title: its name in tables.
+        images: the folder that file names start from.
+        annotations: a COCO json, the user's own or the one that is to be made; or None.
+        ground_truth: what ``annotations`` is made of, where it is not used as it is.
+        ids: where image ids come from: ``order``, ``digits`` or ``annotations``.
+        shards: how many jobs it is dealt into.
+        masks: whether masks are scored, and not only boxes.
+        max_detections: of an image that count; None leaves it at COCO's 100.
+        source: where to get it; may be empty.
     """
 
     name: str
+    title: str
     images: Path
     annotations: Path | None
+    ground_truth: GroundTruth | None
     ids: str
     shards: int
+    masks: bool
+    max_detections: int | None
+    source: str
 
 
 def check_config(config: Mapping[str, Any], schema: str | os.PathLike[str]) -> None:
@@ -167,14 +201,37 @@ def dataset(config: Mapping[str, Any], name: str) -> Dataset:
             else {"images": entry}
         )
     root = _expand(config["datasets_root"])
-    annotations = entry.get("annotations")
+    annotations, ids = entry.get("annotations"), "annotations"
+    made = _ground_truth(entry, root)
+    if made:
+        annotations = Path(config["results"]) / "ground_truth" / f"{name}.json"
+    else:
+        ids = entry.get("ids", "annotations" if annotations else "order")
+        annotations = root / _expand(annotations) if annotations else None
     return Dataset(
         name=name,
+        title=entry.get("title", name),
         images=root / _expand(entry["images"]),
-        annotations=root / _expand(annotations) if annotations else None,
-        ids=entry.get("ids", "annotations" if annotations else "order"),
+        annotations=annotations,
+        ground_truth=made,
+        ids=ids,
         shards=entry.get("shards", config["images"]["shards"]),
+        masks=entry.get("masks", True),
+        max_detections=entry.get("max_detections"),
+        source=entry.get("source", ""),
     )
+
+
+def _ground_truth(entry: Mapping[str, Any], root: Path) -> GroundTruth | None:
+    """Say what ground truth is made of; None for a COCO json that is used as it is."""
+    several = isinstance(entry.get("annotations"), list)
+    if not several and not entry.keys() & {"format", "image_lists", "extra_annotations"}:
+        return None
+    annotations = entry["annotations"] if several else [entry["annotations"]]
+    lists = [annotations, entry.get("image_lists", []), entry.get("extra_annotations", [])]
+    files, image_lists, extra = ([root / _expand(path) for path in paths] for paths in lists)
+    ids = "digits" if entry.get("ids") == "digits" else "order"
+    return GroundTruth(files, entry.get("format", "coco"), image_lists, extra, ids)
 
 
 def _expand(path: str) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.errors import DataError
 from cuvler.ground_truth import FORMATS, make_ground_truth
 from cuvler.ground_truth.records import Ids
 
@@ -12,6 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("ground-truth")
+@click.option("--dataset", default="NAME", help="The dataset's name in the config, for messages.")
 @click.option(
     "--annotations",
     multiple=True,
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 @click.option("--masks/--boxes-only", default=True, show_default=True)
 @click.option("--output", required=True, type=Path, help="The COCO json to write.")
 def command(
+    dataset: str,
     annotations: tuple[Path, ...],
     images: Path,
     format_: str,
@@ -66,6 +69,13 @@ def command(
     (crowds, difficult objects, groups, unlabelled regions) is kept as COCO's crowds, which
     evaluation neither asks for nor holds against a detector.
     """
+    for path in [images, *annotations, *image_lists, *extra_annotations]:
+        if not path.exists():
+            raise DataError(
+                f"datasets.{dataset}: there is no {path} (looked in {Path.cwd()}); `cuvler "
+                f"datasets` says where to get it. Put it there, or set datasets.{dataset} or "
+                "datasets_root in your config to where it is"
+            )
     counts = make_ground_truth(
         output,
         annotations,

@@ -38,13 +38,49 @@ def images_of(wildcards):
 
 
 def listed_annotations(wildcards):
-    """The annotations that list a dataset's images: an input, once they are there.
+    """The annotations that list a dataset's images: made by a rule, or an input once they are there.
 
-    While they are not, the plan can be made all the same, and ``cuvler images`` says what is
-    missing.
+    While the user's own are not there, the plan can be made all the same, and ``cuvler images``
+    says what is missing.
     """
-    annotations = dataset(wildcards.dataset).annotations
-    return [annotations] if annotations and annotations.exists() else []
+    found = dataset(wildcards.dataset)
+    if found.ground_truth:
+        return f"<results>/ground_truth/{found.name}.json"
+    return [found.annotations] if found.annotations and found.annotations.exists() else []
+
+
+def ground_truth_of(wildcards):
+    made = dataset(wildcards.dataset).ground_truth
+    if made is None:
+        raise WorkflowError(f"datasets.{wildcards.dataset}: its annotations are used as they are")
+    return made
+
+
+def official_annotations(wildcards):
+    """What ground truth is made of, as far as it is there: see :func:`listed_annotations`."""
+    return [path for path in ground_truth_of(wildcards).files if path.exists()]
+
+
+def ground_truth_options(wildcards):
+    made = ground_truth_of(wildcards)
+    files = [
+        *(("--annotations", path) for path in made.annotations),
+        *(("--image-list", path) for path in made.image_lists),
+        *(("--extra-annotations", path) for path in made.extra_annotations),
+    ]
+    masks = "--masks" if dataset(wildcards.dataset).masks else "--boxes-only"
+    pairs = [("--format", made.format), ("--ids", made.ids), *files]
+    return [masks, *(word for pair in pairs for word in pair)]
+
+
+def max_detections(option):
+    """An option that raises the detections of an image where the dataset says so."""
+
+    def options(wildcards):
+        limit = dataset(wildcards.dataset).max_detections
+        return [option, limit] if limit else []
+
+    return options
 
 
 def weights_of(wildcards):

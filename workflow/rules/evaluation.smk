@@ -12,9 +12,11 @@ rule evaluation:
         "../envs/cuvler.yaml"
     params:
         ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
+        boxes=lambda wildcards: [] if dataset(wildcards.dataset).masks else ["--iou-type", "bbox"],
+        limit=max_detections("--max-detections"),
     shell:
         "cuvler evaluation --ground-truth {params.ground_truth:q} --results {input.results:q}"
-        " --output {output:q} &> {log:q}"
+        " {params.boxes} {params.limit} --output {output:q} &> {log:q}"
 
 
 rule metrics:

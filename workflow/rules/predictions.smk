@@ -14,9 +14,10 @@ rule predictions:
     params:
         detector=lambda wildcards, input: Path(input.detector).parent,
         root=images_of,
+        limit=max_detections("--detections-per-image"),
         batch_size=config["predictions"]["batch_size"],
         num_gpus=config["predictions"]["num_gpus"],
     shell:
         "cuvler predictions --detector {params.detector:q} --images {input.images:q}"
         " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
-        " --output {output:q} &> {log:q}"
+        " {params.limit} --output {output:q} &> {log:q}"

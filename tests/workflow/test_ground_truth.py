@@ -1,0 +1,65 @@
+"""Ground truth is made when it is needed, and evaluation uses it."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture
+def data(workplace):
+    """KITTI with two images and labels, and a COCO json with objects of a second file."""
+    root = workplace.folder / "it's data"
+    images, labels = (root / "kitti/training" / name for name in ("image_2", "label_2"))
+    for folder in (images, labels):
+        folder.mkdir(parents=True)
+    for name in ("000003", "000007"):
+        Image.new("RGB", (100, 50)).save(images / f"{name}.png")
+        (labels / f"{name}.txt").write_text("Car 0 0 0 10 10 40 30 1 1 1 0 0 0 0\n")
+    return root
+
+
+def test_it_is_made_of_official_files_and_anew_when_they_change(workplace, data):
+    own = workplace.configure(datasets_root=str(data))
+    workplace.snakemake("results/demo/images/kitti.parquet", *own)
+    made = json.loads((workplace.folder / "results/demo/ground_truth/kitti.json").read_text())
+    assert [image["id"] for image in made["images"]] == [3, 7]
+    assert {annotation["category_id"] for annotation in made["annotations"]} == {1}
+    assert "ground_truth" not in workplace.snakemake(
+        "-n", "results/demo/images/kitti.parquet", *own
+    )
+    extra = {"images": made["images"][:1], "annotations": [dict(made["annotations"][0])]}
+    extra["annotations"][0]["bbox"] = [50, 5, 20, 20]
+    (data / "more.json").write_text(json.dumps(extra))
+    datasets = {"kitti": {"extra_annotations": ["more.json"]}}
+    own = workplace.configure(datasets_root=str(data), datasets=datasets)
+    workplace.snakemake("results/demo/ground_truth/kitti.json", *own)
+    made = json.loads((workplace.folder / "results/demo/ground_truth/kitti.json").read_text())
+    assert [annotation["bbox"] for annotation in made["annotations"]][2:] == [[50, 5, 20, 20]]
+
+
+def test_every_benchmark_can_be_planned_without_data(workplace):
+    output = workplace.snakemake("-n", "--config", "evaluate=[lvis_val, voc07, coco_val]")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))
+    assert (jobs["ground_truth"], jobs["evaluation"]) == ("2", "6")
+    commands = workplace.snakemake(
+        "-n", "--printshellcmds", "results/lvis_val_metrics.json", "results/voc07_metrics.json"
+    )
+    commands = re.sub(r"\s+", " ", commands)
+    assert "--detections-per-image 300" in commands
+    assert re.search(r"ground_truth/lvis_val\.json --results \S+ --max-detections 300", commands)
+    assert re.search(r"ground_truth/voc07\.json --results \S+ --iou-type bbox", commands)
+
+
+def test_missing_files_are_named_with_key_path_and_fix(workplace):
+    output = workplace.snakemake("results/ground_truth/voc07.json", status=1)
+    assert "datasets.voc07: there is no datasets/VOC2007/JPEGImages" in output
+    assert "`cuvler datasets` says where to get it" in re.sub(r"\s+", " ", output)
+
+
+def test_annotations_that_are_used_as_they_are_are_not_made(workplace):
+    output = workplace.snakemake("-n", "results/ground_truth/coco_val.json", status=1)
+    assert "datasets.coco_val: its annotations are used as they are" in output
