@@ -119,7 +119,7 @@ def _unknown_key(parent: str, name: str, value: object, known: list[str]) -> str
 
 
 def _unknown_names(config: Mapping[str, Any]) -> list[str]:
-    datasets = config["datasets"]
+    datasets, fine_tuning = config["datasets"], config["fine_tuning"]
     used = [
         ("train", config["train"], datasets),
         *(
@@ -128,6 +128,12 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
             if name in recipes(config) and recipe["self_training"]["dataset"]
         ),
         *(("evaluate", name, datasets) for name in config["evaluate"]),
+        ("fine_tuning.dataset", fine_tuning["dataset"], datasets),
+        *(("fine_tuning.evaluate", name, datasets) for name in fine_tuning["evaluate"]),
+        *(
+            ("fine_tuning.detector", fine_tuning_detector(config, percent), _DETECTOR_RECIPES)
+            for percent in fine_tuning["percents"]
+        ),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
         *(
             (f"pseudo_masks.{key}", name, {**BACKBONES, **config["eigenvectors"]["definitions"]})
@@ -152,7 +158,9 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
     if not mistakes:
         mistakes = [
             f"datasets.{name}.annotations: needed to score against, but not set"
-            for name in dict.fromkeys([*config["evaluate"], *_scored(config)])
+            for name in dict.fromkeys(
+                [*config["evaluate"], *_scored(config), *fine_tuning["evaluate"]]
+            )
             if dataset(config, name).annotations is None
         ]
         mistakes += [
@@ -188,6 +196,11 @@ def backbones(config: Mapping[str, Any], method: str) -> list[str]:
 def self_training_dataset(config: Mapping[str, Any], recipe: str) -> str:
     """The name of the dataset that a recipe's self-training rounds learn from."""
     return str(config["recipes"][recipe]["self_training"]["dataset"] or config["train"])
+
+
+def fine_tuning_detector(config: Mapping[str, Any], percent: int | str) -> str:
+    """The name of the detectron2 config that learns from a percentage of the labels."""
+    return str(config["fine_tuning"]["detector"]).replace("PERCENT", str(percent))
 
 
 def dataset(config: Mapping[str, Any], name: str) -> Dataset:

@@ -24,6 +24,18 @@ DETECTORS = [
     for round in range(config["recipes"][recipe]["self_training"]["rounds"] + 1)
 ]
 
+# Every recipe's last detector learns classes, from each share of the labels.
+PERCENTS = config["fine_tuning"]["percents"]
+FINE_TUNED = [
+    f"{recipe}_round{config['recipes'][recipe]['self_training']['rounds']}_{percent}percent"
+    for recipe in settings.recipes(config)
+    for percent in PERCENTS
+]
+METRICS = [
+    *(f"<results>/{name}_metrics.json" for name in config["evaluate"]),
+    *(f"<results>/fine_tuning/{name}_metrics.json" for name in config["fine_tuning"]["evaluate"]),
+]
+
 
 @cache
 def dataset(name):
@@ -81,6 +93,16 @@ def max_detections(option):
         return [option, limit] if limit else []
 
     return options
+
+
+def labels_of(wildcards):
+    """A dataset's own annotations, with its classes; what is made of others has none."""
+    found = dataset(wildcards.dataset)
+    if found.annotations is None or found.ground_truth:
+        raise WorkflowError(
+            f"datasets.{found.name}.annotations: one COCO json is needed to learn classes from"
+        )
+    return found.annotations
 
 
 def weights_of(wildcards):

@@ -1,0 +1,97 @@
+"""Learning classes from a few labels: its plan, and a run on a few scenes."""
+
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+TARGET = "results/demo/fine_tuning/demo_val_metrics.json"
+
+
+def jobs(output):
+    """The table of jobs that a dry-run ends with."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+
+# As the default config says, over the demo's few shards.
+WHOLE = {
+    "fine_tuning": {
+        "percents": [1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100],
+        "detector": "semi_supervised_PERCENT",
+    }
+}
+
+
+def test_every_percentage_starts_from_the_last_detector_of_each_recipe(workplace):
+    settings = workplace.configure(**WHOLE, recipe=["cuvler", "cutler"])
+    output = workplace.snakemake("-n", "-p", TARGET, *settings)
+    planned = jobs(output)
+    assert planned["splits"] == planned["fine_tuning_metrics"] == 1
+    for rule in ("fine_tuning", "fine_tuning_predictions", "fine_tuning_evaluation"):
+        assert planned[rule] == 2 * 11
+    commands = re.findall(
+        r"--recipe (semi_supervised_\d+) --weights (\S+) .*--output (\S+)", output
+    )
+    recipes = {f"semi_supervised_{percent}" for percent in WHOLE["fine_tuning"]["percents"]}
+    assert {recipe for recipe, _, _ in commands} == recipes
+    assert {weights for _, weights, _ in commands} == {
+        "results/demo/detectors/cuvler_round1/model_final.pth",
+        "results/demo/detectors/cutler_round2/model_final.pth",
+    }
+    assert len({folder for _, _, folder in commands}) == 2 * 11
+
+
+def test_it_is_part_of_all_where_it_is_configured(workplace):
+    planned = jobs(workplace.snakemake("-n", "all", *workplace.configure()))
+    assert "all" in planned
+    assert not [rule for rule in planned if "fine_tuning" in rule]
+    settings = workplace.configure(fine_tuning={"evaluate": ["demo_val"], "percents": [5]})
+    planned = jobs(workplace.snakemake("-n", "all", *settings))
+    assert {rule: planned[rule] for rule in planned if "fine_tuning" in rule} == {
+        "fine_tuning": 1,
+        "fine_tuning_predictions": 1,
+        "fine_tuning_evaluation": 1,
+        "fine_tuning_metrics": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"detector": "semi_supervised_PERCENT", "percents": [3]},
+            r"fine_tuning\.detector: 'semi_supervised_3' is not known",
+        ),
+        ({"percents": [0]}, r"fine_tuning\.percents\.0: "),
+        ({"dataset": "nowhere"}, r"fine_tuning\.dataset: 'nowhere' is not known"),
+        ({"dataset": "imagenet_train"}, r"imagenet_train\.annotations: one COCO json is needed"),
+    ],
+)
+def test_wrong_settings_stop_before_any_job(workplace, settings, message):
+    flags = workplace.configure(fine_tuning=settings)
+    output = workplace.snakemake("-n", TARGET, *flags, status=1)
+    assert re.search(message, output), output
+
+
+@pytest.mark.slow
+def test_from_scenes_to_the_ap_of_each_class(workplace, tiny):
+    opts = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]
+    fine_tuning = {"percents": [40, 100], "opts": opts}
+    settings = workplace.configure(**tiny, fine_tuning=fine_tuning)
+    workplace.snakemake(TARGET, *settings)
+    results = workplace.folder / "results/demo"
+    splits = [json.loads((results / f"splits/demo_train/{p}.json").read_text()) for p in (40, 100)]
+    assert [len(split["images"]) for split in splits] == [3, 9]
+    metrics = json.loads((workplace.folder / TARGET).read_text())
+    assert list(metrics) == ["cuvler_round1_40percent", "cuvler_round1_100percent"]
+    names = {category["name"] for category in splits[0]["categories"]}
+    assert len(names) > 3
+    for entry in metrics.values():
+        for iou_type in ("bbox", "segm"):
+            assert {f"AP-{name}" for name in names} < set(entry[iou_type])
+            assert 0 <= entry[iou_type]["AP50"] <= 100
+    folder = results / "fine_tuning/detectors/cuvler_round1_40percent"
+    assert f"NUM_CLASSES: {len(names)}" in (folder / "config.yaml").read_text()
+    assert "Nothing to be done" in workplace.snakemake(TARGET, *settings)
