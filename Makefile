@@ -1,11 +1,12 @@
-# make demo    sets everything up and runs the pipeline on generated scenes
-# make test    sets everything up and passes the tests
+# make demo         sets everything up and runs the pipeline on generated scenes: CuVLER
+# make demo-cutler  the same by CutLER, into the same tables
+# make test         sets everything up and passes the tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test slurm-test benchmark lint format lock clean
+.PHONY: setup demo demo-cutler test slurm-test benchmark lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -22,6 +23,10 @@ $(VENV)/installed: requirements.lock pyproject.toml $(wildcard packaging/detectr
 
 demo: setup demo/val/annotations.json
 	snakemake all --configfile config/demo.yaml
+	@echo "The report: results/demo/report.html"
+
+demo-cutler: setup demo/val/annotations.json
+	snakemake all --configfile config/demo.yaml --config 'recipe=[cuvler, cutler]'
 	@echo "The report: results/demo/report.html"
 
 # The annotations of the last split are written last, so that they stand for all of it.

@@ -1,11 +1,15 @@
 """``cuvler eigenvectors``: extract one shard's eigenvectors into Zarr."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cuvler.errors import ConfigError
 from cuvler.images import read_listing
+
+if TYPE_CHECKING:
+    from cuvler.eigenvectors.vit import Precision
 
 
 @click.command("eigenvectors")
@@ -44,6 +48,13 @@ from cuvler.images import read_listing
     help="Decoding processes; by default what --threads leaves.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the ViT: float16 is mixed precision.",
+)
 @click.option("--output", type=Path, required=True, help="The file to write (.zarr.zip).")
 def command(
     images: Path,
@@ -60,6 +71,7 @@ def command(
     threads: int,
     workers: int | None,
     device: str,
+    precision: "Precision",
     output: Path,
 ) -> None:
     """Extract the eigenvectors of one shard's images into one Zarr file."""
@@ -75,7 +87,7 @@ def command(
     extract_shard(
         read_listing(images, shard),
         root,
-        load_backbone(spec, weights=weights, device=device),
+        load_backbone(spec, weights=weights, device=device, precision=precision),
         output,
         settings=CutSettings(tau, eps, cuts) if cuts else NcutSettings(tau, eps, k),
         batch_size=batch_size,

@@ -128,6 +128,7 @@ def _attributes(
         **vars(settings),
         "weights_sha256": backbone.weights_sha256,
         "device": backbone.device.type,
+        "precision": backbone.precision,
         "batch_size": batch_size,
         "versions": {
             name: version(name) for name in ("cuvler", "numpy", "pillow", "timm", "torch")

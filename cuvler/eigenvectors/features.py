@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -12,6 +13,9 @@ from torch import Tensor
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.pixels import pixel_features
 from cuvler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cuvler.eigenvectors.vit import Precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Backbone:
         features: (b, ...) prepared images on the device -> (b, n, d) float32 features, the
             patches row by row.
         weights_sha256: of the weight file; None where there is none.
+        precision: of a ViT's arithmetic.
     """
 
     spec: BackboneSpec
@@ -32,6 +37,7 @@ class Backbone:
     prepare: Callable[[Image.Image], Tensor]
     features: Callable[[Tensor], Tensor]
     weights_sha256: str | None
+    precision: str = "float32"
 
 
 def load_backbone(
@@ -39,6 +45,7 @@ def load_backbone(
     *,
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    precision: "Precision" = "float32",
 ) -> Backbone:
     """Load a backbone.
 
@@ -46,6 +53,7 @@ def load_backbone(
         spec: its entry in the table.
         weights: a ViT's weights, ``.safetensors`` or ``.pth``; nothing for the pixel backbones.
         device: ``cpu`` or a GPU.
+        precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`.
 
     Raises:
         ConfigError: weights are given where none are used, or the other way round.
@@ -66,6 +74,6 @@ def load_backbone(
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
     from cuvler.eigenvectors.weights import verified_sha256
 
-    features = ViTFeatures(load_vit(spec, weights), spec.feature).to(device)
+    features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(device)
     prepare = partial(prepare_image, size=spec.size)
-    return Backbone(spec, device, prepare, features, verified_sha256(weights))
+    return Backbone(spec, device, prepare, features, verified_sha256(weights), precision)

@@ -1,7 +1,7 @@
 """Vision transformers of timm as backbones."""
 
 import os
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import timm
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
+
+Precision = Literal["float32", "float16"]
 
 # ImageNet's, which all of the table's models were trained with.
 _MEAN = (0.485, 0.456, 0.406)
@@ -75,13 +77,17 @@ class ViTFeatures(nn.Module):
     Args:
         model: in evaluation mode afterwards; its last block may be replaced.
         feature: one of ``VIT_FEATURES``.
+        precision: ``float32``, or ``float16`` for mixed precision by torch's autocast.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: VisionTransformer, feature: str) -> None:
+    def __init__(
+        self, model: VisionTransformer, feature: str, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
+        self.mixed = precision == "float16"
         self.model = model.eval().requires_grad_(False)
         if feature != "patch_tokens":
             model.blocks[-1] = _LastBlock(model.blocks[-1], feature)
@@ -92,8 +98,9 @@ class ViTFeatures(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Give (b, n, d) float32 features of (b, 3, height, width) uint8 images, row by row."""
-        tokens = self.model.forward_features((images - self.mean) / self.std)
-        features: Tensor = tokens[:, self.model.num_prefix_tokens :]
+        with torch.autocast(images.device.type, torch.float16, enabled=self.mixed):
+            tokens = self.model.forward_features((images - self.mean) / self.std)
+        features: Tensor = tokens[:, self.model.num_prefix_tokens :].float()
         return features
 
 

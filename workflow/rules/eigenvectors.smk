@@ -35,9 +35,10 @@ rule eigenvectors:
         eps=config["eigenvectors"]["eps"],
         batch_size=config["eigenvectors"]["batch_size"],
         device=config["eigenvectors"]["device"],
+        precision=config["eigenvectors"]["precision"],
     shell:
         "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
         " --definitions {params.definitions:q} {params.cuts} --tau {params.tau} --eps {params.eps}"
-        " --batch-size {params.batch_size} --device {params.device} --threads {threads}"
-        " --output {output:q} &> {log:q}"
+        " --batch-size {params.batch_size} --device {params.device} --precision {params.precision}"
+        " --threads {threads} --output {output:q} &> {log:q}"

@@ -117,3 +117,14 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_models_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ConfigError, match=f"'mine': .*{message}"):
         create_vit(spec(**changes))
+
+
+def test_mixed_precision_is_near():
+    torch.manual_seed(0)
+    model = create_vit(spec())
+    exact = ViTFeatures(model, "key")(images())
+    torch.manual_seed(0)
+    mixed = ViTFeatures(create_vit(spec()), "key", "float16")(images())
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, exact)
+    assert torch.nn.functional.cosine_similarity(mixed, exact, dim=-1).min() > 0.9999
