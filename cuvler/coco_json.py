@@ -154,6 +154,8 @@ def _open(path: str | os.PathLike[str]) -> TextIO:
         return open(path, encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @contextmanager

@@ -4,10 +4,18 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from cuvler.coco_json import stream_annotations, write_annotations
+from cuvler.detector.checkpoints import save_state
+from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
 from cuvler.files import atomic_path, read_json, write_json
+from cuvler.images import write_listing
 
 
 def test_json_round_trip_makes_folders(tmp_path):
@@ -58,3 +66,76 @@ def test_damaged_json_is_named(tmp_path, content):
 def test_missing_json_is_named(tmp_path):
     with pytest.raises(DataError, match=r"a\.json: no such file"):
         read_json(tmp_path / "a.json")
+
+
+def listing(path):
+    rng = np.random.default_rng(0)
+    names = [rng.bytes(20).hex() for _ in range(9000)]
+    write_listing(pd.DataFrame({"image_id": range(9000), "file_name": names}), path)
+
+
+def annotations(path):
+    with write_annotations(path, {"info": {}}) as writer:
+        for number in range(9000):
+            writer.add_image({"id": number})
+            writer.add_annotation({"id": number})
+
+
+def safetensors(path):
+    with atomic_path(path) as part:
+        save_file({"weight": torch.zeros(50_000)}, part)
+
+
+WRITERS = {
+    "json": lambda path: write_json(path, "x" * 200_000),
+    "listing": listing,
+    "eigenvectors": lambda path: write_eigenvectors(
+        path, ShardEigenvectors.empty(np.arange(9000), 1, (2, 2)), {}
+    ),
+    "annotations": annotations,
+    "checkpoint": lambda path: save_state({"weight": torch.zeros(50_000)}, path),
+    "weights": safetensors,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, full_disk, kind):
+    message = r"file\.x: cannot be written \(File too large\); nothing .* run again"
+    with full_disk(), pytest.raises(DataError, match=message):
+        WRITERS[kind](tmp_path / "file.x")
+    assert list(tmp_path.iterdir()) == []
+    WRITERS[kind](tmp_path / "file.x")
+
+
+def test_a_full_disk_leaves_the_former_file(tmp_path, full_disk):
+    write_json(tmp_path / "a.json", "former")
+    with full_disk(), pytest.raises(DataError, match="cannot be written"):
+        write_json(tmp_path / "a.json", "x" * 200_000)
+    assert read_json(tmp_path / "a.json") == "former"
+
+
+def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "a"):
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("name", ["a.json", "deeper/a.json"])
+def test_a_read_only_folder_is_named(public_folder, as_plain_user, name):
+    public_folder.chmod(0o555)
+    message = r"a\.json: cannot be written \(Permission denied: .*make the folder writable"
+    with as_plain_user(), pytest.raises(DataError, match=message):
+        write_json(public_folder / name, {})
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(DataError, match=r"a\.json: cannot be written"):
+        write_json(tmp_path / "results" / "a.json", {})
+
+
+def test_json_that_may_not_be_read_is_named(public_folder, as_plain_user):
+    (public_folder / "a.json").write_text("{}")
+    (public_folder / "a.json").chmod(0)
+    for read in (read_json, lambda path: list(stream_annotations(path))):
+        with as_plain_user(), pytest.raises(DataError, match=r"a\.json: cannot be read \(Perm"):
+            read(public_folder / "a.json")

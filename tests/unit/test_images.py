@@ -2,9 +2,7 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,26 +30,6 @@ def touch(root, *names):
 def coco(path, images):
     path.write_text(json.dumps({"images": images}))
     return path
-
-
-@contextlib.contextmanager
-def as_plain_user():
-    """Give up root's right to read everything, for the length of the block."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-@pytest.fixture
-def public_folder():
-    """A folder that everyone may enter; those of tmp_path are closed to others."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 ODD_NAMES = [
@@ -94,7 +72,7 @@ class TestListing:
         (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
         assert list_images(tmp_path)["file_name"].tolist() == ["gone.jpg"]
 
-    def test_a_folder_that_may_not_be_read_is_named(self, public_folder):
+    def test_a_folder_that_may_not_be_read_is_named(self, public_folder, as_plain_user):
         touch(public_folder, "open/a.jpg", "closed/b.jpg")
         (public_folder / "closed").chmod(0)
         with as_plain_user(), pytest.raises(DataError, match=r"closed: cannot be read .*left out"):
@@ -303,7 +281,7 @@ class TestOpenImage:
         with pytest.raises(ImageError, match="too large"):
             open_image(tmp_path / "a.png")
 
-    def test_a_file_that_may_not_be_read_is_unreadable(self, public_folder):
+    def test_a_file_that_may_not_be_read_is_unreadable(self, public_folder, as_plain_user):
         Image.new("RGB", (4, 4)).save(public_folder / "a.png")
         (public_folder / "a.png").chmod(0)
         with as_plain_user(), pytest.raises(ImageError, match="Permission denied") as caught:

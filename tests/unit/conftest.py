@@ -1,0 +1,50 @@
+"""What tests of files and folders need."""
+
+import contextlib
+import os
+import resource
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that everyone may enter; those of tmp_path are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def as_plain_user():
+    """A context: root gives up its right to read and write everything."""
+
+    @contextlib.contextmanager
+    def context():
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    return context
+
+
+@pytest.fixture
+def full_disk():
+    """A context: no file can grow over 100 kB, as on a file system that is full."""
+
+    @contextlib.contextmanager
+    def context():
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return context
