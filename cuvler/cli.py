@@ -13,6 +13,10 @@ from cuvler.errors import CuvlerError
 # Command -> (module that holds it, one line for the overview). The modules import torch,
 # zarr or detectron2; naming the lines here keeps ``cuvler --help`` fast.
 COMMANDS = {
+    "datasets": (
+        "cuvler.commands.datasets",
+        "List the data sets known by name: what is here, where to get the others.",
+    ),
     "ground-truth": (
         "cuvler.commands.ground_truth",
         "Make class-agnostic ground truth from official annotations.",

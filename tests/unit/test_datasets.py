@@ -1,8 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cuvler.commands.datasets import command as datasets_command
 from cuvler.config import check_config, dataset
 from cuvler.errors import ConfigError
 from cuvler.ground_truth import FORMATS
@@ -71,3 +74,65 @@ def test_what_ground_truth_is_made_of_needs_annotations(config, key):
     config["datasets"]["mine"] = {"images": "x", key: value}
     with pytest.raises(ConfigError, match=r"datasets\.mine: 'annotations' is a dependency"):
         check_config(config, SCHEMA)
+
+
+class TestCommand:
+    @pytest.fixture
+    def clone(self, tmp_path, monkeypatch):
+        shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+        monkeypatch.chdir(tmp_path)
+
+        def make(*paths):
+            for path in paths:
+                target = tmp_path / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.touch()
+
+        return make
+
+    def run(self, *arguments, status=0):
+        outcome = CliRunner().invoke(datasets_command, arguments)
+        assert outcome.exit_code == status, outcome.output
+        return outcome.output if status == 0 else outcome.exception
+
+    def test_a_fresh_clone_misses_everything_and_says_where_to_get_it(self, clone):
+        output = self.run()
+        assert output.count(" missing ") == len(KNOWN)
+        assert f"0 of {len(KNOWN)} are here; relative paths start at datasets" in output
+        for entry in KNOWN.values():
+            assert f"no datasets/{entry['images']}" in output
+            assert f"get it from {entry['source']}" in output
+
+    def test_what_is_here_and_what_is_made(self, clone):
+        clone("datasets/coco/val2017/1.jpg", "datasets/lvis/lvis_v1_val.json")
+        assert "lvis_val  here     LVIS: boxes and masks, 300 detections" in self.run("lvis_val")
+        assert "coco, not made yet" in self.run("lvis_val")
+        clone("results/ground_truth/lvis_val.json")
+        assert "coco, made" in self.run("lvis_val")
+        output = self.run("coco_val", "lvis_val")
+        assert "no datasets/coco/annotations/instances_val2017.json" in output
+        assert "1 of 2 are here" in output
+
+    def test_an_empty_folder_is_missing(self, clone, tmp_path):
+        clone("datasets/imagenet/train/n01/x.JPEG")
+        assert "here     ImageNet train: images alone" in self.run("imagenet_train")
+        shutil.rmtree(tmp_path / "datasets/imagenet/train/n01")
+        assert "no datasets/imagenet/train" in self.run("imagenet_train")
+
+    def test_own_settings_go_first(self, clone, tmp_path):
+        clone("mine/a.jpg")
+        own = {"datasets_root": str(tmp_path), "datasets": {"photos": "mine", "kitti": "/gone"}}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+        output = self.run("--configfile", "own.yaml", "photos", "kitti")
+        assert "photos  here     photos: images alone" in output
+        assert "no /gone" in output
+
+    def test_mistakes_are_named(self, clone, tmp_path):
+        assert "nowhere: not in the config; known: imagenet_train" in str(
+            self.run("nowhere", status=1)
+        )
+        assert "gone.yaml: no such file" in str(self.run("--configfile", "gone.yaml", status=1))
+        (tmp_path / "bad.yaml").write_text("a: [")
+        assert "bad.yaml: not YAML" in str(self.run("--configfile", "bad.yaml", status=1))
+        (tmp_path / "config/config.yaml").write_text("")
+        assert "say nothing of datasets_root, images" in str(self.run(status=1))

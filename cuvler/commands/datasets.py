@@ -1,0 +1,48 @@
+"""``cuvler datasets``: the data sets known by name, and which of them are here."""
+
+from pathlib import Path
+
+import click
+
+from cuvler.datasets import MAX_DETECTIONS, Presence, presence, read_config
+
+_CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
+
+
+@click.command("datasets")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--configfile",
+    "configfiles",
+    multiple=True,
+    type=Path,
+    help="Your own settings, over those in config/; as for snakemake.",
+)
+def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:
+    """List the data sets known by name: what is scored, what is missing, where to get it."""
+    config = read_config([*_CONFIG, *configfiles])
+    found = presence(config, names)
+    width = max((len(one.entry.name) for one in found), default=0)
+    for one in found:
+        state = "missing" if one.missing else "here"
+        click.echo(f"{one.entry.name:<{width}}  {state:<7}  {_describe(one)}")
+        for path in one.missing:
+            click.echo(f"{'':<{width}}  no {path}")
+        if one.missing and one.entry.source:
+            click.echo(f"{'':<{width}}  get it from {one.entry.source}")
+    here = sum(not one.missing for one in found)
+    click.echo(f"\n{here} of {len(found)} are here; relative paths start at ", nl=False)
+    click.echo(f"{config['datasets_root']} (datasets_root)")
+
+
+def _describe(one: Presence) -> str:
+    entry = one.entry
+    if entry.annotations is None:
+        return f"{entry.title}: images alone"
+    scored = "boxes and masks" if entry.masks else "boxes"
+    limit = entry.max_detections or MAX_DETECTIONS
+    parts = [f"{entry.title}: {scored}, {limit} detections an image"]
+    if entry.ground_truth:
+        parts.append(f"ground truth from {entry.ground_truth.format}")
+        parts.append("made" if one.made else "not made yet")
+    return ", ".join(parts)

@@ -1,0 +1,87 @@
+"""The data sets known by name: what they are scored by, what of them is here, where to get it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuvler.config import Dataset, dataset
+from cuvler.errors import ConfigError
+
+MAX_DETECTIONS = 100
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A dataset's entry, and what of it is on this machine.
+
+    Attributes:
+        entry: as the config has it.
+        missing: its folders and files that are not there (or folders that are empty).
+        made: whether its ground truth has been made; None where it has none to make.
+    """
+
+    entry: Dataset
+    missing: list[Path]
+    made: bool | None
+
+
+def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Read config files as Snakemake does: later ones go first, key by key.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, or none of them has datasets.
+    """
+    import yaml
+    from snakemake.utils import update_config  # type: ignore[import-untyped]
+
+    config: dict[str, Any] = {}
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                update_config(config, yaml.safe_load(stream) or {})
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file; run this where `snakemake` is run") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML ({error})") from error
+    missing = {"datasets", "datasets_root", "images", "results"} - config.keys()
+    if missing:
+        names = ", ".join(map(str, paths))
+        raise ConfigError(f"{names}: say nothing of {', '.join(sorted(missing))}")
+    return config
+
+
+def presence(config: Mapping[str, Any], names: Sequence[str] = ()) -> list[Presence]:
+    """Look which of a config's datasets are there.
+
+    Args:
+        config: the workflow's settings.
+        names: the datasets to look at; all when empty.
+
+    Raises:
+        ConfigError: a dataset is not in the config.
+    """
+    unknown = [name for name in names if name not in config["datasets"]]
+    if unknown:
+        known = ", ".join(config["datasets"])
+        raise ConfigError(f"{', '.join(unknown)}: not in the config; known: {known}")
+    return [_look(dataset(config, name)) for name in names or config["datasets"]]
+
+
+def _look(entry: Dataset) -> Presence:
+    made = None
+    wanted = [entry.images]
+    if entry.ground_truth:
+        wanted += entry.ground_truth.files
+        made = entry.annotations is not None and entry.annotations.exists()
+    elif entry.annotations:
+        wanted.append(entry.annotations)
+    return Presence(entry, [path for path in wanted if not _is_there(path)], made)
+
+
+def _is_there(path: Path) -> bool:
+    if not path.is_dir():
+        return path.exists()
+    with os.scandir(path) as entries:
+        return next(entries, None) is not None
