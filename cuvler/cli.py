@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluation": ("cuvler.commands.evaluation", "Score masks against ground truth."),
     "metrics": ("cuvler.commands.metrics", "Gather a dataset's scores into one table."),
     "report": ("cuvler.commands.report", "Make the report page."),
+    "status": ("cuvler.commands.status", "Show how far a run is."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),
     "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),
     "demo-data": ("cuvler.commands.demo_data", "Generate the demo's scenes."),

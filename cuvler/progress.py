@@ -15,11 +15,23 @@ Item = TypeVar("Item")
 PERIOD = 60.0  # seconds between two lines of a log
 
 
+def duration(seconds: float) -> str:
+    """Write a time in the two units that matter: 3.4 s, 2 min 5 s, 1 h 12 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
 class Progress:
     """Counts items that are done; use it as a context.
 
-    A line of the log reads ``120 of 4000 images, 3.1 a second, 21 min left``; ``cuvler status``
-    reads it too. There is one a minute at most, and one at the end of what took longer.
+    A line of the log reads ``120 of 4000 images, 3.1 a second, 20 min 52 s left``, which
+    ``cuvler status`` reads too. There is one a minute at most, and one at the end of what took
+    longer.
 
     Args:
         total: how many items there will be.
@@ -49,9 +61,8 @@ class Progress:
 
     def _line(self, seconds: float) -> str:
         rate = self._done / seconds
-        left = (self._total - self._done) / rate
-        how_long = f"{left / 60:.0f} min" if left >= 60 else f"{left:.0f} s"
-        return f"{self._done} of {self._total} {self._unit}s, {rate:.3g} a second, {how_long} left"
+        left = duration((self._total - self._done) / rate)
+        return f"{self._done} of {self._total} {self._unit}s, {rate:.3g} a second, {left} left"
 
     def __enter__(self) -> Self:
         return self

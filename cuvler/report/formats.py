@@ -12,14 +12,3 @@ def change(value: float) -> str:
     """Write a difference of scores with its sign."""
     # Rounded first, for there is no minus zero; the minus is the one as wide as the plus.
     return f"{round(value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def duration(seconds: float) -> str:
-    """Write a time in the two units that matter: 3.4 s, 2 min 5 s, 1 h 12 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

@@ -6,9 +6,10 @@ from typing import Any
 from markupsafe import Markup
 
 from cuvler import __version__
+from cuvler.progress import duration
 from cuvler.report import sections
 from cuvler.report.accounting import account
-from cuvler.report.formats import change, duration, percent
+from cuvler.report.formats import change, percent
 from cuvler.report.inputs import Inputs
 from cuvler.report.tables import read_metrics, versions
 

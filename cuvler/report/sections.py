@@ -9,10 +9,11 @@ from markupsafe import Markup
 
 from cuvler.evaluation.curves import precision_recall
 from cuvler.images import open_image
+from cuvler.progress import duration
 from cuvler.report import charts
 from cuvler.report.accounting import Accounting
 from cuvler.report.examples import best_and_worst
-from cuvler.report.formats import change, duration, percent
+from cuvler.report.formats import change, percent
 from cuvler.report.gallery import Panel, make_gallery, make_panel
 from cuvler.report.inputs import Inputs, of_dataset
 from cuvler.report.tables import (

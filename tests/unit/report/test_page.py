@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from cuvler.commands.report import command
 from cuvler.evaluation import METRICS
 from cuvler.report import Inputs, make_report
-from cuvler.report.formats import change, duration, percent
+from cuvler.report.formats import change, percent
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 
@@ -146,14 +146,6 @@ def test_names_are_text_and_never_markup(inputs, trial):
     assert page.text.count(EVIL) >= 4
     assert "a\"<b>&'.png" in page.values("data-name")
     assert len([tag for tag, _ in page.elements if tag == "script"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (3.44, "3.4 s"), (59.99, "60.0 s"), (125, "2 min 5 s"), (4321, "1 h 12 min")],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_scores_and_changes():

@@ -1,0 +1,81 @@
+"""``cuvler status``: how far a run is."""
+
+import subprocess
+import sys
+import time
+
+import click
+
+from cuvler.errors import ConfigError
+from cuvler.progress import duration
+from cuvler.status import Job, Stage, read_plan, stages
+
+
+@click.command("status", context_settings={"ignore_unknown_options": True})
+@click.argument("snakemake_arguments", nargs=-1, type=click.UNPROCESSED)
+def command(snakemake_arguments: tuple[str, ...]) -> None:
+    """Show how far a run is, stage by stage, and when it should be finished.
+
+    Takes what the run was started with: targets, --configfile, --config, --profile. It reads
+    files only, so it may be asked at any time, also while a cluster works.
+    """
+    shown = stages(read_plan(_summary(snakemake_arguments)))
+    etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
+    rows = [_row(stage, eta) for stage, eta in zip(shown, etas, strict=True)]
+    click.echo(_table([("stage", "done", "images", "left out", "now", "left"), *rows]))
+    for stage in shown:
+        for job in stage.jobs:
+            if job.state == "failed":
+                click.echo(f"failed: {job.log}: {job.error}")
+            elif job.state == "quiet":
+                silent = duration(time.time() - job.log.stat().st_mtime)
+                click.echo(
+                    f"quiet:  {job.log}: no line for {silent}; stopped, or at work in silence"
+                )
+    click.echo(_forecast(shown, etas))
+
+
+def _summary(arguments: tuple[str, ...]) -> str:
+    words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode or not result.stdout:
+        raise ConfigError(f"Snakemake cannot plan this run:\n{result.stderr.strip()[-2000:]}")
+    return result.stdout
+
+
+def _same_rule(stage: Stage, shown: list[Stage]) -> list[Job]:
+    return [job for other in shown if other.rule == stage.rule for job in other.jobs]
+
+
+def _row(stage: Stage, eta: float | None) -> tuple[str, ...]:
+    images, left_out = "", ""
+    if stage.images is not None:
+        done, total, lost = stage.images
+        images, left_out = f"{done:,}/{total:,}", f"{lost:,}" if lost else ""
+    states = [f"{stage.count(s)} {s}" for s in ("running", "failed", "quiet") if stage.count(s)]
+    left = "" if stage.done else "?" if eta is None else duration(eta)
+    progress = f"{stage.count('done')}/{len(stage.jobs)}"
+    return f"{stage.rule} {stage.name}".strip(), progress, images, left_out, ", ".join(states), left
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _forecast(shown: list[Stage], etas: list[float | None]) -> str:
+    if all(stage.done for stage in shown):
+        return "All is done."
+    unknown = [
+        stage.rule for stage, eta in zip(shown, etas, strict=True) if eta is None and not stage.done
+    ]
+    left = sum(eta for eta in etas if eta is not None)
+    at = time.strftime("%a %H:%M", time.localtime(time.time() + left))
+    known = f"About {duration(left)} left, until {at}"
+    if not unknown:
+        return f"{known}."
+    return f"{known}, not counting what has no speed yet: {', '.join(dict.fromkeys(unknown))}."

@@ -1,0 +1,262 @@
+"""How far a run is, from Snakemake's plan and the files that are there; nothing is locked."""
+
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+State = Literal["done", "running", "failed", "quiet", "waiting"]
+
+# Stages write a line a minute. A log without one for so long is that of a job that was killed,
+# or of one that works in silence.
+_QUIET = 15 * 60
+_TAIL = 8192  # bytes of a log that are read
+_PROGRESS = re.compile(r"(\d+) of (\d+) \w+, ([\d.e+-]+) a second")
+_LEFT_OUT = re.compile(r"(\d+) (?:missing|unreadable|eigensolver_failed|crashed|images left out)\b")
+_ERROR = re.compile(r"^(?:Error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M)
+# detectron2's own; it is a str(timedelta).
+_ETA = re.compile(r"eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
+_BY_SHARD = ("eigenvectors", "pseudo_masks")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One planned job.
+
+    Attributes:
+        rule: its name.
+        output: the file it makes.
+        state: what became of it: ``quiet`` jobs began but have not said anything for long.
+        log: its log; it need not exist.
+        images: how many it has to work on; ``None`` where images do not say how far it is.
+        images_done: how many of them are done.
+        left_out: images that could not be used.
+        seconds: what it took; ``None`` unless done and measured.
+        rate: images a second that it says; ``None`` unless running.
+        eta: seconds left that it says; ``None`` unless running.
+        error: the last error in its log, if it failed.
+    """
+
+    rule: str
+    output: Path
+    state: State
+    log: Path
+    images: int | None = None
+    images_done: int = 0
+    left_out: int = 0
+    seconds: float | None = None
+    rate: float | None = None
+    eta: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The jobs of one rule, or of one rule's folder of shards.
+
+    Attributes:
+        rule: the rule.
+        name: the folder of shards, dataset/method or dataset/method/backbone, or nothing.
+        jobs: in the plan's order.
+    """
+
+    rule: str
+    name: str
+    jobs: list[Job] = field(default_factory=list)
+
+    def count(self, state: State) -> int:
+        """How many jobs are in a state."""
+        return sum(job.state == state for job in self.jobs)
+
+    @property
+    def done(self) -> bool:
+        """Whether all jobs are."""
+        return self.count("done") == len(self.jobs)
+
+    @cached_property
+    def images(self) -> tuple[int, int, int] | None:
+        """Images done, all, and left out; ``None`` where unknown."""
+        sizes = [job.images for job in self.jobs if job.images is not None]
+        if len(sizes) < len(self.jobs):
+            return None
+        done = sum(job.images_done for job in self.jobs)
+        return done, sum(sizes), sum(job.left_out for job in self.jobs)
+
+    def eta(self, others: Iterable[Job] = ()) -> float | None:
+        """Seconds until the last job is done, as many running at a time as now.
+
+        By the speed of the jobs that are done, of those that run, or of ``others``, the jobs of
+        the same rule; ``None`` where none tells.
+        """
+        if self.done:
+            return 0.0
+        said = [job.eta for job in self.jobs if job.eta is not None]
+        waiting = [job for job in self.jobs if job.state != "done" and job.eta is None]
+        abreast = max(1, self.count("running"))
+        rate = _rate(self.jobs) or _rate(others)
+        if self.images is not None and rate:
+            return (self.images[1] - self.images[0]) / (rate * abreast)
+        times = [job.seconds for job in (*self.jobs, *others) if job.seconds is not None]
+        if waiting and not times:
+            return None
+        rest = len(waiting) * statistics.fmean(times) / abreast if waiting else 0.0
+        return max(said, default=0.0) + rest
+
+
+def _rate(jobs: Iterable[Job]) -> float | None:
+    """Images a second of one job."""
+    jobs = list(jobs)
+    done = [(j.images, j.seconds) for j in jobs if j.images and j.seconds]
+    if done:
+        return sum(images for images, _ in done) / sum(seconds for _, seconds in done)
+    said = [job.rate for job in jobs if job.rate]
+    return statistics.fmean(said) if said else None
+
+
+def read_plan(summary: str) -> list[tuple[str, Path, bool]]:
+    """Read what ``snakemake --summary`` prints.
+
+    Returns:
+        Rule, output, and whether it is done, for each planned file, in the order of the data.
+    """
+    header, *lines = summary.splitlines()
+    columns = header.split("\t")
+    rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
+    planned = [
+        (row["rule"], Path(row["output_file"]), (row["status"], row["plan"]) == ("ok", "no update"))
+        for row in rows
+    ]
+    order = {rule: place for place, rule in enumerate(_ORDER)}
+    return sorted(planned, key=lambda item: (order.get(item[0], len(order)), _natural(item[1])))
+
+
+_ORDER = (
+    "weights",
+    "images",
+    "eigenvectors",
+    "pseudo_masks",
+    "annotations",
+    "detector",
+    "predictions",
+    "self_training",
+    "evaluation",
+    "metrics",
+    "report",
+)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [
+        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))
+    ]
+
+
+def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> list[Stage]:
+    """Look at the files of every planned job.
+
+    Args:
+        plan: as :func:`read_plan` gives it.
+        now: the time, in seconds since the epoch.
+
+    Raises:
+        DataError: a listing is damaged.
+    """
+    plan = list(plan)
+    now = time.time() if now is None else now
+    # Every target needs a listing, <results>/images/<dataset>.parquet.
+    listings = [output for rule, output, _ in plan if rule == "images"]
+    if not listings:
+        return []
+    results = listings[0].parent.parent
+    sizes = {path.stem: _shard_sizes(path) for path in listings}
+    found: dict[tuple[str, str], Stage] = {}
+    for rule, output, done in plan:
+        job = _job(rule, output, done, results, sizes, now)
+        name = "/".join(output.relative_to(results).parts[1:-1]) if rule in _BY_SHARD else ""
+        found.setdefault((rule, name), Stage(rule, name)).jobs.append(job)
+    return list(found.values())
+
+
+def _shard_sizes(listing: Path) -> dict[int, int]:
+    from cuvler.images import read_listing
+
+    if not listing.exists():
+        return {}
+    return dict(Counter(read_listing(listing)["shard"].tolist()))
+
+
+def log_of(output: Path, results: Path) -> Path:
+    """Where a rule that makes ``output`` writes its log."""
+    if not output.is_relative_to(results):
+        return results / "logs" / "weights" / f"{output.stem}.log"
+    if output.name.endswith("_metrics.json"):
+        return results / "logs" / "metrics" / f"{output.name.removesuffix('_metrics.json')}.log"
+    relative = output.relative_to(results)
+    if relative.name == "model_final.pth":
+        relative = relative.parent
+    return results / "logs" / relative.parent / f"{relative.name.split('.')[0]}.log"
+
+
+def _job(
+    rule: str,
+    output: Path,
+    done: bool,
+    results: Path,
+    sizes: Mapping[str, Mapping[int, int]],
+    now: float,
+) -> Job:
+    log = log_of(output, results)
+    images = _images(rule, output, results, sizes)
+    text = _tail(log)
+    left_out = sum(map(int, _LEFT_OUT.findall(text))) if done else 0
+    if done:
+        parts = log.relative_to(results / "logs").parts[1:]
+        seconds = _seconds((results / "benchmarks" / rule).joinpath(*parts).with_suffix(".tsv"))
+        return Job(rule, output, "done", log, images, images or 0, left_out, seconds)
+    if not log.exists():
+        return Job(rule, output, "waiting", log, images)
+    if errors := _ERROR.findall(text):
+        return Job(rule, output, "failed", log, images, error=errors[-1])
+    if now - log.stat().st_mtime > _QUIET:
+        return Job(rule, output, "quiet", log, images)
+    said = _PROGRESS.findall(text)
+    count, rate = (int(said[-1][0]), float(said[-1][2])) if said else (0, None)
+    eta = [
+        86400 * int(days or 0) + 3600 * int(hours) + 60 * int(minutes) + int(seconds)
+        for days, hours, minutes, seconds in _ETA.findall(text)
+    ]
+    count = min(count, images or 0)
+    return Job(rule, output, "running", log, images, count, rate=rate, eta=eta[-1] if eta else None)
+
+
+def _images(
+    rule: str, output: Path, results: Path, sizes: Mapping[str, Mapping[int, int]]
+) -> int | None:
+    if rule in _BY_SHARD:
+        dataset = output.relative_to(results).parts[1]
+        return sizes.get(dataset, {}).get(int(output.name.split(".")[0]))
+    if rule in ("images", "predictions"):
+        return sum(sizes.get(output.stem, {}).values()) or None
+    return None
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _TAIL))
+            return stream.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _seconds(benchmark: Path) -> float | None:
+    """The time of the last run; a file that is just being written tells none."""
+    try:
+        return float(benchmark.read_text(encoding="utf-8").splitlines()[-1].split("\t")[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None

@@ -1,0 +1,197 @@
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from cuvler.cli import cuvler
+from cuvler.commands import status as status_command
+from cuvler.errors import ConfigError, DataError
+from cuvler.images import write_listing
+from cuvler.status import log_of, read_plan, stages
+
+NOW = 1_800_000_000.0
+SUMMARY = """\
+output_file\tdate\trule\tlog-file(s)\tstatus\tplan
+r/coco_metrics.json\t-\tmetrics\t-\tmissing\tupdate pending
+r/images/coco.parquet\tSat\timages\tr/logs/images/coco.log\tok\tno update
+r/pseudo_masks/coco/votecut/10.json\tSat\tpseudo_masks\t-\tok\tupdate pending
+r/pseudo_masks/coco/votecut/2.json\tSat\tpseudo_masks\t-\tok\tno update
+"""
+
+
+def test_the_plan_is_read_in_the_order_of_the_data():
+    plan = read_plan(SUMMARY)
+    assert [(rule, path.name, done) for rule, path, done in plan] == [
+        ("images", "coco.parquet", True),
+        ("pseudo_masks", "2.json", True),
+        ("pseudo_masks", "10.json", False),
+        ("metrics", "coco_metrics.json", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "log"),
+    [
+        ("r/images/coco.parquet", "images/coco.log"),
+        (
+            "r/eigenvectors/coco/votecut/dino_s8/7.zarr.zip",
+            "eigenvectors/coco/votecut/dino_s8/7.log",
+        ),
+        ("r/detectors/a_round0/model_final.pth", "detectors/a_round0.log"),
+        ("r/coco_metrics.json", "metrics/coco.log"),
+        ("r/report.html", "report.log"),
+        ("resources/weights/dino_s8.safetensors", "weights/dino_s8.log"),
+    ],
+)
+def test_logs(output, log):
+    assert log_of(Path(output), Path("r")) == Path("r/logs") / log
+
+
+class Run:
+    """What a run leaves behind: 4 shards of 100 images, and a detector."""
+
+    def __init__(self, folder):
+        self.results = folder / "results"
+        listing = pd.DataFrame({"image_id": range(400), "file_name": "x", "shard": 0})
+        listing["shard"] = listing["image_id"] // 100
+        self.results.joinpath("images").mkdir(parents=True)
+        write_listing(listing, self.results / "images/coco.parquet")
+        self.plan = [("images", self.results / "images/coco.parquet", True)]
+        self.plan += [
+            (
+                "eigenvectors",
+                self.results / f"eigenvectors/coco/votecut/dino_s8/{n}.zarr.zip",
+                False,
+            )
+            for n in range(4)
+        ]
+        self.detector = self.results / "detectors/cuvler_round0/model_final.pth"
+
+    def done(self, index, seconds=None):
+        rule, output, _ = self.plan[index]
+        self.plan[index] = rule, output, True
+        if seconds is not None:
+            log = log_of(output, self.results).relative_to(self.results / "logs")
+            path = self.results.joinpath("benchmarks", rule, *log.parts[1:]).with_suffix(".tsv")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"s\th:m:s\n{seconds}\t0:00:10\n")
+
+    def log(self, index, text, *, age=10):
+        path = log_of(self.plan[index][1], self.results)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (NOW - age, NOW - age))
+
+    def stage(self, rule="eigenvectors"):
+        return next(stage for stage in stages(self.plan, NOW) if stage.rule == rule)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_nothing_has_begun(run):
+    stage = run.stage()
+    assert stage.name == "coco/votecut/dino_s8"
+    assert [job.state for job in stage.jobs] == ["waiting"] * 4
+    assert stage.images == (0, 400, 0)
+    assert stage.eta() is None
+    assert run.stage("images").done
+    assert stages([], NOW) == []
+
+
+def test_done_running_failed_quiet_and_waiting(run):
+    run.done(1, seconds=50)
+    run.log(1, "x: 98 ok, 2 unreadable, 0 missing; 3 solved densely")
+    run.log(2, "10:00:00 INFO 40 of 100 images, 2.5 a second, 24.0 s left\n")
+    run.log(3, "Traceback (most recent call last):\n  File\ncuvler.errors.DataError: x.pth: torn\n")
+    run.log(4, "10:00:00 INFO 40 of 100 images, 2.5 a second, 24.0 s left\n", age=7200)
+    stage = run.stage()
+    assert [job.state for job in stage.jobs] == ["done", "running", "failed", "quiet"]
+    assert stage.images == (140, 400, 2)
+    assert stage.jobs[2].error == "cuvler.errors.DataError: x.pth: torn"
+    # 260 images at the 2 a second of the job that is done.
+    assert stage.eta() == pytest.approx(130)
+
+
+def test_a_speed_is_taken_from_running_jobs_where_none_is_done(run):
+    run.log(1, "INFO 40 of 100 images, 2 a second, x\nINFO 50 of 100 images, 4 a second, x\n")
+    run.log(2, "INFO 10 of 100 images, 1e+01 a second, x\n")
+    stage = run.stage()
+    assert stage.images == (60, 400, 0)
+    assert stage.eta() == pytest.approx(340 / (7 * 2))  # two jobs of 7 a second on average
+
+
+def test_a_message_for_users_is_an_error_and_a_warning_is_not(run):
+    run.log(1, "INFO loading\nError: results/x.json: no such file\n")
+    run.log(2, "WARNING 3.jpg: Error while reading; ValueError was raised\n")
+    first, second = run.stage().jobs[:2]
+    assert (first.state, first.error) == ("failed", "Error: results/x.json: no such file")
+    assert second.state == "running"
+
+
+def test_detectors_say_themselves_when_they_are_done(run):
+    run.plan.append(("detector", run.detector, False))
+    run.log(5, "INFO  eta: 1 day, 2:03:04  iter: 19  total_loss: 3\n")
+    assert run.stage("detector").eta() == 86400 + 7384
+    run.plan.append(("detector", run.results / "detectors/cuvler_round1/model_final.pth", False))
+    assert run.stage("detector").eta() is None  # nobody knows of the second round
+    run.log(5, "")
+    run.done(5, seconds=1000)
+    assert run.stage("detector").eta() == 1000
+
+
+def test_a_benchmark_that_is_being_written_is_no_benchmark(run):
+    run.done(1, seconds=50)
+    path = run.results / "benchmarks/eigenvectors/coco/votecut/dino_s8/0.tsv"
+    for torn in ("", "s\th:m:s\n"):
+        path.write_text(torn)
+        assert run.stage().jobs[0].seconds is None
+
+
+def test_a_listing_that_is_damaged_is_named(run):
+    (run.results / "images/coco.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"coco\.parquet: not a listing"):
+        run.stage()
+
+
+def test_the_command_prints_a_line_a_stage(run, monkeypatch):
+    header = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan\n"
+
+    def summary(arguments):
+        assert arguments == ("all", "--configfile", "a.yaml", "b.yaml")
+        words = {True: "ok\tno update", False: "missing\tupdate pending"}
+        return header + "".join(f"{p}\t-\t{r}\t-\t{words[d]}\n" for r, p, d in run.plan)
+
+    monkeypatch.setattr(status_command, "_summary", summary)
+    run.done(1, seconds=50)
+    run.log(1, "x: 98 ok, 2 unreadable")
+    run.log(2, "Error: torn\n")
+    run.plan.append(("detector", run.detector, False))
+
+    def printed():
+        words = ["status", "all", "--configfile", "a.yaml", "b.yaml"]
+        result = CliRunner().invoke(cuvler, words)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    output = printed()
+    assert (
+        "eigenvectors coco/votecut/dino_s8  1/4   100/400  2         1 failed  2 min 30 s" in output
+    )
+    assert "eigenvectors/coco/votecut/dino_s8/1.log: Error: torn" in output
+    assert "About 2 min 30 s left" in output
+    assert "not counting what has no speed yet: detector." in output
+    for index in range(1, 6):
+        run.done(index)
+    assert "All is done." in printed()
+
+
+def test_a_config_that_snakemake_refuses_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cuvler, ["status", "--configfile", "missing.yaml"])
+    assert isinstance(result.exception, ConfigError)
+    assert "Snakemake cannot plan this run" in str(result.exception)
