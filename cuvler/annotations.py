@@ -1,34 +1,43 @@
 """Merging the shards' pseudo-masks into one COCO json that accounts for every image."""
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cuvler.coco_json import write_annotations
+import numpy as np
+
+from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import DataError
-from cuvler.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
+Path = str | os.PathLike[str]
+Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 USABLE = ("ok", "no_mask")
 _NAMED = 20  # images named in an error message before it says "and N more"
+_AGAIN = "delete it and run again"
 
 
 def merge_shards(
     listing: "pd.DataFrame",
-    shards: Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
+    shards: Sequence[Path],
+    output: Path,
     *,
     max_failed: float = 0.01,
 ) -> Counter[str]:
-    """Merge shard files into one COCO json, one shard in memory at a time.
+    """Merge shard files into one COCO json, record by record.
 
-    Images that could not be used are listed under ``excluded`` with their status and reason.
-    Annotation ids count from 1 in the order of the images, so that the result is the same,
-    byte for byte, for any number of shards.
+    Memory grows with the listing, some tens of bytes an image, and not with the masks or the
+    size of a shard. Images that could not be used are logged, and listed under ``excluded``
+    with their status and reason; ``summary`` counts what became of the images. Annotation ids
+    count from 1 in the order of the images, so that the result is the same, byte for byte, for
+    any number of shards.
 
     Args:
         listing: the whole dataset, as :func:`cuvler.images.read_listing` gives it.
@@ -40,78 +49,155 @@ def merge_shards(
         How many images have each status.
 
     Raises:
-        DataError: an image is missing from its shard or in the wrong one, shards were made
-            with different settings, or more than ``max_failed`` of the images failed; the
-            message names them.
+        DataError: an image is missing from its shard or in the wrong one, a mask is of another
+            size than its image, shards were made with different settings, or more than
+            ``max_failed`` of the images failed; the message names them.
     """
+    dealt = listing["shard"].nunique()
+    if dealt and listing["shard"].max() >= len(shards):
+        raise DataError(f"{len(shards)} shard files were given, but the listing has {dealt} shards")
+    settings = _settings(shards[0])
+    excluded: list[Record] = []
     statuses: Counter[str] = Counter()
-    excluded: list[dict[str, Any]] = []
-    settings = _settings(read_json(shards[0]))
     opening = {"info": settings, "licenses": [], "categories": CATEGORIES}
     with write_annotations(output, opening) as writer:
-        for path, content in _checked(listing, shards):
-            if (found := _settings(content)) != settings:
+        for number, path in enumerate(shards):
+            if (found := _settings(path)) != settings:
                 raise DataError(
                     f"{path}: made with other settings than {shards[0]} "
                     f"({_differences(found, settings)}); delete the older one and run again"
                 )
-            for image in content["images"]:
-                statuses[image["status"]] += 1
-                if image["status"] in USABLE:
-                    writer.add_image(_image(image))
-                else:
-                    excluded.append(image)
-            for annotation in content["annotations"]:
-                writer.add_annotation(_annotation(annotation, writer.num_annotations + 1))
+            shard = _Shard(path, listing[listing["shard"] == number])
+            shard.copy(writer, excluded)
+            statuses += shard.statuses
         _check_failures(excluded, statuses.total(), max_failed)
         writer.closing["excluded"] = excluded
+        counts = {"images": dict(sorted(statuses.items())), "annotations": writer.num_annotations}
+        writer.closing["summary"] = counts
     return statuses
 
 
-def _settings(content: Any) -> dict[str, Any]:
+def _settings(path: Path) -> Record:
     """What a shard was made with, which must not differ between shards."""
-    info = content.get("info", {}) if isinstance(content, dict) else {}
-    return {key: value for key, value in info.items() if key != "shard"}
+    for section, content in stream_annotations(path):
+        if section == "info" and isinstance(content, dict):
+            return {key: value for key, value in content.items() if key != "shard"}
+        break
+    raise DataError(f"{path}: not a shard of pseudo-masks; {_AGAIN}")
 
 
-def _image(image: dict[str, Any]) -> dict[str, Any]:
-    return {key: image[key] for key in ("id", "file_name", "width", "height")}
+class _Shard:
+    """One shard's file on its way into the merged one, checked against its rows of the listing.
 
+    Attributes:
+        statuses: how many images have each status, so far.
+    """
 
-def _annotation(annotation: dict[str, Any], number: int) -> dict[str, Any]:
-    return {"id": number, "category_id": 1, "iscrowd": 0, **annotation}
+    def __init__(self, path: Path, rows: "pd.DataFrame") -> None:
+        self.path = path
+        self.rows = rows
+        self.statuses: Counter[str] = Counter()
+        self._ids = rows["image_id"].to_numpy()
+        self._names = rows["file_name"].to_numpy()
+        # Of each image of the shard; a size of 0 x 0 where it has no masks.
+        self._sizes = np.zeros((len(rows), 2), dtype=np.int32)
+        self._num_images = 0
+        self._masked = -1  # the image that the last mask was of
 
+    def copy(self, writer: AnnotationWriter, excluded: list[Record]) -> None:
+        """Write the shard's records; those of images that could not be used go to ``excluded``.
 
-def _checked(
-    listing: "pd.DataFrame", shards: Sequence[str | os.PathLike[str]]
-) -> Iterator[tuple[str | os.PathLike[str], dict[str, Any]]]:
-    """Yield each shard's content after checking that it holds the images dealt to it."""
-    dealt = listing["shard"].nunique()
-    if dealt and listing["shard"].max() >= len(shards):
-        raise DataError(f"{len(shards)} shard files were given, but the listing has {dealt} shards")
-    for number, path in enumerate(shards):
-        content = read_json(path)
+        Raises:
+            DataError: the file is not whole, or not of these images.
+        """
         try:
-            found = [image["id"] for image in content["images"]]
-        except (KeyError, TypeError):
-            raise DataError(f"{path}: not a shard of pseudo-masks; delete it and run again") from (
-                None
+            for section, record in stream_annotations(self.path):
+                if section == "images":
+                    self._copy_image(record, writer, excluded)
+                elif section == "annotations":
+                    self._require_all_images()
+                    self._copy_annotation(record, writer)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path}: not a shard of pseudo-masks ({error!r}); {_AGAIN}"
+            ) from error
+        self._require_all_images()
+        self._pass_over(len(self._ids))
+
+    def _require_all_images(self) -> None:
+        if self._num_images != len(self._ids):
+            raise self._mismatch()
+
+    def _copy_image(self, image: Record, writer: AnnotationWriter, excluded: list[Record]) -> None:
+        number = self._num_images
+        if number == len(self._ids) or image["id"] != self._ids[number]:
+            raise self._mismatch()
+        if image["file_name"] != self._names[number]:
+            raise DataError(
+                f"{self.path}: image {image['id']} is {image['file_name']!r}, but "
+                f"{self._names[number]!r} in the listing: a shard of another dataset? {_AGAIN}"
             )
-        rows = listing[listing["shard"] == number]
-        wanted = rows["image_id"].tolist()
-        if found != wanted:
-            names = dict(zip(wanted, rows["file_name"], strict=True))
-            raise DataError(f"{path}: {_mismatch(found, names)}; delete it and run again")
-        yield path, content
+        status = image["status"]
+        self.statuses[status] += 1
+        if status in USABLE:
+            writer.add_image({key: image[key] for key in ("id", "file_name", "width", "height")})
+            if status == "ok":
+                self._sizes[number] = image["height"], image["width"]
+        else:
+            log.warning("left out: %s (%s: %s)", image["file_name"], status, image["reason"])
+            excluded.append(image)
+        self._num_images += 1
 
+    def _copy_annotation(self, annotation: Record, writer: AnnotationWriter) -> None:
+        image_id = annotation["image_id"]
+        if self._masked < 0 or image_id != self._ids[self._masked]:
+            number = int(np.searchsorted(self._ids, image_id))
+            if (
+                number <= self._masked
+                or number >= self._num_images
+                or self._ids[number] != image_id
+            ):
+                raise DataError(
+                    f"{self.path}: a mask is of image {image_id}, which is not one of the shard's "
+                    f"or out of order; {_AGAIN}"
+                )
+            self._pass_over(number)
+            self._masked = number
+        self._check_mask(annotation)
+        number = writer.num_annotations + 1
+        writer.add_annotation({"id": number, "category_id": 1, "iscrowd": 0, **annotation})
 
-def _mismatch(found: list[int], names: dict[int, str]) -> str:
-    known = set(found)
-    if missing := [name for image_id, name in names.items() if image_id not in known]:
-        return f"{len(missing)} images of the listing are missing: {_named(missing)}"
-    if strange := [str(image_id) for image_id in found if image_id not in names]:
-        return f"images that the listing does not have in this shard: ids {_named(strange)}"
-    return "images are listed twice or out of order"
+    def _pass_over(self, following: int) -> None:
+        """Check that no image after the last masked one, and before ``following``, has masks."""
+        skipped = np.flatnonzero(self._sizes[self._masked + 1 : following, 0])
+        if len(skipped):
+            names = self._names[self._masked + 1 + skipped]
+            raise DataError(f"{self.path}: the masks of {_named(names)} are missing; {_AGAIN}")
+
+    def _check_mask(self, annotation: Record) -> None:
+        from cuvler.rle import run_sums
+
+        height, width = (int(side) for side in self._sizes[self._masked])
+        segmentation = annotation["segmentation"]
+        sums = run_sums(segmentation["counts"])
+        if segmentation["size"] != [height, width] or sums != (height * width, annotation["area"]):
+            raise DataError(
+                f"{self.path}: a mask of {self._names[self._masked]} does not decode to its "
+                f"image's {width} x {height} pixels; {_AGAIN}"
+            )
+
+    def _mismatch(self) -> DataError:
+        """Say how the images differ from the listing's."""
+        found = [image["id"] for s, image in stream_annotations(self.path) if s == "images"]
+        names = dict(zip(self._ids.tolist(), self._names, strict=True))
+        known = set(found)
+        if missing := [name for image_id, name in names.items() if image_id not in known]:
+            how = f"{len(missing)} images of the listing are missing: {_named(missing)}"
+        elif strange := [str(image_id) for image_id in found if image_id not in names]:
+            how = f"images that the listing does not have in this shard: ids {_named(strange)}"
+        else:
+            how = "images are listed twice or out of order"
+        return DataError(f"{self.path}: {how}; {_AGAIN}")
 
 
 def _named(names: Iterable[str]) -> str:
@@ -120,16 +206,16 @@ def _named(names: Iterable[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
+def _differences(one: Record, other: Record) -> str:
     keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
     return ", ".join(f"{key}: {one.get(key)!r} against {other.get(key)!r}" for key in keys)
 
 
-def _check_failures(excluded: list[dict[str, Any]], total: int, max_failed: float) -> None:
+def _check_failures(excluded: list[Record], total: int, max_failed: float) -> None:
     if len(excluded) > max_failed * total:
         named = _named(f"{image['file_name']} ({image['status']})" for image in excluded)
         raise DataError(
             f"{len(excluded)} of {total} images could not be used, more than the share of "
-            f"{max_failed:g} that annotations.max_failed allows: {named}. Mend or remove them "
-            "and delete the dataset's listing, or raise the limit"
+            f"{max_failed:g} that annotations.max_failed allows: {named}. The log names "
+            "them all. Mend or remove them and delete the dataset's listing, or raise the limit"
         )

@@ -4,14 +4,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from cuvler import masks
 from cuvler.annotations import merge_shards
 from cuvler.errors import DataError
 from cuvler.files import write_json
+from cuvler.rle import run_sums
 
 STATUSES = ["ok", "no_mask", "ok", "unreadable", "ok", "ok", "eigensolver_failed", "ok"]
+FAILED = {"width": None, "height": None, "reason": "out of luck"}
 
 
 def listing(shards):
@@ -35,7 +39,7 @@ def write_shards(folder, rows, info=None):
             status = STATUSES[row.image_id - 10]
             image = {"id": row.image_id, "file_name": row.file_name, "status": status}
             usable = status in ("ok", "no_mask")
-            image |= {"width": 8, "height": 6} if usable else {"width": None, "height": None}
+            image |= {"width": 8, "height": 6} if usable else FAILED
             images.append(image)
             for size in range(1, 3 if status == "ok" else 1):
                 rle = masks.encode(np.tri(6, 8, size, dtype=bool))
@@ -56,6 +60,8 @@ def test_merged_is_coco_and_accounts_for_every_image(tmp_path):
     assert [image["id"] for image in merged["images"]] == [10, 11, 12, 14, 15, 17]
     assert [image["id"] for image in merged["excluded"]] == [13, 16]
     assert [annotation["id"] for annotation in merged["annotations"]] == list(range(1, 11))
+    counts = {"eigensolver_failed": 1, "no_mask": 1, "ok": 5, "unreadable": 1}
+    assert merged["summary"] == {"images": counts, "annotations": 10}
     coco = COCO(tmp_path / "merged.json")
     for annotation in coco.loadAnns(coco.getAnnIds()):
         assert coco.annToMask(annotation).sum() == annotation["area"]
@@ -90,7 +96,17 @@ def edit(path: Path, change):
         (lambda c: c["images"].pop(0), r"1\.json: 1 images of the listing are missing: 3 '\"\.jpg"),
         (lambda c: c["images"].append({"id": 99}), r"1\.json: .*does not have in this shard.*99"),
         (lambda c: c["images"].append(c["images"][0]), r"1\.json: images are listed twice"),
-        (lambda c: c.pop("images"), r"1\.json: not a shard of pseudo-masks"),
+        (lambda c: c.update(images=[]), r"1\.json: 3 images of the listing are missing"),
+        (lambda c: c.pop("images"), r"1\.json: 3 images of the listing are missing"),
+        (lambda c: c.pop("info"), r"1\.json: not a shard of pseudo-masks"),
+        (lambda c: c["images"][0].pop("status"), r"1\.json: not a shard .*'status'"),
+        (lambda c: c["images"][0].update(file_name="b"), r"1\.json: image 13 is 'b', but .*other"),
+        (lambda c: c.update(annotations=c["annotations"][2:]), r"1\.json: the masks of 4 '\""),
+        (lambda c: c.update(annotations=c["annotations"][:2]), r"1\.json: the masks of 5 '\""),
+        (lambda c: c["annotations"].reverse(), r"1\.json: the masks of 4 '\""),
+        (lambda c: c["annotations"].append(c["annotations"][0]), r"1\.json: a mask is of image 14"),
+        (lambda c: c["annotations"][0].update(image_id=99), r"1\.json: a mask is of image 99"),
+        (lambda c: c["annotations"][0].update(image_id=13), r"1\.json: a mask of 3 '\".* 0 x 0"),
         (lambda c: c["info"].update(tau_m=0.3), r"1\.json: made with other settings.*tau_m: 0\.3"),
     ],
 )
@@ -103,11 +119,52 @@ def test_a_wrong_shard_is_named_and_nothing_written(tmp_path, change, message):
     assert not (tmp_path / "merged.json").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mask: mask["segmentation"].update(size=[8, 6]),
+        lambda mask: mask["segmentation"].update(size=[6, 9]),
+        lambda mask: mask["segmentation"].update(counts=mask["segmentation"]["counts"][:-1]),
+        lambda mask: mask["segmentation"].update(counts=mask["segmentation"]["counts"] + "1"),
+        lambda mask: mask["segmentation"].update(counts=""),
+        lambda mask: mask["segmentation"].update(counts="~~"),
+        lambda mask: mask["segmentation"].update(counts="ünï"),
+        lambda mask: mask.update(area=mask["area"] + 1),
+    ],
+)
+def test_a_mask_that_does_not_decode_to_its_image_is_named(tmp_path, change):
+    rows = listing(2)
+    paths = write_shards(tmp_path / "shards", rows)
+    edit(paths[1], lambda content: change(content["annotations"][-1]))
+    with pytest.raises(DataError, match=r"1\.json: a mask of 7 '\"\.jpg does not decode .* 8 x 6"):
+        merge_shards(rows, paths, tmp_path / "merged.json", max_failed=1)
+    assert not (tmp_path / "merged.json").exists()
+
+
+def test_left_out_images_are_logged_with_their_reason(tmp_path, caplog):
+    rows = listing(2)
+    merge_shards(rows, write_shards(tmp_path / "s", rows), tmp_path / "m.json", max_failed=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out: 3 '\".jpg (unreadable: out of luck)",
+        "left out: 6 '\".jpg (eigensolver_failed: out of luck)",
+    ]
+
+
+@given(
+    st.integers(1, 40).flatmap(
+        lambda width: st.lists(st.lists(st.booleans(), min_size=width, max_size=width), min_size=1)
+    )
+)
+def test_run_sums_are_those_of_the_mask(rows):
+    mask = np.array(rows)
+    assert run_sums(masks.encode(mask)["counts"]) == (mask.size, mask.sum())
+
+
 def test_a_first_shard_that_is_something_else_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
     paths[0].write_text("[]")
-    with pytest.raises(DataError, match=r"0\.json: not a shard of pseudo-masks"):
+    with pytest.raises(DataError, match=r"0\.json: not whole COCO json .*delete"):
         merge_shards(rows, paths, tmp_path / "merged.json")
 
 
@@ -115,7 +172,7 @@ def test_a_cut_off_shard_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
     paths[1].write_text(paths[1].read_text()[:-50])
-    with pytest.raises(DataError, match=r"1\.json: not valid JSON.*delete"):
+    with pytest.raises(DataError, match=r"1\.json: not whole COCO json .*delete"):
         merge_shards(rows, paths, tmp_path / "merged.json")
 
 
