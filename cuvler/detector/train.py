@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights
 from cuvler.detector.data import Batch, training_loader
+from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
 from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
@@ -44,6 +45,8 @@ def train_detector(
     seed: int = 0,
 ) -> None:
     """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
+
+    ``augmented.png`` shows the first samples as the augmentation makes them.
 
     While it trains, ``checkpoint.pth`` lies there too. A training that was stopped at any moment
     goes on from it when it is started again with the same settings, annotations and weights,
@@ -181,6 +184,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             self.load_state_dict(checkpoint["trainer"])
         if comm.is_main_process():
             self._prepare_folder()
+            if self.start_iter == 0:
+                self._draw_first_batch(records)
 
     def _find_checkpoint(self) -> dict[str, Any] | None:
         path = self.folder / CHECKPOINT
@@ -206,6 +211,11 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             for events in self.folder.glob("events.out.tfevents.*"):
                 events.unlink()
 
+    def _draw_first_batch(self, records: Records) -> None:
+        batch = next(iter(self._loader(records, _without_workers(self.cfg), 0)))
+        with atomic_path(self.folder / "augmented.png") as temporary:
+            draw_samples(batch).save(temporary, format="PNG")
+
     def _is_before_start(self, line: str) -> bool:
         try:
             return bool(json.loads(line)["iteration"] < self.start_iter)
@@ -227,11 +237,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            main_process_only = cfg.clone()
-            main_process_only.defrost()
-            main_process_only.DATALOADER.NUM_WORKERS = 0
             # The batches that would come next.
-            loader = self._loader(records, main_process_only, self.max_iter)
+            loader = self._loader(records, _without_workers(cfg), self.max_iter)
             found.append(hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():
             found.append(Writers(period=20))
@@ -265,6 +272,14 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         """Go on from a checkpoint's state."""
         super().load_state_dict(state_dict)
         self.loop.load_state_dict(state_dict["loop"])
+
+
+def _without_workers(cfg: CfgNode) -> CfgNode:
+    """Have the loader work in this process."""
+    own = cfg.clone()
+    own.defrost()
+    own.DATALOADER.NUM_WORKERS = 0
+    return own
 
 
 def _load_initial(model: nn.Module, cfg: CfgNode) -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("detectron2")
 
@@ -19,10 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, save_model
 from cuvler.detector.config import load_recipe
+from cuvler.detector.data import training_loader
+from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT
+from cuvler.detector.records import read_annotations
 from cuvler.detector.solver import predictor_learning_rate
 from cuvler.detector.train import TrainingDivergedError, fingerprint, train_detector
 from cuvler.errors import ConfigError, DataError
+
+# detectron2's writer never closes the metrics of a training that is cut short.
+UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -87,13 +95,31 @@ def test_training_leaves_model_config_metrics_and_events(run):
     assert "CATEGORY_IDS" in (folder / "config.yaml").read_text()
 
 
+@UNCLOSED
+def test_a_picture_shows_what_is_trained_on(run, tiny_dataset, monkeypatch):
+    folder = run()
+    cfg = load_recipe(folder / "config.yaml", num_gpus=0)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    batch = next(iter(training_loader(read_annotations(*tiny_dataset).records, cfg, seed=0)))
+    expected = np.asarray(draw_samples(batch))
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "augmented.png")), expected)
+    # It is of the training's first batch, also when that goes on later.
+    (folder / "model_final.pth").unlink()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    (folder / "augmented.png").write_bytes(b"as it was")
+    run()
+    assert (folder / "augmented.png").read_bytes() == b"as it was"
+
+
 def test_seed_decides(run):
     assert equal(weights_of(run("one")), weights_of(run("two")))
     assert not equal(weights_of(run("one")), weights_of(run("three", seed=1)))
 
 
-# detectron2's writer never closes the metrics of a training that is cut short.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@UNCLOSED
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(run, monkeypatch):
     whole = run("whole")
     with monkeypatch.context() as patch:
