@@ -1,12 +1,18 @@
 """Pictures of masks over images, and of eigenvectors as heat maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
+
+    from cuvler.pseudo_masks import PseudoMask
 
 # Ten hues that stay apart from each other on photographs and for most colour-blind readers.
 PALETTE = (
@@ -35,8 +41,8 @@ def draw_masks(
 ) -> Image.Image:
     """Lay masks over an image: a tint, a contour and, if given, the score of each.
 
-    The first mask lies on top. Contours and scores scale with the image, so that they can be
-    read when it is shown small.
+    Smaller masks lie on larger ones, and the first on its equals. Contours and scores scale with
+    the image, so that they can be read when it is shown small.
 
     Args:
         image: RGB.
@@ -55,7 +61,7 @@ def draw_masks(
         raise ValueError(f"{len(scores)} scores for {len(masks)} masks")
     pixels = np.array(image.convert("RGB"))
     thickness = max(1, round(max(image.size) / 260))
-    for index in reversed(range(len(masks))):
+    for index in sorted(range(len(masks)), key=lambda index: (-masks[index].sum(), -index)):
         if masks[index].shape != pixels.shape[:2]:
             raise ValueError(f"mask of {masks[index].shape} on an image of {pixels.shape[:2]}")
         _tint(pixels, masks[index], colours[index % len(colours)], opacity, thickness)
@@ -63,6 +69,37 @@ def draw_masks(
     if scores is not None:
         _write_scores(drawn, masks, scores, colours)
     return drawn
+
+
+def plot(
+    image: Image.Image,
+    found: "Sequence[PseudoMask] | Sequence[NDArray[np.bool_]] | Instances",
+    *,
+    min_score: float = 0.0,
+) -> Image.Image:
+    """Show what was found in an image; a notebook displays the picture by itself.
+
+    Args:
+        image: any mode; it is taken as RGB.
+        found: what :func:`cuvler.discover` or a detector gives, or masks of shape (height, width).
+        min_score: masks under this score are left out; plain masks have none.
+
+    Returns:
+        An RGB image of the same size.
+
+    Raises:
+        ValueError: a mask is not of the image's size.
+    """
+    pairs: Iterable[tuple[Any, float | None]]
+    instances: Any = found
+    if hasattr(found, "pred_masks"):
+        pairs = zip(instances.pred_masks.numpy(), instances.scores.tolist(), strict=True)
+    else:
+        pairs = [(getattr(m, "mask", m), getattr(m, "score", None)) for m in found]
+    shown = [(mask, score) for mask, score in pairs if score is None or score >= min_score]
+    scores = [score for _, score in shown if score is not None]
+    masks = [np.asarray(mask, dtype=bool) for mask, _ in shown]
+    return draw_masks(image, masks, scores if len(scores) == len(masks) else None)
 
 
 def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
@@ -170,6 +207,10 @@ def _free_place(
         (lowest - width // 2, bottom - height),
         (highest - width // 2, top - height),
         (lowest - width // 2, bottom),
+        (left - width, leftmost - height // 2),
+        (right, rightmost - height // 2),
+        (highest - width // 2, top - 2 * height),
+        (lowest - width // 2, bottom + height),
     ]
     most_x, most_y = max(size[0] - width - 1, 0), max(size[1] - height - 1, 0)
     places = [(min(max(x, 0), most_x), min(max(y, 0), most_y)) for x, y in candidates]

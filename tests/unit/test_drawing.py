@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
+import cuvler
 from cuvler.drawing import PALETTE, draw_heat_map, draw_masks
 
 SIZE = (120, 80)
@@ -40,6 +44,27 @@ def test_the_first_mask_lies_on_top_and_colours_differ():
     masks = [square(0, 0, 1), square(10, 10, 30)]
     assert tuple(np.asarray(draw_masks(grey(), masks))[10, 20]) == PALETTE[1]
     assert len(set(PALETTE)) == len(PALETTE)
+
+
+def test_a_small_mask_is_seen_on_a_larger_one():
+    for masks in ([square(0, 0, 60), square(10, 10, 20)], [square(10, 10, 20), square(0, 0, 60)]):
+        colour = PALETTE[0 if masks[0].sum() == 400 else 1]
+        assert tuple(np.asarray(draw_masks(grey(), masks))[10, 20]) == colour
+
+
+def test_what_was_found_is_plotted_whatever_found_it():
+    masks = [square(10, 10, 30), square(40, 70, 30)]
+    pseudo = [SimpleNamespace(mask=masks[0], score=0.9), SimpleNamespace(mask=masks[1], score=0.4)]
+    instances = SimpleNamespace(
+        pred_masks=torch.from_numpy(np.stack(masks)), scores=torch.tensor([0.9, 0.4])
+    )
+    expected = draw_masks(grey(), masks, [0.9, 0.4])
+    assert cuvler.plot(grey(), pseudo) == expected
+    assert cuvler.plot(grey(), instances) == expected
+    assert cuvler.plot(grey(), masks) == draw_masks(grey(), masks)
+    best = draw_masks(grey(), masks[:1], [0.9])
+    assert cuvler.plot(grey(), pseudo, min_score=0.5) == best
+    assert cuvler.plot(grey().convert("L"), []) == grey()
 
 
 def test_the_image_itself_is_not_changed():
