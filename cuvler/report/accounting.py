@@ -24,7 +24,8 @@ class Accounting:
         excluded: the first images that could not be used, with ``status`` and ``reason``.
         masks_per_image: of the usable images, (images,) int.
         sizes: side of the square of the mask's area over that of the image's, (masks,) in 0-1.
-        scores: (masks,); empty where masks have none. So are cluster_sizes and crf_success.
+        scores: (masks,); empty unless every mask has one. So are cluster_sizes and crf_success:
+            annotations of self-training mix masks that were voted with predictions.
     """
 
     info: dict[str, Any]
@@ -76,6 +77,10 @@ def account(path: Path) -> Accounting:
             for name in ("score", "cluster_size", "crf_success"):
                 if name in item:
                     columns[name].append(float(item[name]))
+    whole = {
+        name: np.array(values if len(values) == len(columns["size"]) else [], dtype=np.float64)
+        for name, values in columns.items()
+    }
     counts = np.array(sorted(masks.values()), dtype=np.int64)
     statuses = {"ok": int((counts > 0).sum()), "no_mask": int((counts == 0).sum())}
     return Accounting(
@@ -83,8 +88,8 @@ def account(path: Path) -> Accounting:
         statuses=statuses | dict(sorted(failures.items())),
         excluded=excluded,
         masks_per_image=counts,
-        sizes=np.array(columns["size"]),
-        scores=np.array(columns["score"]),
-        cluster_sizes=np.array(columns["cluster_size"]),
-        crf_success=np.array(columns["crf_success"]),
+        sizes=whole["size"],
+        scores=whole["score"],
+        cluster_sizes=whole["cluster_size"],
+        crf_success=whole["crf_success"],
     )

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from cuvler.errors import DataError
+from cuvler.report import Inputs, make_report
 from cuvler.report.accounting import account
 from cuvler.report.training import read_losses
 
@@ -63,3 +64,16 @@ def test_detectors_without_losses_are_named(trial):
     trial.write("metrics.json", '{"iteration": 1}\n')
     with pytest.raises(DataError, match="no line with a total_loss"):
         read_losses(trial.folder)
+
+
+def test_what_only_some_masks_have_is_left_out(trial):
+    masks = [
+        trial.square(2, 8, 8, 18, id=1, score=0.5, cluster_size=4, crf_success=True),
+        trial.square(3, 8, 8, 18, id=2, score=0.9),
+    ]
+    images = [{"id": i, "file_name": "x", "width": 60, "height": 40} for i in (2, 3)]
+    path = trial.write("mixed.json", {"images": images, "annotations": masks})
+    counted = account(path)
+    assert counted.scores.tolist() == [0.5, 0.9]
+    assert counted.crf_success.size == counted.cluster_sizes.size == 0
+    assert make_report(Inputs(annotations={("d", "cutler_round1"): path}))
