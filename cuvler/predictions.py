@@ -42,12 +42,16 @@ class Options:
         score_threshold: predictions under it are left out.
         detections_per_image: at most so many an image; ``None`` keeps the detector's setting.
         workers: processes that read images, for each GPU.
+        tta: test-time augmentation; see :func:`cuvler.detector.load_detector`.
+        unpickle_sha256: of weights in a legacy format; see there too.
     """
 
     batch_size: int = 8
     score_threshold: float = 0.0
     detections_per_image: int | None = None
     workers: int = 4
+    tta: bool = False
+    unpickle_sha256: str = ""
 
 
 @dataclass
@@ -164,7 +168,11 @@ def _predict_part(
     from cuvler.detector import load_detector
 
     loaded = load_detector(
-        detector, device=devices[index], detections_per_image=options.detections_per_image
+        detector,
+        device=devices[index],
+        detections_per_image=options.detections_per_image,
+        tta=options.tta,
+        unpickle_sha256=options.unpickle_sha256,
     )
     summary = Summary(images=len(parts[index]))
     batches = DataLoader(
@@ -203,7 +211,9 @@ class _Item:
 
 
 class _Images(Dataset[_Item]):
-    def __init__(self, rows: list[tuple[int, str]], root: Path, sides: tuple[int, int]) -> None:
+    def __init__(
+        self, rows: list[tuple[int, str]], root: Path, sides: tuple[int, int] | None
+    ) -> None:
         self.rows = rows
         self.root = root
         self.sides = sides
@@ -216,7 +226,7 @@ class _Images(Dataset[_Item]):
 
         image_id, name = self.rows[index]
         try:
-            return _Item(image_id, name, prepare_image(open_image(self.root / name), *self.sides))
+            return _Item(image_id, name, prepare_image(open_image(self.root / name), self.sides))
         except ImageError as error:
             return _Item(image_id, name, (error.status, str(error)))
 

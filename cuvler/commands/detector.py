@@ -9,7 +9,14 @@ import click
 @click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
 @click.option("--root", type=Path, required=True, help="Folder its file names start from.")
 @click.option("--recipe", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml.")
-@click.option("--weights", type=Path, help="Initial weights (.pth, .pkl); random without.")
+@click.option(
+    "--weights", type=Path, help="Initial weights (.pth, .pkl, .safetensors); random without."
+)
+@click.option(
+    "--unpickle-sha256",
+    default="",
+    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
+)
 @click.option("--num-gpus", type=click.IntRange(0), default=None, help="0 is the CPU.")
 @click.option(
     "--workers",
@@ -26,6 +33,7 @@ def command(
     root: Path,
     recipe: str,
     weights: Path | None,
+    unpickle_sha256: str,
     num_gpus: int | None,
     workers: int,
     seed: int,
@@ -46,5 +54,6 @@ def command(
         num_gpus = min(torch.cuda.device_count(), 1)
     cfg = load_recipe(recipe, num_gpus=num_gpus, overrides=overrides)
     cfg.MODEL.WEIGHTS = str(weights) if weights else ""
+    cfg.MODEL.UNPICKLE_SHA256 = unpickle_sha256 or cfg.MODEL.UNPICKLE_SHA256
     cfg.DATALOADER.NUM_WORKERS = workers
     train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed)

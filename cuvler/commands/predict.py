@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
     help="Leave out predictions under it.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+@click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
+@click.option(
+    "--unpickle-sha256",
+    default="",
+    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
+)
 @click.option("--output", type=Path, required=True, help="The folder to write.")
 def command(
     images: tuple[Path, ...],
@@ -28,6 +34,8 @@ def command(
     recipe: str | None,
     score_threshold: float,
     device: str,
+    tta: bool,
+    unpickle_sha256: str,
     output: Path,
 ) -> None:
     """Draw what a detector finds over each IMAGE, and write it as COCO annotations.
@@ -44,7 +52,9 @@ def command(
     twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
     if twice:
         raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
-    detector = load_detector(weights, device=device, recipe=recipe)
+    detector = load_detector(
+        weights, device=device, recipe=recipe, tta=tta, unpickle_sha256=unpickle_sha256
+    )
     found = []
     for path in images:
         image = open_image(path)

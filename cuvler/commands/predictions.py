@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Image-reading processes for each GPU.",
 )
+@click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
+@click.option(
+    "--unpickle-sha256",
+    default="",
+    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
+)
 def command(
     detector: Path,
     images: Path,
@@ -44,6 +50,8 @@ def command(
     detections_per_image: int | None,
     num_gpus: int | None,
     workers: int,
+    tta: bool,
+    unpickle_sha256: str,
 ) -> None:
     """Write what a detector finds in a dataset's images as COCO results."""
     from cuvler.predictions import Options, predict_dataset, prediction_devices
@@ -54,7 +62,9 @@ def command(
         root,
         output,
         devices=prediction_devices(num_gpus),
-        options=Options(batch_size, score_threshold, detections_per_image, workers),
+        options=Options(
+            batch_size, score_threshold, detections_per_image, workers, tta, unpickle_sha256
+        ),
     )
     log.info(
         "%d predictions in %d images, %d images left out",

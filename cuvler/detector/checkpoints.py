@@ -1,9 +1,12 @@
 """Weights in and out: detectron2's checkpoints, and ResNet-50 as torchvision names it (DINO).
 
-No file is allowed to run code: ``.pth`` files are read with ``weights_only``, and detectron2's
-``.pkl`` files by an unpickler that builds numpy arrays and nothing else.
+No file runs code: ``.pth`` files are read with ``weights_only``, and detectron2's ``.pkl`` files by
+an unpickler that builds numpy arrays and nothing else. A legacy file that holds more is unpickled
+only for who asks for it and gives its sha256.
 """
 
+import hashlib
+import io
 import os
 import pickle
 import re
@@ -42,6 +45,17 @@ _PICKLED = {
 }
 
 
+class NeedsUnpicklingError(DataError):
+    """A file cannot be read without running the code that it names."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: object) -> None:
+        super().__init__(
+            f"{path}: not a file of tensors ({reason}). If it is whole and from someone you trust, "
+            "--unpickle-sha256 with the sha256 that they name lets it run code (from Python: "
+            "unpickle_sha256; in a recipe: MODEL.UNPICKLE_SHA256)"
+        )
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What loading left open: parameter names.
@@ -78,7 +92,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except pickle.UnpicklingError as error:
+        raise NeedsUnpicklingError(path, _refused(error)) from error
+    except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: not a file of tensors ({reason})") from error
     if not isinstance(state, dict):
@@ -86,19 +102,35 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def _refused(error: pickle.UnpicklingError) -> str:
+    """Say in a few words what torch refused to build."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it asks for {asked[1]}" if asked else str(error).partition("\n")[0]
+
+
+def read_weights(path: str | os.PathLike[str], *, unpickle_sha256: str = "") -> dict[str, Tensor]:
     """Read weights under detectron2's names.
 
     Accepted are detectron2's checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays),
     state dicts alone (``.pth``, ``.safetensors``), and ResNet state dicts with torchvision's
     names, such as DINO's public ResNet-50, whose classifier is left out.
 
+    Args:
+        path: the file.
+        unpickle_sha256: the sha256 of a file that may run code where it cannot be read otherwise.
+
     Raises:
-        DataError: the file is missing, damaged, would run code, or holds something else.
+        DataError: the file is missing, damaged, would run code, has another sha256, or holds
+            something else.
     """
     path = Path(path)
     readers = {".pkl": _read_pickle, ".safetensors": _read_safetensors}
-    content = readers.get(path.suffix, load_state)(path)
+    try:
+        content = readers.get(path.suffix, load_state)(path)
+    except NeedsUnpicklingError:
+        if not unpickle_sha256:
+            raise
+        content = _unpickle(path, unpickle_sha256)
     state = content.get("model", content)
     if not isinstance(state, dict) or not state:
         raise DataError(f"{path}: holds no state dict")
@@ -141,11 +173,33 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             content = _ArrayUnpickler(stream, encoding="latin1").load()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
+    except pickle.UnpicklingError as error:
+        raise NeedsUnpicklingError(path, error) from error
+    except (EOFError, ValueError, TypeError, IndexError) as error:
         raise DataError(f"{path}: not a pickle of arrays ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no state dict")
     return content
+
+
+def _unpickle(path: Path, sha256: str) -> dict[str, Any]:
+    """Read a file that may run code, but not another one than was asked for."""
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256.lower():
+        raise DataError(f"{path}: has the sha256 {found}, not {sha256}; it was not unpickled")
+    # What is run are the bytes that were looked at, not the file, which could change meanwhile.
+    stream = io.BytesIO(content)
+    try:
+        if path.suffix == ".pkl":
+            state = pickle.load(stream, encoding="latin1")  # noqa: S301 (its sha256 was given)
+        else:
+            state = torch.load(stream, map_location="cpu", weights_only=False)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"{path}: not a pickle ({error})") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: holds no state dict")
+    return state
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -178,6 +232,7 @@ def load_weights(
     path: str | os.PathLike[str],
     *,
     skip: Callable[[str], bool] | None = None,
+    unpickle_sha256: str = "",
 ) -> Loaded:
     """Load what fits by name and shape, and say what is left.
 
@@ -187,11 +242,12 @@ def load_weights(
         model: keeps what the file does not have.
         path: see :func:`read_weights`.
         skip: tells by its name which of the file's parameters is left out.
+        unpickle_sha256: see :func:`read_weights`.
 
     Raises:
         DataError: as :func:`read_weights`, or no parameter of the file fits the model.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, unpickle_sha256=unpickle_sha256)
     if skip is not None:
         weights = {name: value for name, value in weights.items() if not skip(name)}
     own = model.state_dict()
@@ -208,14 +264,16 @@ def load_weights(
     return Loaded(tuple(missing), tuple(unexpected), tuple(mismatched))
 
 
-def load_trained(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_trained(
+    model: nn.Module, path: str | os.PathLike[str], *, unpickle_sha256: str = ""
+) -> None:
     """Load the weights of a trained detector; every parameter must fit.
 
     Raises:
         DataError: as :func:`load_weights`, or a parameter is missing, left over or of another
             shape.
     """
-    loaded = load_weights(model, path)
+    loaded = load_weights(model, path, unpickle_sha256=unpickle_sha256)
     for what, names in (
         ("lacks", loaded.missing),
         ("has beside the detector's", loaded.unexpected),

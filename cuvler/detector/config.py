@@ -36,6 +36,9 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     # The annotations' categories in the order of the classes; training fills them in.
     cfg.DATASETS.CATEGORY_IDS = (1,)
     cfg.DATASETS.CATEGORY_NAMES = ("object",)
+    # Of initial weights that cannot be read without running code (pickles of more than arrays):
+    # they are unpickled if this is their sha256, and not at all if it is empty.
+    cfg.MODEL.UNPICKLE_SHA256 = ""
     # Start the predictors (PREDICTOR_LR_FACTOR's) anew whatever the initial weights hold.
     cfg.MODEL.NEW_PREDICTORS = False
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,11 +19,19 @@ from cuvler.detector.data import resized_shape
 from cuvler.errors import ConfigError, DataError
 
 
-def prepare_image(image: Image.Image, shortest: int, longest: int) -> dict[str, Any]:
-    """Give a detectron2 model's input: the resized image (3, H, W) uint8, and its own size."""
-    height, width = resized_shape(image.height, image.width, shortest, longest)
-    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.array(resized).transpose(2, 0, 1))
+def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str, Any]:
+    """Give a detectron2 model's input: the image (3, H, W) uint8, and its own size.
+
+    Args:
+        image: of any size.
+        sides: resize to this shortest side, unless the longest would exceed its limit; ``None``
+            leaves it as it is.
+    """
+    rgb = image.convert("RGB")
+    if sides is not None:
+        height, width = resized_shape(image.height, image.width, *sides)
+        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.array(rgb).transpose(2, 0, 1))
     return {"image": torch.from_numpy(pixels), "height": image.height, "width": image.width}
 
 
@@ -33,21 +41,33 @@ class Detector:
     Attributes:
         model: the detectron2 model.
         categories: (id, name), in annotation files, of the predicted classes 0, 1, ...
-        input_sides: images are resized to this shortest side, unless the longest would exceed
-            its limit.
+        input_sides: what :func:`prepare_image` is to make of an image for :meth:`detect`.
     """
 
-    def __init__(self, cfg: CfgNode, weights: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, cfg: CfgNode, weights: str | os.PathLike[str], *, unpickle_sha256: str = ""
+    ) -> None:
         """Build the config's model and load trained weights into it.
+
+        Args:
+            cfg: with ``TEST.AUG.ENABLED``, predictions are those of detectron2's test-time
+                augmentation: averaged over the sizes of ``TEST.AUG`` and their mirror images.
+            weights: see :func:`load_detector`; so is ``unpickle_sha256``.
+            unpickle_sha256: allows a legacy file to run code.
 
         Raises:
             DataError: the weights are missing or not of this model.
             ConfigError: the config does not name each of its classes.
         """
         self.model = build_model(cfg).eval()
-        load_trained(self.model, weights)
+        load_trained(self.model, weights, unpickle_sha256=unpickle_sha256)
         self.categories = _categories(cfg)
-        self.input_sides: tuple[int, int] = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.input_sides: tuple[int, int] | None = None
+        if cfg.TEST.AUG.ENABLED:
+            # It resizes by itself.
+            self.model = GeneralizedRCNNWithTTA(cfg, self.model)
+        else:
+            self.input_sides = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image.Image) -> Instances:
         """Detect the objects of one RGB image.
@@ -56,7 +76,7 @@ class Detector:
             Best first, on the CPU, in the image's pixels: ``pred_boxes`` (x0 y0 x1 y1),
             ``scores``, ``pred_classes`` and ``pred_masks`` (N, H, W) bool.
         """
-        return self.detect([prepare_image(image, *self.input_sides)])[0]
+        return self.detect([prepare_image(image, self.input_sides)])[0]
 
     @torch.inference_mode()
     def detect(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
@@ -80,6 +100,8 @@ def load_detector(
     device: str = "auto",
     recipe: str | None = None,
     detections_per_image: int | None = None,
+    tta: bool = False,
+    unpickle_sha256: str = "",
 ) -> Detector:
     """Load a trained detector.
 
@@ -90,6 +112,9 @@ def load_detector(
         recipe: the detector's recipe; needed where no ``config.yaml`` lies beside the weights.
             Without either it is taken for a Cascade Mask R-CNN of the published systems.
         detections_per_image: at most so many are kept, instead of what the config says.
+        tta: test-time augmentation, at the sizes of the config's ``TEST.AUG``.
+        unpickle_sha256: weights that cannot be read without running code (pickles of more than
+            arrays) are refused unless this is their sha256.
 
     Raises:
         DataError: the weights are missing or not of this detector.
@@ -112,4 +137,5 @@ def load_detector(
     cfg.MODEL.DEVICE = device
     if detections_per_image is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = detections_per_image
-    return Detector(cfg, path)
+    cfg.TEST.AUG.ENABLED = tta
+    return Detector(cfg, path, unpickle_sha256=unpickle_sha256)

@@ -285,7 +285,7 @@ def _without_workers(cfg: CfgNode) -> CfgNode:
 def _load_initial(model: nn.Module, cfg: CfgNode) -> None:
     path = cfg.MODEL.WEIGHTS
     skip = is_predictor if cfg.MODEL.NEW_PREDICTORS else None
-    loaded = load_weights(model, path, skip=skip)
+    loaded = load_weights(model, path, skip=skip, unpickle_sha256=cfg.MODEL.UNPICKLE_SHA256)
     random = [*loaded.missing, *loaded.mismatched]
     log.info("initial weights from %s; %d parameters stay random", path, len(random))
     if random:

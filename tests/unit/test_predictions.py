@@ -211,6 +211,44 @@ def test_detector_is_a_callable_on_images(detector):
     assert len(again(image)) == 1
 
 
+def test_test_time_augmentation_looks_at_the_mirror_image(detector, tmp_path):
+    folder = tmp_path / "detector"
+    folder.mkdir()
+    (folder / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
+    config = (detector / "config.yaml").read_text()
+    one_size = config.replace("    - 112\n    - 128\n    - 144\n", "    - 64\n")
+    assert one_size != config
+    (folder / "config.yaml").write_text(one_size)
+    augmented = load_detector(folder, device="cpu", tta=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    found = augmented(Image.fromarray(pixels))
+    mirrored = augmented(Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])))
+    assert len(found) > 0
+    assert found.pred_masks.shape == (len(found), 50, 70)
+    # What is found in the mirror image is the mirror image of what is found.
+    torch.testing.assert_close(found.scores, mirrored.scores, atol=1e-4, rtol=0)
+    boxes = mirrored.pred_boxes.tensor[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
+    boxes += torch.tensor([70.0, 0, 70, 0])
+    torch.testing.assert_close(found.pred_boxes.tensor, boxes, atol=0.05, rtol=0)
+    agreement = (found.pred_masks == mirrored.pred_masks.flip(2)).float().mean()
+    assert agreement > 0.99
+    plain = load_detector(folder, device="cpu")(Image.fromarray(pixels))
+    assert not torch.equal(plain.scores, found.scores)
+
+
+def test_test_time_augmentation_of_a_dataset(detector, dataset, tmp_path):
+    options = Options(batch_size=2, workers=0, tta=True)
+    summary, results = predict_to(tmp_path / "results.json", detector, dataset, options=options)
+    assert summary.images == 5
+    assert {record["image_id"]: record["segmentation"]["size"] for record in results} == {
+        **{3: [40, 60], 5: [64, 60]},
+        9: [64, 60],
+    }
+    nothing = Options(2, 1.0, workers=0, tta=True)
+    _, results = predict_to(tmp_path / "nothing.json", detector, dataset, options=nothing)
+    assert results == []
+
+
 def test_detectors_that_are_not_there_are_named(detector, tmp_path):
     with pytest.raises(DataError, match=r"model_final\.pth: no such file"):
         load_detector(tmp_path)

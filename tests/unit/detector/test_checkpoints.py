@@ -1,3 +1,5 @@
+import argparse
+import hashlib
 import pickle
 
 import numpy as np
@@ -134,6 +136,8 @@ def test_safetensors_load(tmp_path):
 
 
 class Bomb:
+    """Pickled as a call that leaves a file behind."""
+
     def __init__(self, path):
         self.path = path
 
@@ -141,18 +145,66 @@ class Bomb:
         return (open, (str(self.path), "w"))
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
-def test_files_that_would_run_code_are_refused(tmp_path, suffix):
+@pytest.fixture(params=[".pkl", ".pth"])
+def bomb(request, tmp_path):
+    """A file of one parameter that runs code when it is unpickled, and what the code makes."""
     victim = tmp_path / "victim"
-    path = tmp_path / f"bomb{suffix}"
-    content = {"model": {"weight": Bomb(victim)}}
-    if suffix == ".pkl":
+    path = tmp_path / f"bomb{request.param}"
+    weight = np.ones(2, np.float32) if request.param == ".pkl" else torch.ones(2)
+    content = {"model": {"weight": weight}, "settings": Bomb(victim)}
+    if request.param == ".pkl":
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(DataError, match="bomb"):
+    return path, victim
+
+
+def test_files_that_would_run_code_are_refused(bomb):
+    path, victim = bomb
+    with pytest.raises(DataError, match=r"bomb.*it asks for .*open.*--unpickle-sha256"):
         read_weights(path)
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("sha256", ["0" * 64, "yes", "*"])
+def test_another_sha256_runs_nothing(bomb, sha256):
+    path, victim = bomb
+    with pytest.raises(DataError, match=r"has the sha256 [0-9a-f]{64}, not .*; it was not unpick"):
+        read_weights(path, unpickle_sha256=sha256)
+    assert not victim.exists()
+
+
+# The file that the code opens is closed by nobody.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_its_own_sha256_lets_a_file_be_unpickled(bomb):
+    path, victim = bomb
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    weights = read_weights(path, unpickle_sha256=digest.upper())
+    assert weights["weight"].tolist() == [1, 1]
+    assert victim.exists()
+
+
+def test_a_sha256_lets_nothing_run_that_need_not(tmp_path, model, monkeypatch):
+    save_model(model, tmp_path / "model_final.pth")
+    monkeypatch.setattr(pickle, "load", None)
+    monkeypatch.setattr("cuvler.detector.checkpoints._unpickle", None)
+    load_trained(narrow(), tmp_path / "model_final.pth", unpickle_sha256="0" * 64)
+
+
+def test_checkpoints_with_their_arguments_are_read_when_trusted(tmp_path):
+    """As DINO's full checkpoints are: an argparse.Namespace lies beside the weights."""
+    path = tmp_path / "full.pth"
+    state = {"model": {"weight": torch.ones(2)}, "args": argparse.Namespace(arch="resnet50")}
+    torch.save(state, path)
+    with pytest.raises(DataError, match=r"asks for argparse\.Namespace\)"):
+        read_weights(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert list(read_weights(path, unpickle_sha256=digest)) == ["weight"]
+    path.write_bytes(b"no zip")
+    digest = hashlib.sha256(b"no zip").hexdigest()
+    with pytest.raises(DataError, match=r"full\.pth: not a pickle"):
+        read_weights(path, unpickle_sha256=digest)
 
 
 def test_unusable_files_are_named(model, tmp_path):
