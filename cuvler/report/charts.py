@@ -102,7 +102,7 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
         axes.set_xlabel("iteration")
         axes.set_ylim(bottom=0)
         axes.xaxis.grid(False)
-        _legend_above(axes, 3)
+        _legend_above(axes, len(losses.curves))
 
     return _svg(draw, alt, width=4.8, height=3.0)
 
@@ -162,7 +162,7 @@ def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, a
 
 
 def _legend_above(axes: "Axes", entries: int) -> None:
-    columns = min(entries, 3)
+    columns = entries if entries <= 3 else 2
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, labelcolor=_INK, handlelength=1.2
     )

@@ -95,7 +95,7 @@ def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, 
     results = of_dataset(inputs.annotations, dataset) | of_dataset(inputs.predictions, dataset)
     drawn = {}
     for iou_type, title in IOU_TYPES.items():
-        names = [name for name in results if iou_type in entries.get(name, {})]
+        names = [name for name in entries if name in results and iou_type in entries[name]]
         if truth is None or not names:
             continue
         curves = {name: precision_recall(truth, results[name], iou_type=iou_type) for name in names}
