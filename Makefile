@@ -43,6 +43,7 @@ slurm-test: setup
 # The tables of README's performance section.
 benchmark: setup
 	python benchmarks/eigenvectors.py
+	python benchmarks/precision.py
 	python benchmarks/pseudo_masks.py --scenes tests/reference/votecut --maps tests/reference/votecut
 	python benchmarks/evaluation.py
 

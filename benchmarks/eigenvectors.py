@@ -1,6 +1,6 @@
 """Time the eigenvector stage: the published dense solver against ours, and the ViTs around it.
 
-    python benchmarks/eigenvectors.py                     the solvers, at three numbers of patches
+    python benchmarks/eigenvectors.py                     the solvers, and what is written
     python benchmarks/eigenvectors.py --backbones all     and the six ViTs, with random weights
 
 Everything runs in one process, turn by turn, and medians are printed. On the CPU the solvers'
@@ -29,8 +29,11 @@ from torch import Tensor
 
 from cuvler.eigenvectors import ncut
 from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
+from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
 from cuvler.eigenvectors.features import Backbone
+from cuvler.eigenvectors.partitions import partitions
+from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
 
 VITS = [name for name, spec in BACKBONES.items() if spec.timm is not None]
@@ -50,6 +53,8 @@ def main() -> None:
     print(machine(arguments.threads))
     with threadpool_limits(arguments.threads):
         solvers(arguments.patches, arguments.channels, arguments.repeats)
+        repeated_cuts(max(arguments.patches), arguments.channels, arguments.repeats)
+        files()
         names = VITS if arguments.backbones == ["all"] else arguments.backbones
         if names:
             vits([BACKBONES[name] for name in names], arguments.images, arguments.repeats)
@@ -122,6 +127,55 @@ def solvers(sizes: list[int], channels: int, repeats: int) -> None:
             f"| {ratio:.0f}x | {cosine:.7f} | {gpu_time(features, repeats)} |",
             flush=True,
         )
+
+
+def published_cuts(features: NDArray[np.float32], grid: tuple[int, int]) -> None:
+    """MaskCut's three cuts, each by the dense problem in float64."""
+    vectors = np.empty((0, *grid))
+    for _ in range(3):
+        taken = partitions(vectors).any(axis=0).reshape(-1, 1) if len(vectors) else False
+        rest = np.where(taken, np.float32(1e-12), features)
+        vectors = np.concatenate([vectors, published(rest).reshape(1, *grid)])
+
+
+def repeated_cuts(patches: int, channels: int, repeats: int) -> None:
+    """Print the table of MaskCut's cuts by either solver."""
+    side = int(patches**0.5)
+    features = smooth_features(patches, channels)
+    batch = torch.from_numpy(features)[None]
+    ways: dict[str, Callable[[], object]] = {
+        "published": partial(published_cuts, features, (side, side)),
+        "ours": partial(cut_repeatedly, batch, (side, side)),
+    }
+    seconds = median(ways, max(1, repeats // 2), time.process_time)
+    print("\n| three cuts of | published: scipy eigh, float64 | ours, CPU | ratio |")
+    print("|---|---|---|---|")
+    print(
+        f"| {side * side} patches | {seconds['published']:.2f} s | {1e3 * seconds['ours']:.0f} ms "
+        f"| {seconds['published'] / seconds['ours']:.0f}x |",
+        flush=True,
+    )
+
+
+def files(images: int = 200) -> None:
+    """Print what the six ViTs' eigenvectors take on the disk, for one image."""
+    with tempfile.TemporaryDirectory() as name:
+        ours, theirs = Path(name, "ours"), Path(name, "published")
+        theirs.mkdir()
+        for backbone in VITS:
+            spec = BACKBONES[backbone]
+            shard = ShardEigenvectors.empty(np.arange(images), 1, spec.grid)
+            shard.eigenvectors[:] = np.random.default_rng(0).random(shard.eigenvectors.shape)
+            write_eigenvectors(ours / f"{backbone}.zarr.zip", shard, spec.settings())
+            for index, vector in enumerate(shard.eigenvectors):
+                torch.save(torch.from_numpy(vector).double(), theirs / f"{backbone}_{index}.pt")
+        print(f"\n| eigenvectors of six ViTs, {images} images | files | bytes an image |")
+        print("|---|---|---|")
+        for title, folder in (("one float64 .pt each", theirs), ("ours", ours)):
+            found = [path.stat() for path in folder.iterdir()]
+            # Whole blocks of the file system: what a small file takes of the disk.
+            size = sum(512 * stat.st_blocks for stat in found)
+            print(f"| {title} | {len(found)} | {size / images:,.0f} |")
 
 
 def gpu_time(features: NDArray[np.float32], repeats: int) -> str:

@@ -36,8 +36,8 @@ from cuvler.images import EXTENSIONS, open_image
 from cuvler.pseudo_masks import votecut
 from cuvler.pseudo_masks.clusters import cluster, overlaps
 from cuvler.pseudo_masks.crf import dense_crf
-from cuvler.pseudo_masks.methods import VoteCut
 from cuvler.pseudo_masks.kmeans import kmeans_1d
+from cuvler.pseudo_masks.methods import VoteCut
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.pseudo_masks.refinement import crop_of, fill_holes
 from cuvler.pseudo_masks.voting import process_shard
@@ -142,7 +142,7 @@ def write_shard_of(maps: list[Maps], folder: Path) -> list[Path]:
         shard.status[:] = STATUSES.index("ok")
         shard.eigenvectors[:, 0] = [m[name] for m in maps]
         paths.append(folder / f"{name}.zarr.zip")
-        write_eigenvectors(paths[-1], shard, {"backbone": name})
+        write_eigenvectors(paths[-1], shard, {"backbone": name, "problem": "standard"})
     return paths
 
 

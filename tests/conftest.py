@@ -81,7 +81,8 @@ def tiny(scenes):
         "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
         # A detector of two steps is sure of nothing.
         "recipes": {
-            recipe: {"self_training": {"thresholds": [0.0]}} for recipe in ("cuvler", "cutler")
+            recipe: {"self_training": {"thresholds": [0.0], "rounds": 1}}
+            for recipe in ("cuvler", "cutler")
         },
         "report": {"images": 2},
     }

@@ -80,6 +80,10 @@ def ncut(
 
     Where an eigenvalue is repeated, any basis of its eigenspace may come out.
 
+    Beside the features an image takes n^2 bytes for its graph, 13 MB at 3600 patches, on the CPU,
+    where images are solved one after the other; on a GPU 4 n^2 bytes, as many images at a time
+    as fit into 1 GiB.
+
     Args:
         features: (n, d) or (b, n, d), any float type, on any device; need not be normalised.
             Cosines are float32 whatever the type.

@@ -102,7 +102,9 @@ def write_eigenvectors(
             shape=values.shape,
             dtype=values.dtype,
             chunks=(min(rows, max(1, len(values))), *values.shape[1:]),
-            compressors=None,  # Float noise: zstd saves a tenth and costs more than the disk.
+            # Float noise: zstd saves a tenth and costs more than the disk. Half of it would do
+            # in float16, but one mask in some 500 would be another (benchmarks/precision.py).
+            compressors=None,
             # A chunk that is left out because it holds fill values looks like a lost one.
             config={"write_empty_chunks": True},
         )

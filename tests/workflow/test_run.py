@@ -16,25 +16,37 @@ ANNOTATIONS = "results/demo/annotations/demo_train/votecut.json"
 
 
 def test_from_images_to_report_and_again(workplace, tiny):
+    tiny["recipe"] = ["cuvler", "cutler"]
     settings = workplace.configure(**tiny)
     workplace.snakemake("all", *settings)
     results = workplace.folder / "results/demo"
 
     metrics = json.loads((results / "demo_val_metrics.json").read_text())
-    assert list(metrics) == ["votecut", "cuvler_round0", "cuvler_round1"]
+    detectors = [f"{recipe}_round{n}" for recipe in ("cuvler", "cutler") for n in (0, 1)]
+    assert list(metrics) == ["votecut", "maskcut", *detectors]
     for entry in metrics.values():
         for iou_type in ("bbox", "segm"):
             assert 0 <= entry[iou_type]["AP50"] <= 100
-    merged = json.loads((workplace.folder / ANNOTATIONS).read_text())
-    assert len(merged["images"]) == 9
-    assert merged["annotations"]
+    for method in ("votecut", "maskcut"):
+        merged = json.loads((results / f"annotations/demo_train/{method}.json").read_text())
+        assert len(merged["images"]) == 9
+        assert merged["annotations"]
+        assert merged["info"]["method"] == method
+    former = merged["annotations"]
+    learned = json.loads((results / "self_training/cutler_round1.json").read_text())
+    assert 0 < learned["info"]["num_former_kept"] <= len(former)
     page = (results / "report.html").read_text()
-    assert "cuvler_round1" in page
+    assert all(detector in page for detector in detectors)
     assert not list(results.glob("**/*.part"))
 
     assert "Nothing to be done" in workplace.snakemake("all", *settings)
 
+    # One system alone needs nothing new but its own table and report.
+    alone = workplace.snakemake("-n", "all", *workplace.configure(**tiny | {"recipe": "cuvler"}))
+    assert re.search(r"^total +3$", alone, re.MULTILINE)
+
     # A comment changes nothing; a setting changes what comes after it, and only that.
+    workplace.configure(**tiny)
     with (workplace.folder / "own.yaml").open("a") as stream:
         stream.write("# a comment\n")
     assert "Nothing to be done" in workplace.snakemake("-n", "all", *settings)
