@@ -38,6 +38,10 @@ COMMANDS = {
     ),
     "evaluation": ("cuvler.commands.evaluation", "Score masks against ground truth."),
     "metrics": ("cuvler.commands.metrics", "Gather a dataset's scores into one table."),
+    "table": (
+        "cuvler.commands.table",
+        "Lay out all detectors on all datasets, as the papers do.",
+    ),
     "report": ("cuvler.commands.report", "Make the report page."),
     "status": ("cuvler.commands.status", "Show how far a run is."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),

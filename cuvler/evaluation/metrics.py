@@ -54,8 +54,9 @@ def evaluate(
     Returns:
         AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to
         96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` where there is no ground
-        truth to define it. Unless class-agnostic, also the AP of each category, by detectron2's
-        name for it: ``AP-person``.
+        truth to define it. Where more than 100 detections count, also AR at their number (LVIS:
+        AR300). Unless class-agnostic, also the AP of each category, by detectron2's name for it:
+        ``AP-person``.
 
     Raises:
         DataError: the files do not belong together or hold what cannot be scored; the
@@ -133,6 +134,8 @@ def _evaluate(
         "AR100": recall[:, :, _ALL, limits.index(100)],
     }
     metrics = {name: _percent(values[name]) for name in METRICS}
+    if max_detections > 100:
+        metrics[f"AR{max_detections}"] = _percent(recall[:, :, _ALL, best])
     if not class_agnostic:
         for index, category in enumerate(truth.category_ids):
             name = truth.category_names.get(category, category)

@@ -58,7 +58,8 @@ def read_results(source: Source, truth: Records) -> Records:
 
     Raises:
         DataError: neither format; results for images the ground truth does not know; the same
-            image id under another file name (two id spaces); a score missing or not finite.
+            image id under another file name (two id spaces) or of another size; a score missing
+            or not finite.
     """
     name, content = _load(source, "results")
     images: dict[int, Record] = {}
@@ -90,8 +91,14 @@ def _check_same_images(
             f"{_few(strangers)}; both must number the images alike"
         )
     for image_id in sorted(images.keys() & truth.images.keys()):
-        ours = images[image_id].get("file_name")
-        theirs = truth.images[image_id].get("file_name")
+        image, true_image = images[image_id], truth.images[image_id]
+        sizes = [[entry.get("height"), entry.get("width")] for entry in (image, true_image)]
+        if sizes[0] != sizes[1] and all(sizes[0] + sizes[1]):
+            raise DataError(
+                f"{name}: image {image_id} is of {sizes[0]} (height, width) pixels, but of "
+                f"{sizes[1]} in {truth.name}; both must be of the same image files"
+            )
+        ours, theirs = image.get("file_name"), true_image.get("file_name")
         # Folders may differ (a dataset's root is the user's choice), names may not.
         if ours and theirs and PurePath(ours).name != PurePath(theirs).name:
             raise DataError(
@@ -146,9 +153,9 @@ def prepare_results(
         record: Record = {"id": index + 1, "image_id": result["image_id"], "iscrowd": 0}
         record["category_id"] = category
         record["score"] = float(result["score"])
-        record["bbox"] = _box(result, where) if iou_type == "bbox" else None
+        image = truth.images[result["image_id"]]
+        record["bbox"] = _result_box(result, image, where) if iou_type == "bbox" else None
         if iou_type == "segm":
-            image = truth.images[result["image_id"]]
             record["segmentation"] = _result_rle(result, image, where)
         record["area"] = _area(record, iou_type)
         prepared.append(record)
@@ -168,6 +175,18 @@ def _box(record: Record, where: str) -> list[float]:
     if not all(is_finite(side) for side in box) or min(box[2:]) < 0:
         raise DataError(f"{where} has the impossible box {list(box)}")
     return [float(side) for side in box]
+
+
+def _result_box(result: Record, image: Record, where: str) -> list[float]:
+    box = _box(result, where)
+    height, width = image.get("height"), image.get("width")
+    # Reaching over the border is common; beginning beyond it happens on images of another size.
+    if height and width and (box[0] > width or box[1] > height):
+        raise DataError(
+            f"{where} has the box {box}, which lies outside of its image of "
+            f"{[height, width]} (height, width) pixels"
+        )
+    return box
 
 
 def _ground_truth_rle(annotation: Record, image: Record, where: str) -> Any:

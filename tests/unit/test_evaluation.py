@@ -50,9 +50,16 @@ def boxes(draw):
     return [x, y, width, height]
 
 
+# On COCO's limits between small, medium and large, and beside them; None leaves it to the mask.
+AREAS = [32**2, 32**2 - 1e-6, 32**2 + 1e-6, 96**2, 96**2 - 1e-6, 96**2 + 1e-6, None]
+
+
 @st.composite
 def cases(draw):
-    """Ground truth with crowds and empty images; results near it, elsewhere, with tied scores."""
+    """Ground truth with crowds and empty images; results near it, elsewhere, with tied scores.
+
+    Areas lie at the limits between sizes, and images have more results than the least limit.
+    """
     annotations, results = [], []
     for image_id in (7, 9, 20):
         placed = draw(st.lists(boxes(), max_size=3))
@@ -60,6 +67,7 @@ def cases(draw):
             record = mask_record(box, draw(st.sampled_from([None, None, 3])))
             crowd = draw(st.sampled_from([0, 0, 0, 1]))
             category = draw(st.sampled_from([1, 5]))
+            record["area"] = draw(st.sampled_from(AREAS)) or record["area"]
             annotations.append(
                 {"image_id": image_id, "category_id": category, "iscrowd": crowd, **record}
             )
@@ -106,6 +114,9 @@ def reference(truth, results, iou_type, class_agnostic, max_detections):
     chosen += [precision[..., area, best] for area in (1, 2, 3)]
     chosen += [recall[..., 0, limits.index(limit)] for limit in (1, 10, 100)]
     names = list(METRICS)
+    if max_detections > 100:
+        names.append(f"AR{max_detections}")
+        chosen.append(recall[..., 0, best])
     if not class_agnostic:
         names += ["AP-object", "AP-other"]
         chosen += [precision[:, :, index, 0, best] for index in (0, 1)]
@@ -124,7 +135,7 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @settings(max_examples=40, deadline=None)
-@given(case=cases(), max_detections=st.sampled_from([2, 100]))
+@given(case=cases(), max_detections=st.sampled_from([2, 100, 300]))
 def test_equals_pycocotools(iou_type, case, max_detections):
     truth, results = case
     ours = evaluate(truth, results, iou_type=iou_type, max_detections=max_detections)
@@ -157,6 +168,7 @@ def test_equals_pycocotools_beyond_the_limit_of_detections():
         ours = evaluate(truth, results, iou_type="segm", max_detections=limit)
         assert_same(ours, reference(truth, results, "segm", True, limit))
     assert ours["AP"] > 10
+    assert ours["AR300"] >= ours["AR100"] > ours["AR10"]
 
 
 def perfect():
@@ -247,6 +259,9 @@ BAD = {
         segmentation=[[0, 0, 1, 0, 1, 1]]
     ),
     "needs a 'bbox' of four numbers, not None": lambda t, r: r[0].pop("bbox"),
+    r"box \[150.* outside of its image of \[112, 128\]": lambda t, r: r[1].update(
+        bbox=[150, 0, 9, 9]
+    ),
     "impossible box": lambda t, r: r[1].update(bbox=[0, 0, math.nan, 3]),
     "result 1 has no 'image_id'": lambda t, r: r[1].pop("image_id"),
     "image id 7 is listed twice": lambda t, r: t["images"].append(dict(t["images"][0])),
@@ -273,6 +288,16 @@ def test_two_ways_of_numbering_the_same_images_are_refused():
         evaluate(truth, {"images": renumbered, "annotations": results})
     moved = [{"id": 7, "file_name": "val/7.jpg"}]
     assert evaluate(truth, {"images": moved, "annotations": results})["AP"] == pytest.approx(100)
+
+
+def test_the_same_images_in_another_size_are_refused():
+    truth, results = perfect()
+    small = [{"id": 7, "file_name": "7.jpg", "height": 56, "width": 64}]
+    with pytest.raises(DataError, match=r"image 7 is of \[56, 64\] .* but of \[112, 128\]"):
+        evaluate(truth, {"images": small, "annotations": results})
+    unread = [{"id": 7, "file_name": "7.jpg", "height": None, "width": None}]
+    found = evaluate(truth, {"images": unread, "annotations": results})
+    assert found["AP"] == pytest.approx(100)
 
 
 def test_unknown_categories_are_refused_where_categories_count():

@@ -33,9 +33,9 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
-        (["-n"], {"report": 1, "all": 1}),
+        (["-n"], {"table": 1, "report": 1, "all": 1}),
         (["-n", "results/coco_val_metrics.json"], {}),
-        (["--profile", "profiles/slurm", "-n", "all"], {"report": 1, "all": 1}),
+        (["--profile", "profiles/slurm", "-n", "all"], {"table": 1, "report": 1, "all": 1}),
     ],
 )
 def test_the_plan_of_the_default_config(workplace, arguments, more):
@@ -56,13 +56,15 @@ def test_the_plan_of_cutler_and_of_both_systems(workplace):
         "self_training": 3,
         "evaluation": 4,
         "metrics": 1,
+        "table": 1,
         "report": 1,
         "all": 1,
     }
     planned = jobs(workplace.snakemake("-n", "--config", "recipe=cutler"))
     assert planned == cutler | {"total": sum(cutler.values())}
     planned = jobs(workplace.snakemake("-n", "--config", "recipe=[cuvler, cutler]"))
-    shared = {"images": 3, "weights": 7, "metrics": 1, "report": 1, "all": 1}
+    shared = {"images": 3, "weights": 7, "metrics": 1, "table": 1}
+    shared |= {"report": 1, "all": 1}
     both = {rule: WHOLE.get(rule, 0) + count for rule, count in cutler.items()} | shared
     assert planned == both | {"total": sum(both.values())}
 
@@ -80,7 +82,7 @@ def test_running_without_data_names_key_path_and_fix(workplace):
     ("setting", "message"),
     [
         ("trian=x", r"trian: unknown key.*did you mean train\?"),
-        ("train=nowhere", r"train: 'nowhere' is not known; known: coco_train"),
+        ("train=nowhere", r"train: 'nowhere' is not known; known: clipart, .*coco_train"),
         ("pseudo_masks={votecut: {backbones: [s7]}}", r"votecut\.backbones: 's7' is not known"),
         ("recipes={cuvler: {detector: nothing}}", r"detector: 'nothing' is not known"),
     ],

@@ -34,3 +34,24 @@ rule metrics:
         ],
     shell:
         "cuvler metrics {params.entries:q} --output {output:q} &> {log:q}"
+
+
+rule table:
+    input:
+        expand("<results>/{dataset}_metrics.json", dataset=config["evaluate"]),
+    output:
+        csv="<results>/table.csv",
+        markdown="<results>/table.md",
+    log:
+        "<logs>/table.log",
+    conda:
+        "../envs/cuvler.yaml"
+    params:
+        metrics=lambda wildcards, input: [
+            word
+            for name, path in zip(config["evaluate"], input)
+            for word in ("--metrics", f"{name}={path}", "--title", f"{name}={dataset(name).title}")
+        ],
+    shell:
+        "cuvler table {params.metrics:q} --csv {output.csv:q} --markdown {output.markdown:q}"
+        " &> {log:q}"
