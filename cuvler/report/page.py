@@ -29,6 +29,7 @@ def make_report(inputs: Inputs, *, title: str = "CuVLER report") -> str:
         version=__version__,
         min_score=inputs.min_score,
         tiles=sections.tiles(metrics, accounts),
+        overview=sections.overview(metrics),
         metrics={
             dataset: sections.metrics_section(inputs, dataset, entries)
             for dataset, entries in metrics.items()

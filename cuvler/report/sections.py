@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cuvler.evaluation.curves import precision_recall
+from cuvler.evaluation.table import Table, tables
 from cuvler.images import open_image
 from cuvler.progress import duration
 from cuvler.report import charts
@@ -38,9 +39,9 @@ class Tile:
 def tiles(
     metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], Accounting]
 ) -> list[Tile]:
-    """Sum the run up in a few numbers."""
+    """Sum the run up in a few numbers: scores on the first dataset, masks of the first method."""
     shown = []
-    for dataset, entries in metrics.items():
+    for dataset, entries in list(metrics.items())[:1]:
         shown += _score_tiles(dataset, entries)
     for (dataset, method), counted in list(accounts.items())[:1]:
         where = f"in {counted.statuses['ok']:,} of {counted.num_images:,} images of {dataset}"
@@ -72,21 +73,26 @@ def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> di
     Raises:
         DataError: as for :func:`cuvler.evaluation.evaluate`.
     """
-    tables = metrics_tables(entries)
+    full = metrics_tables(dataset, entries)
     series = {
         table.title.lower(): [
             table.rows[name]["AP"].value if name in table.rows else None for name in entries
         ]
-        for table in tables
+        for table in full
     }
     return {
-        "headline": metrics_tables(entries, HEADLINE),
-        "full": tables,
+        "headline": metrics_tables(dataset, entries, HEADLINE),
+        "full": full,
         "chart": charts.bars(
             list(entries), series, alt=f"Bars: AP on {dataset}; the table has the same numbers"
         ),
         "curves": _curves(inputs, dataset, entries),
     }
+
+
+def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:
+    """All detectors on all datasets, in the layout of the papers; nothing for one dataset."""
+    return tables(metrics) if len(metrics) > 1 else []
 
 
 def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Markup]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cuvler.errors import DataError
-from cuvler.evaluation import METRICS
+from cuvler.evaluation import METRICS, published
+from cuvler.evaluation.published_scores import Published
 from cuvler.evaluation.records import IouType
 from cuvler.files import read_json
 
@@ -47,11 +48,15 @@ class MetricsTable:
         title: Masks or Boxes.
         columns: names of the metrics.
         rows: entry -> metric -> cell.
+        published: scores of the papers, laid out like ``rows``; the best of a column is ours.
+        sources: published entry -> where it is printed.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: dict[str, dict[str, Cell]]
+    published: dict[str, dict[str, Cell]]
+    sources: dict[str, str]
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -69,9 +74,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def metrics_tables(
-    entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
+    dataset: str, entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
 ) -> list[MetricsTable]:
-    """Lay out the scores, masks before boxes; those that no entry has are left out."""
+    """Lay out a dataset's scores, masks before boxes; those that no entry has are left out."""
     tables = []
     for iou_type, title in IOU_TYPES.items():
         scores = {name: entry[iou_type] for name, entry in entries.items() if iou_type in entry}
@@ -79,8 +84,27 @@ def metrics_tables(
             rows = {
                 name: {column: _cell(scores, name, column) for column in columns} for name in scores
             }
-            tables.append(MetricsTable(title, columns, rows))
+            printed = [p for p in published(iou_type) if dataset in p.scores]
+            tables.append(
+                MetricsTable(
+                    title,
+                    columns,
+                    rows,
+                    published={_label(p): _published_cells(p, dataset, columns) for p in printed},
+                    sources={_label(p): p.source for p in printed},
+                )
+            )
     return tables
+
+
+def _label(entry: Published) -> str:
+    """Tell apart what several papers print of one detector."""
+    return f"{entry.name}, {entry.source.split(',')[0]}"
+
+
+def _published_cells(entry: Published, dataset: str, columns: tuple[str, ...]) -> dict[str, Cell]:
+    scores = entry.scores[dataset]
+    return {column: Cell(scores.get(column), None, best=False) for column in columns}
 
 
 def _cell(scores: Mapping[str, Mapping[str, Any]], name: str, column: str) -> Cell:

@@ -119,6 +119,22 @@ def test_entries_may_lack_masks(trial):
     assert Page(page).sections == ["summary", "metrics", "run"]
 
 
+def test_datasets_of_the_papers_have_their_published_scores(inputs, trial):
+    scores = dict.fromkeys(METRICS, 7.25)
+    files = {
+        name: trial.write(f"{name}.json", {"cutler_round3": {"bbox": scores}})
+        for name in ("coco_val", "voc07", "mine")
+    }
+    page = Page(make_report(Inputs(metrics=files)))
+    text = " ".join(filter(None, page.text))
+    assert "All datasets" in text
+    assert "36.9 | 44.3" in text  # CutLER on VOC
+    assert "Wang et al., Cut and Learn" in text
+    one = make_report(Inputs(metrics={"mine": files["mine"]}))
+    assert "All datasets" not in one
+    assert "published" not in " ".join(Page(one).text)
+
+
 EVIL = '<script>alert(\'"&$1$x")</script>'
 
 

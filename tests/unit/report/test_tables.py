@@ -1,6 +1,7 @@
 import pytest
 
 from cuvler.errors import DataError
+from cuvler.evaluation import METRICS
 from cuvler.report.tables import (
     HEADLINE,
     RuleTime,
@@ -13,13 +14,13 @@ from cuvler.report.tables import (
 
 
 def entry(value, iou_types=("bbox", "segm")):
-    return {t: dict.fromkeys(("AP", "AP50", "AP75", "AR100"), value) for t in iou_types}
+    return {t: dict.fromkeys(METRICS, value) for t in iou_types}
 
 
 def test_changes_are_against_the_round_before_and_the_best_is_marked():
     entries = {"votecut": entry(5.0), "a_round0": entry(10.0), "a_round1": entry(9.5)}
     entries["b_round1"] = entry(7.0)  # its round 0 was not scored
-    masks, boxes = metrics_tables(entries, HEADLINE)
+    masks, boxes = metrics_tables("mine", entries, HEADLINE)
     assert (masks.title, boxes.title) == ("Masks", "Boxes")
     assert list(masks.rows) == list(entries)
     changes = {name: cells["AP"].change for name, cells in masks.rows.items()}
@@ -28,10 +29,22 @@ def test_changes_are_against_the_round_before_and_the_best_is_marked():
 
 
 def test_undefined_scores_and_datasets_of_boxes_only():
-    tables = metrics_tables({"a": entry(None, ["bbox"]), "b": entry(1.0, ["bbox"])}, HEADLINE)
+    tables = metrics_tables(
+        "mine", {"a": entry(None, ["bbox"]), "b": entry(1.0, ["bbox"])}, HEADLINE
+    )
     assert [table.title for table in tables] == ["Boxes"]
     assert tables[0].rows["a"]["AP"].value is None
     assert not tables[0].rows["a"]["AP"].best
+
+
+def test_published_scores_stand_below_and_are_never_the_best():
+    boxes = metrics_tables("coco_val", {"a": entry(5.0, ["bbox"]), "b": entry(4.0, ["bbox"])})[0]
+    (name, cells), *_ = boxes.published.items()
+    assert name == "CutLER, Wang et al."
+    assert (cells["AP50"].value, cells["APs"].value, cells["AP50"].best) == (21.9, None, False)
+    assert boxes.rows["a"]["AP50"].best
+    assert "CVPR 2023" in boxes.sources[name]
+    assert metrics_tables("mine", {"a": entry(5.0)})[0].published == {}
 
 
 @pytest.mark.parametrize(
