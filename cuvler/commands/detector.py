@@ -1,5 +1,6 @@
 """``cuvler detector``: train a detector on annotations."""
 
+import os
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ import click
     default="",
     help="Weights that can only be read by running code: unpickle them if this is their sha256.",
 )
-@click.option("--num-gpus", type=click.IntRange(0), default=None, help="0 is the CPU.")
+@click.option("--num-gpus", type=click.IntRange(0), help="Of each machine; 0 is the CPU.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -44,16 +45,20 @@ def command(
 
     KEY VALUE pairs are detectron2 settings over those of the recipe: SOLVER.MAX_ITER 40000. Where
     they change the batch, learning rate and schedule are scaled with it.
-    """
-    import torch
 
+    On several machines: srun --ntasks-per-node 1 cuvler detector ..., or torchrun with one
+    process a GPU: torchrun --nnodes 2 --nproc-per-node 8 --no-python cuvler detector ...
+    """
     from cuvler.detector.config import load_recipe
+    from cuvler.detector.processes import find_place
     from cuvler.detector.train import train_detector
 
+    place = find_place(os.environ)
     if num_gpus is None:
-        num_gpus = min(torch.cuda.device_count(), 1)
-    cfg = load_recipe(recipe, num_gpus=num_gpus, overrides=overrides)
+        num_gpus = place.default_gpus()
+    machines = place.machines(num_gpus)
+    cfg = load_recipe(recipe, num_gpus=num_gpus, machines=machines, overrides=overrides)
     cfg.MODEL.WEIGHTS = str(weights) if weights else ""
     cfg.MODEL.UNPICKLE_SHA256 = unpickle_sha256 or cfg.MODEL.UNPICKLE_SHA256
     cfg.DATALOADER.NUM_WORKERS = workers
-    train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed)
+    train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed, place=place)

@@ -55,7 +55,9 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str] = ()) -> CfgNode:
+def load_recipe(
+    name: str | Path, *, num_gpus: int = 1, machines: int = 1, overrides: Sequence[str] = ()
+) -> CfgNode:
     """Load a recipe and fit it to the machine.
 
     Where the overrides change the batch (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,
@@ -65,7 +67,8 @@ def load_recipe(name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str]
 
     Args:
         name: one of :func:`recipe_names`, or the path of a detectron2 YAML config.
-        num_gpus: processes that share each batch; 0 is the CPU.
+        num_gpus: of each machine, one process each; 0 is one process on the CPU.
+        machines: how many share each batch.
         overrides: detectron2's ``KEY VALUE KEY VALUE ...``.
 
     Raises:
@@ -84,7 +87,7 @@ def load_recipe(name: str | Path, *, num_gpus: int = 1, overrides: Sequence[str]
         scale_schedule(cfg, _batch_size(batch))
     with _errors_name("overrides"):
         cfg.merge_from_list(list(overrides))
-    _fit_to_machine(cfg, num_gpus)
+    _fit_to_machines(cfg, num_gpus, machines)
     return cfg
 
 
@@ -123,21 +126,22 @@ def scale_schedule(cfg: CfgNode, batch: int) -> None:
     cfg.SOLVER.CHECKPOINT_PERIOD = round(cfg.SOLVER.CHECKPOINT_PERIOD / factor)
 
 
-def _fit_to_machine(cfg: CfgNode, num_gpus: int) -> None:
+def _fit_to_machines(cfg: CfgNode, num_gpus: int, machines: int) -> None:
+    processes = max(num_gpus, 1) * machines
     cfg.MODEL.DEVICE = "cuda" if num_gpus else "cpu"
     if not num_gpus:
         cfg.SOLVER.AMP.ENABLED = False
-    if num_gpus <= 1:
+    if not num_gpus or processes == 1:
         use_plain_batch_norm(cfg)
-    if cfg.SOLVER.IMS_PER_BATCH % max(num_gpus, 1):
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH: {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared "
-            f"by {num_gpus} GPUs; choose a multiple of {num_gpus}"
+            f"by {processes} processes; choose a multiple of {processes}"
         )
 
 
 def use_plain_batch_norm(cfg: CfgNode) -> None:
-    """Replace synchronised batch norm, which needs several processes, by plain batch norm."""
+    """Replace synchronised batch norm, which needs several GPUs, by plain batch norm."""
     for owner in _NORM_OWNERS:
         if cfg.MODEL[owner].NORM == "SyncBN":
             cfg.MODEL[owner].NORM = "BN"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, TrainerBase, hooks, launch
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
@@ -23,6 +23,7 @@ from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
 from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
+from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
 from cuvler.detector.solver import build_optimizer, is_predictor
 from cuvler.errors import ConfigError, CuvlerError, DataError
@@ -43,6 +44,7 @@ def train_detector(
     *,
     num_gpus: int,
     seed: int = 0,
+    place: Place | None = None,
 ) -> None:
     """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
 
@@ -58,8 +60,10 @@ def train_detector(
         annotations: a COCO json; ``score``, where annotations have one, is the soft target.
         root: the folder that its file names start from.
         output: the folder to write to; of the files in it only this training's are touched.
-        num_gpus: one process each; 0 trains on the CPU.
+        num_gpus: of this machine, one process each; 0 trains on the CPU.
         seed: of initial weights, batches, augmentation and sampling.
+        place: of this call among those, on several machines, that train this detector together;
+            ``output`` is then on a file system they share.
 
     Raises:
         ConfigError: more GPUs than there are, or classes that do not fit the annotations.
@@ -75,7 +79,7 @@ def train_detector(
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(output)
     cfg.SEED = seed
-    launch(_train_process, max(num_gpus, 1), dist_url="auto", args=(cfg, annotations, root))
+    run_processes(_train_process, num_gpus, place or Place(), (cfg, annotations, root))
 
 
 def _train_process(
@@ -83,9 +87,10 @@ def _train_process(
 ) -> None:
     """One process of a training: the only one on a CPU, one a GPU otherwise."""
     if comm.get_world_size() > 1:
-        # The parent's logging is not inherited.
+        # Started processes do not inherit the parent's logging, torchrun's have their own.
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         level = logging.INFO if comm.is_main_process() else logging.ERROR
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger().setLevel(level)
     data = read_shared_annotations(
         annotations,
         root,
@@ -162,6 +167,11 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.max_iter = cfg.SOLVER.MAX_ITER
         checkpoint = self._find_checkpoint()
         self.start_iter = checkpoint["trainer"]["iteration"] + 1 if checkpoint else 0
+        if len(set(comm.all_gather(self.start_iter))) > 1:
+            raise DataError(
+                f"{self.folder / CHECKPOINT}: not all processes see the same; the output's folder "
+                "must be on a file system that all machines share"
+            )
 
         torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
@@ -171,8 +181,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
         loop = MixedPrecisionLoop if cfg.SOLVER.AMP.ENABLED else Loop
+        devices = {} if cfg.MODEL.DEVICE == "cuda" else {"device_ids": None}
         self.loop = loop(
-            create_ddp_model(model, broadcast_buffers=False),
+            create_ddp_model(model, broadcast_buffers=False, **devices),
             RememberingLoader(self._loader(records, cfg, self.start_iter)),
             optimizer,
         )

@@ -75,11 +75,12 @@ def test_what_is_set_beside_the_batch_stays_as_set():
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (0.3, (5,), 29600)
 
 
-@pytest.mark.parametrize(("num_gpus", "device", "norm", "amp"), [
-    (0, "cpu", "BN", False), (1, "cuda", "BN", True), (2, "cuda", "SyncBN", True),
+@pytest.mark.parametrize(("num_gpus", "machines", "device", "norm", "amp"), [
+    (0, 1, "cpu", "BN", False), (0, 2, "cpu", "BN", False),
+    (1, 1, "cuda", "BN", True), (1, 2, "cuda", "SyncBN", True), (2, 1, "cuda", "SyncBN", True),
 ])  # fmt: skip
-def test_recipes_fit_the_machine(num_gpus, device, norm, amp):
-    cfg = load_recipe("votecut_cad", num_gpus=num_gpus)
+def test_recipes_fit_the_machines(num_gpus, machines, device, norm, amp):
+    cfg = load_recipe("votecut_cad", num_gpus=num_gpus, machines=machines)
     assert device == cfg.MODEL.DEVICE
     assert (norm, norm) == (cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM)
     assert cfg.SOLVER.AMP.ENABLED is amp
@@ -101,9 +102,11 @@ def test_mistakes_are_named(name, overrides, message):
         load_recipe(name, num_gpus=0, overrides=overrides)
 
 
-def test_batches_that_gpus_cannot_share_are_refused():
-    with pytest.raises(ConfigError, match="16 images cannot be shared by 3 GPUs"):
+def test_batches_that_processes_cannot_share_are_refused():
+    with pytest.raises(ConfigError, match="16 images cannot be shared by 3 processes"):
         load_recipe("votecut_cad", num_gpus=3)
+    with pytest.raises(ConfigError, match="16 images cannot be shared by 24 processes"):
+        load_recipe("votecut_cad", num_gpus=8, machines=3)
 
 
 def test_own_recipes_build_on_the_projects(tmp_path):

@@ -2,7 +2,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,8 +14,6 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from detectron2.modeling import build_model
-from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, save_model
@@ -242,42 +239,6 @@ def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
     cfg.MODEL.WEIGHTS = ""
     annotations.write_text(annotations.read_text() + " ")
     assert fingerprint(cfg, annotations) != first
-
-
-def train_in_one_of_two(rank, port, cfg, annotations, root):
-    """What detectron2's launch does on GPUs, with the CPU's backend."""
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", address, world_size=2, rank=rank)
-    comm._LOCAL_PROCESS_GROUP = torch.distributed.group.WORLD
-    train.create_ddp_model = DistributedDataParallel
-    trained = []
-    finish = train.Trainer.after_train
-    train.Trainer.after_train = lambda trainer: (finish(trainer), trained.append(trainer.model))
-    train._train_process(cfg, annotations, root)
-    name = f"{cfg.OUTPUT_DIR}/rank{rank}.pth"
-    torch.save(dict(trained[0].named_parameters()), name)
-    torch.distributed.destroy_process_group()
-
-
-# The processes inherit the filters; torch warns there of its own settings and of this machine.
-@pytest.mark.filterwarnings("default")
-@pytest.mark.slow
-def test_two_processes_train_one_detector(tiny_dataset, tiny_overrides, tmp_path):
-    iterations = ("SOLVER.MAX_ITER", "3", "TEST.PRECISE_BN.ENABLED", "True")
-    cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, *iterations))
-    cfg.OUTPUT_DIR = str(tmp_path)
-    cfg.SEED = 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        train_in_one_of_two, args=(port, cfg, *tiny_dataset), nprocs=2, start_method="fork"
-    )
-    one, two = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
-    assert equal(one, two)
-    assert equal(one, weights_of(tmp_path))
-    assert len((tmp_path / "metrics.json").read_text().splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,210 @@
+"""Several processes that train one detector, however they were started."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from cuvler.detector import processes, records, train
+from cuvler.detector.checkpoints import load_state
+from cuvler.detector.config import load_recipe
+from cuvler.detector.hooks import CHECKPOINT
+from cuvler.detector.processes import Place, find_place, run_processes
+from cuvler.detector.train import train_detector
+from cuvler.errors import ConfigError, CuvlerError, DataError
+
+TORCHRUN = {"RANK": "11", "WORLD_SIZE": "16", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "8"}
+SRUN = {
+    "SLURM_JOB_ID": "70123",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NODELIST": "gpu[03-05,11],cpu1",
+}
+
+
+def test_one_command_is_alone():
+    assert find_place({}) == Place()
+    # A job script, or a step of one task, of a job that has more nodes.
+    alone = {"SLURM_NNODES": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+    assert find_place(alone) == find_place(alone | {"SLURM_STEP_NUM_TASKS": "1"}) == Place()
+    # A worker that something other than torchrun numbers.
+    assert find_place({"RANK": "1", "WORLD_SIZE": "2"}) == Place()
+
+
+def test_torchrun_starts_a_command_for_each_gpu():
+    place = find_place(TORCHRUN | SRUN)
+    assert place == Place(16, 11, "env://", local_rank=3, local_size=8)
+    assert place.machines(8) == 2
+    assert place.machines(0) == 16
+    with pytest.raises(ConfigError, match=r"8 processes on this machine.*--num-gpus is 4; leave"):
+        place.machines(4)
+
+
+def test_srun_starts_a_command_on_each_machine():
+    place = find_place(SRUN)
+    assert place == Place(4, 2, "tcp://gpu03:30123")
+    assert place.machines(8) == place.machines(0) == 4
+    own = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
+    assert find_place(own).url == "tcp://10.0.0.7:29500"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("n1", "n1"),
+        ("n1,n2", "n1"),
+        ("gpu[007-012]", "gpu007"),
+        ("gpu[3,9-12],cpu[1-4]", "gpu3"),
+        ("rack[2-3]node[10,11]-ib", "rack2node10-ib"),
+    ],
+)
+def test_the_first_node_of_slurms_lists(nodes, first):
+    assert find_place(SRUN | {"SLURM_STEP_NODELIST": nodes}).url == f"tcp://{first}:30123"
+
+
+def fail(message):
+    raise DataError(message)
+
+
+def test_a_single_process_raises_what_it_raises():
+    with pytest.raises(DataError, match="no such file"):
+        run_processes(fail, 0, Place(), ("no such file",))
+
+
+def test_a_started_process_ends_with_its_message(monkeypatch, caplog):
+    def launch(function, num_gpus, **options):
+        assert num_gpus == 2
+        assert options.pop("args") == (fail, "no such file")
+        assert options == {"num_machines": 3, "machine_rank": 1, "dist_url": "tcp://a:1"}
+        try:
+            function(fail, "no such file")
+        except SystemExit as error:
+            raise processes.ProcessExitedException(
+                "process 1 terminated", error_index=1, error_pid=5, exit_code=error.code
+            ) from error
+
+    monkeypatch.setattr(processes, "launch", launch)
+    with pytest.raises(CuvlerError, match="process 1 terminated; its message is above"):
+        run_processes(fail, 2, Place(3, 1, "tcp://a:1"), ("no such file",))
+    assert "no such file" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_processes_that_see_other_checkpoints_stop(
+    tiny_dataset, tiny_overrides, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [value, value + 3])
+    cfg = load_recipe("demo", num_gpus=0, overrides=tiny_overrides)
+    with pytest.raises(DataError, match=rf"{CHECKPOINT}: not all processes see the same"):
+        train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
+
+
+def test_annotations_are_read_once_on_a_machine(tiny_dataset, monkeypatch):
+    """Two processes of the second machine, one after the other: one reads, both have them."""
+    comm = records.comm
+    monkeypatch.setattr(comm, "get_local_size", lambda: 2)
+    monkeypatch.setattr(comm, "synchronize", lambda: None)
+    gathered = []
+
+    def second(mine):
+        """By the first's side, while its folder is there."""
+        gathered.append(mine)
+        monkeypatch.setattr(comm, "get_rank", lambda: 3)
+        monkeypatch.setattr(comm, "get_local_rank", lambda: 1)
+        monkeypatch.setattr(comm, "all_gather", lambda nothing: [nothing, None, mine, nothing])
+        monkeypatch.setattr(records, "read_annotations", None)
+        others.append(records.read_shared_annotations(*tiny_dataset))
+        monkeypatch.setattr(comm, "get_rank", lambda: 2)
+        monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
+        return [None, None, mine, None]
+
+    others = []
+    whole = records.read_annotations(*tiny_dataset)
+    monkeypatch.setattr(comm, "get_rank", lambda: 2)
+    monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
+    monkeypatch.setattr(comm, "all_gather", second)
+    first = records.read_shared_annotations(*tiny_dataset)
+    for found in (first, *others):
+        assert list(found.records) == list(whole.records)
+        assert found.categories == whole.categories
+        np.testing.assert_array_equal(found.records.wide, whole.records.wide)
+    assert not Path(gathered[0][0]).exists()
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def weights_of(folder):
+    return load_state(folder / "model_final.pth")["model"]
+
+
+@pytest.mark.slow
+def test_torchrun_and_srun_train_the_same_detector(tiny_dataset, tiny_overrides, tmp_path):
+    annotations, root = tiny_dataset
+
+    def command(folder):
+        words = ["detector", "--annotations", annotations, "--root", root, "--recipe", "demo"]
+        words += ["--num-gpus", "0", "--workers", "0", "--output", folder, *tiny_overrides]
+        return [*map(str, words), "SOLVER.MAX_ITER", "5", "TEST.PRECISE_BN.ENABLED", "True"]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    cuvler = Path(sys.executable).parent / "cuvler"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-port", free_port(), "--no-python", cuvler]
+    launcher += command(tmp_path / "torchrun")
+    subprocess.run([str(word) for word in launcher], env=environment, check=True, timeout=600)
+
+    port = free_port()
+    tasks = []
+    for rank in (0, 1):
+        step = SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank)}
+        step |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
+        task = [str(cuvler), *command(tmp_path / "srun")]
+        tasks.append(subprocess.Popen(task, env=environment | step))
+    assert [task.wait(timeout=600) for task in tasks] == [0, 0]
+
+    one, two = weights_of(tmp_path / "torchrun"), weights_of(tmp_path / "srun")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    for folder in ("torchrun", "srun"):
+        lines = (tmp_path / folder / "metrics.json").read_text().splitlines()
+        assert [json.loads(line)["iteration"] for line in lines] == [4]
+        assert len(list((tmp_path / folder).glob("events.out.tfevents.*"))) == 1
+
+
+def train_one_of_two(rank, url, cfg, annotations, root, output):
+    torch.set_num_threads(1)
+    trained = []
+    finish = train.Trainer.after_train
+    train.Trainer.after_train = lambda trainer: (finish(trainer), trained.append(trainer.model))
+    place = Place(2, rank, url)
+    train_detector(cfg, annotations, root, output, num_gpus=0, place=place)
+    torch.save(dict(trained[0].named_parameters()), output / f"rank{rank}.pth")
+
+
+# The processes inherit the filters; torch warns there of its own settings and of this machine.
+@pytest.mark.filterwarnings("default")
+@pytest.mark.slow
+def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, tmp_path):
+    iterations = ("SOLVER.MAX_ITER", "3")
+    cfg = load_recipe("demo", num_gpus=0, machines=2, overrides=(*tiny_overrides, *iterations))
+    cfg.DATALOADER.NUM_WORKERS = 0
+    url = f"tcp://127.0.0.1:{free_port()}"
+    torch.multiprocessing.start_processes(
+        train_one_of_two, args=(url, cfg, *tiny_dataset, tmp_path), nprocs=2, start_method="fork"
+    )
+    one, two = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    final = weights_of(tmp_path)
+    for name in one:
+        assert torch.equal(one[name], two[name])
+        assert torch.equal(one[name].data, final[name.removeprefix("module.")])
