@@ -10,9 +10,12 @@ from PIL import Image, ImageDraw
 
 from cuvler.eigenvectors import lanczos, ncut
 from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
 from cuvler.eigenvectors.features import Backbone, load_backbone
+from cuvler.eigenvectors.partitions import partitions
 from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
+from cuvler.images import open_image
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,6 +50,29 @@ def test_hard_images_do_not_disturb_their_batch(monkeypatch):
     pairs = ncut(batch[[0, 3]].cuda())
     assert pairs.status.tolist() == ["dense", "dense"]
     assert (pairs.vectors[1].cpu() * ncut(batch[3]).vectors).sum().abs() >= 0.9999
+
+
+def test_golden_images_are_cut_alike():
+    content = np.load(GOLDEN.parents[1] / "maskcut" / "maskcut.npz")
+    batch = torch.from_numpy(np.stack([f for f in content.values() if len(f) == 3600]))
+    grid = (60, 60)
+    on_gpu, on_cpu = (cut_repeatedly(part, grid).vectors for part in (batch.cuda(), batch))
+    for ours, expected in zip(on_gpu.cpu().numpy(), on_cpu.numpy(), strict=True):
+        cuts = partitions(ours.reshape(3, *grid))
+        assert np.mean(cuts != partitions(expected.reshape(3, *grid))) <= 0.001
+
+
+def test_mixed_precision_keeps_the_eigenvectors(images):
+    folder, listing = images
+    spec = backbone_spec("dino_s16")
+    paths = [folder / name for name in listing["file_name"]]
+    batch = torch.stack([prepare_image(open_image(path), spec.size) for path in paths]).cuda()
+    vectors = []
+    for precision in ("float32", "float16"):
+        torch.manual_seed(0)
+        model = ViTFeatures(create_vit(spec), spec.feature, precision).cuda()
+        vectors.append(ncut(model(batch)).vectors)
+    assert (vectors[0] * vectors[1]).sum(dim=-1).abs().min() >= 0.999
 
 
 def test_batches_larger_than_the_memory_kept_for_graphs(monkeypatch):
