@@ -67,7 +67,9 @@ def merge_shards(
                     f"{path}: made with other settings than {shards[0]} "
                     f"({_differences(found, settings)}); delete the older one and run again"
                 )
-            shard = _Shard(path, listing[listing["shard"] == number])
+            # A slice: shards are consecutive, and comparing would copy the names of all images.
+            start, stop = np.searchsorted(listing["shard"], [number, number + 1])
+            shard = _Shard(path, listing.iloc[start:stop])
             shard.copy(writer, excluded)
             statuses += shard.statuses
         _check_failures(excluded, statuses.total(), max_failed)
