@@ -17,6 +17,10 @@ COMMANDS = {
         "cuvler.commands.datasets",
         "List the data sets known by name: what is here, where to get the others.",
     ),
+    "download": (
+        "cuvler.commands.download",
+        "Download published weights, annotations and images, or any other file.",
+    ),
     "ground-truth": (
         "cuvler.commands.ground_truth",
         "Make class-agnostic ground truth from official annotations.",

@@ -1,4 +1,5 @@
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from cuvler import config as settings
+from cuvler.download.published import published_files
 from cuvler.errors import ConfigError
 
 try:

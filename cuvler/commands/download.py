@@ -1,0 +1,72 @@
+"""``cuvler download``: published weights, annotations and images, or any other file."""
+
+import logging
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from cuvler.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@click.command("download")
+@click.argument("sources", nargs=-1, metavar="[NAME|URL|gdrive:ID]...")
+@click.option(
+    "--folder",
+    type=Path,
+    default=Path("resources/downloads"),
+    show_default=True,
+    help="Where to, under the file's own name.",
+)
+@click.option("--output", type=Path, help="Where to, as this file, of a single source.")
+@click.option("--sha256", help="Refuse another file, of a single source.")
+@click.option(
+    "--unpack",
+    type=Path,
+    metavar="FOLDER",
+    help="Unpack archives too: known ones to their place under this root of all datasets, "
+    "others into this folder.",
+)
+def command(
+    sources: tuple[str, ...],
+    folder: Path,
+    output: Path | None,
+    sha256: str | None,
+    unpack: Path | None,
+) -> None:
+    """Download published files by name, or others by address; without any, list the names.
+
+    An interrupted download goes on when it is asked for again. Each file's sha256 is recorded
+    beside it.
+    """
+    from cuvler.download import PublishedFile, download, published_files
+    from cuvler.download import unpack as unpack_archive
+
+    if not sources:
+        for name, file in published_files().items():
+            click.echo(f"{name}\n    {file.what}\n    {file.url}")
+        return
+    if len(sources) > 1 and (output or sha256):
+        raise click.UsageError("--output and --sha256 are for a single source")
+    for source in sources:
+        file = published_files().get(source) or PublishedFile(_name(source, output), source, "")
+        path = output or folder / file.file
+        digest = download(file.url, path, sha256=sha256 or file.sha256)
+        log.info("%s: sha256 %s", path, digest)
+        if unpack and (file.unpack or source == file.url):
+            place = unpack / (file.unpack or "")
+            count = unpack_archive(path, place, strip=file.strip)
+            log.info("%s: %d files from %s", place, count, path.name)
+
+
+def _name(source: str, output: Path | None) -> str:
+    """Give the name of the file behind an address."""
+    parts = urlsplit(source)
+    name = unquote(parts.path).rpartition("/")[2] if parts.scheme in ("http", "https") else ""
+    if output:
+        return output.name
+    if name in ("", ".", "..") or parts.netloc == "drive.google.com":
+        raise ConfigError(f"{source}: no name that is known, and gives none; give --output")
+    return name

@@ -1,0 +1,7 @@
+"""Downloads: files that are whole and checked, over connections that break."""
+
+from cuvler.download.archives import unpack
+from cuvler.download.fetch import download
+from cuvler.download.published import PublishedFile, published_files
+
+__all__ = ["PublishedFile", "download", "published_files", "unpack"]

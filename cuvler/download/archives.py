@@ -1,0 +1,74 @@
+"""Archives, unpacked into a folder and nowhere else."""
+
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from cuvler.errors import DataError
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+
+
+def unpack(
+    archive: str | os.PathLike[str], folder: str | os.PathLike[str], *, strip: int = 0
+) -> int:
+    """Unpack a zip or tar archive; what is in the folder of the same name is replaced.
+
+    Everything is unpacked beside its place first, so that a damaged archive leaves nothing.
+
+    Args:
+        archive: ``.zip``, ``.tar``, ``.tar.gz``...; told by its content.
+        folder: where to; it is made.
+        strip: leading folders to leave out of names; files with fewer are left out.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        DataError: no archive, a damaged one, or one with names that lead out of the folder,
+            links out of it or special files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacked.") as temporary:
+        try:
+            if zipfile.is_zipfile(archive):
+                _unpack_zip(archive, Path(temporary))
+            elif tarfile.is_tarfile(archive):
+                with tarfile.open(archive) as stream:
+                    stream.extractall(temporary, filter="data")
+            else:
+                raise DataError(f"{archive}: neither a zip nor a tar archive")
+            return _move(Path(temporary), folder, strip)
+        except _DAMAGE as error:
+            raise DataError(
+                f"{archive}: cannot be unpacked ({error}); delete it and download it again"
+            ) from error
+
+
+def _unpack_zip(archive: str | os.PathLike[str], folder: Path) -> None:
+    with zipfile.ZipFile(archive) as stream:
+        for entry in stream.infolist():
+            name = PurePosixPath(entry.filename)
+            # zipfile would write such names elsewhere without a word, and links as text.
+            if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(entry.external_attr >> 16):
+                raise zipfile.BadZipFile(f"{entry.filename!r} leads out of the folder")
+        stream.extractall(folder)  # noqa: S202  its names were looked at
+
+
+def _move(source: Path, folder: Path, strip: int) -> int:
+    count = 0
+    for path in sorted(source.rglob("*")):
+        parts = path.relative_to(source).parts[strip:]
+        if (path.is_dir() and not path.is_symlink()) or not parts:
+            continue
+        target = folder.joinpath(*parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        count += 1
+    return count

@@ -1,0 +1,35 @@
+"""Google Drive, through gdown, which knows how to pass its questions about large files."""
+
+import re
+from pathlib import Path
+
+from cuvler.download.errors import FetchError
+
+_ADDRESS = re.compile(
+    r"(?:gdrive:|https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:[^#]*&)?id="
+    r")|https://drive\.usercontent\.google\.com/download\?(?:[^#]*&)?id=)([\w-]+)"
+)
+
+
+def drive_id(source: str) -> str | None:
+    """Give the file's id of ``gdrive:ID`` or a Google Drive link; None for anything else."""
+    match = _ADDRESS.match(source)
+    return match[1] if match else None
+
+
+def fetch_drive(file_id: str, part: Path) -> None:
+    """Download a file of Google Drive to ``part``, going on from what gdown left there.
+
+    Raises:
+        FetchError: gdown is not installed, or the file cannot be had.
+    """
+    try:
+        import gdown  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise FetchError("it is on Google Drive, which needs: pip install gdown") from error
+    try:
+        found = gdown.download(id=file_id, output=str(part), resume=True, quiet=False)
+    except (OSError, gdown.exceptions.FileURLRetrievalError) as error:
+        raise FetchError(f"Google Drive: {error}") from error
+    if found is None or not part.exists():
+        raise FetchError("Google Drive gave no file; perhaps too many people wanted it today")

@@ -1,0 +1,105 @@
+import io
+import stat
+import tarfile
+import zipfile
+
+import pytest
+
+from cuvler.download import unpack
+from cuvler.errors import DataError
+
+FILES = {"VOCdevkit/VOC2007/a.txt": b"a", "VOCdevkit/VOC2007/sub/b.txt": b"b", "readme": b"r"}
+
+
+def write_zip(path, files, link=None):
+    with zipfile.ZipFile(path, "w") as stream:
+        for name, content in files.items():
+            stream.writestr(name, content)
+        if link:
+            entry = zipfile.ZipInfo(link)
+            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            stream.writestr(entry, "/etc")
+
+
+def write_tar(path, files, link=None, mode="w:gz"):
+    with tarfile.open(path, mode) as stream:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            stream.addfile(entry, io.BytesIO(content))
+        if link:
+            entry = tarfile.TarInfo(link)
+            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc"
+            stream.addfile(entry)
+
+
+WRITERS = pytest.mark.parametrize("write", [write_zip, write_tar])
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@WRITERS
+def test_files_come_into_place_beside_what_is_there(write, tmp_path):
+    write(tmp_path / "archive", FILES)
+    (tmp_path / "data/VOCdevkit/VOC2007").mkdir(parents=True)
+    (tmp_path / "data/VOCdevkit/VOC2007/a.txt").write_text("old")
+    (tmp_path / "data/mine.txt").write_text("mine")
+    assert unpack(tmp_path / "archive", tmp_path / "data") == 3
+    assert tree(tmp_path / "data") == FILES | {"mine.txt": b"mine"}
+
+
+@WRITERS
+def test_leading_folders_are_left_out(write, tmp_path):
+    write(tmp_path / "archive", FILES)
+    assert unpack(tmp_path / "archive", tmp_path / "data", strip=1) == 2
+    assert tree(tmp_path / "data") == {"VOC2007/a.txt": b"a", "VOC2007/sub/b.txt": b"b"}
+
+
+@WRITERS
+@pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt"])
+def test_names_that_lead_out_are_refused_and_nothing_is_left(write, tmp_path, name):
+    write(tmp_path / "archive", {"fine.txt": b"", name: b"bad"})
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(tmp_path / "archive", tmp_path / "data")
+    assert tree(tmp_path) == {"archive": (tmp_path / "archive").read_bytes()}
+
+
+@WRITERS
+def test_links_that_lead_out_are_refused(write, tmp_path):
+    write(tmp_path / "archive", {"fine.txt": b""}, link="etc")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(tmp_path / "archive", tmp_path / "data")
+
+
+def test_absolute_names_stay_inside_or_are_refused(tmp_path):
+    write_zip(tmp_path / "a.zip", {"/out.txt": b""})
+    with pytest.raises(DataError, match="leads out of the folder"):
+        unpack(tmp_path / "a.zip", tmp_path / "data")
+    write_tar(tmp_path / "a.tar", {"/inside.txt": b"x"}, mode="w")
+    unpack(tmp_path / "a.tar", tmp_path / "data")
+    assert tree(tmp_path / "data") == {"inside.txt": b"x"}
+
+
+def test_a_damaged_archive_leaves_nothing(tmp_path):
+    write_zip(tmp_path / "damaged", {"a": b"x" * 1000, "b": bytes(range(256)) * 50})
+    content = bytearray((tmp_path / "damaged").read_bytes())
+    content[2000:2040] = bytes(40)
+    (tmp_path / "damaged").write_bytes(content)
+    write_tar(tmp_path / "cut_off", {"a": b"x" * 1000, "b": bytes(range(256)) * 50})
+    (tmp_path / "cut_off").write_bytes((tmp_path / "cut_off").read_bytes()[:-200])
+    for name in ("damaged", "cut_off"):
+        with pytest.raises(DataError, match="delete it and download it again"):
+            unpack(tmp_path / name, tmp_path / "data")
+    assert tree(tmp_path / "data") == {}
+
+
+def test_what_is_no_archive_is_named(tmp_path):
+    (tmp_path / "page.zip").write_text("<html>")
+    with pytest.raises(DataError, match=r"page\.zip: neither a zip nor a tar archive"):
+        unpack(tmp_path / "page.zip", tmp_path / "data")
