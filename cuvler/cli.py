@@ -47,6 +47,7 @@ COMMANDS = {
         "Lay out all detectors on all datasets, as the papers do.",
     ),
     "report": ("cuvler.commands.report", "Make the report page."),
+    "plan": ("cuvler.commands.plan", "Show what a run will take."),
     "status": ("cuvler.commands.status", "Show how far a run is."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),
     "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -19,7 +20,7 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     Takes what the run was started with: targets, --configfile, --config, --profile. It reads
     files only, so it may be asked at any time, also while a cluster works.
     """
-    shown = stages(read_plan(_summary(snakemake_arguments)))
+    shown = stages(read_plan(summary(snakemake_arguments)))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
     rows = [_row(stage, eta) for stage, eta in zip(shown, etas, strict=True)]
     click.echo(_table([("stage", "done", "images", "left out", "now", "left"), *rows]))
@@ -35,7 +36,12 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     click.echo(_forecast(shown, etas))
 
 
-def _summary(arguments: tuple[str, ...]) -> str:
+def summary(arguments: Sequence[str]) -> str:
+    """Ask Snakemake for its plan, as :func:`cuvler.status.read_plan` reads it.
+
+    Raises:
+        ConfigError: Snakemake cannot make one.
+    """
     words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode or not result.stdout:

@@ -166,7 +166,7 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
         words = {True: "ok\tno update", False: "missing\tupdate pending"}
         return header + "".join(f"{p}\t-\t{r}\t-\t{words[d]}\n" for r, p, d in run.plan)
 
-    monkeypatch.setattr(status_command, "_summary", summary)
+    monkeypatch.setattr(status_command, "summary", summary)
     run.done(1, seconds=50)
     run.log(1, "x: 98 ok, 2 unreadable")
     run.log(2, "Error: torn\n")

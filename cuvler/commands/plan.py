@@ -1,0 +1,131 @@
+"""``cuvler plan``: what a run will take, before anything of it is there."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cuvler.commands.status import summary
+from cuvler.datasets import read_config
+from cuvler.errors import ConfigError
+from cuvler.images import read_listing
+from cuvler.plan import IMAGES, RATES, Planner, Rate, Row
+from cuvler.status import read_plan
+
+_CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
+_HEADER = ("stage", "jobs", "images", "GPU-hours", "CPU-hours", "GB", "files")
+
+
+def _number(value: str) -> tuple[str, float]:
+    name, equals, number = value.rpartition("=")
+    try:
+        parsed = float(number)
+    except ValueError:
+        parsed = 0
+    if (equals and not name) or parsed <= 0:
+        raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+    return name, parsed
+
+
+@click.command("plan")
+@click.option(
+    "--configfile",
+    "configfiles",
+    multiple=True,
+    type=Path,
+    help="Your own settings, over those in config/; as for snakemake.",
+)
+@click.option(
+    "--images",
+    "images",
+    multiple=True,
+    type=_number,
+    metavar="[DATASET=]NUMBER",
+    help="Images of a dataset (of `train` without a name) that is not listed yet.",
+)
+@click.option(
+    "--rate",
+    "rates",
+    multiple=True,
+    type=_number,
+    metavar="NAME=NUMBER",
+    help="Images a second of one GPU or core, measured on yours; the names are under the table.",
+)
+@click.argument("targets", nargs=-1)
+def command(
+    configfiles: tuple[Path, ...],
+    images: tuple[tuple[str, float], ...],
+    rates: tuple[tuple[str, float], ...],
+    targets: tuple[str, ...],
+) -> None:
+    """Show what a run will take: jobs, hours, bytes and files, stage by stage.
+
+    TARGETS are those of Snakemake, by default all. Images are counted where a dataset is listed
+    already; sizes of well-known datasets are known.
+    """
+    config = read_config([*_CONFIG, *configfiles])
+    words = ["--configfile", *map(str, configfiles)] if configfiles else []
+    jobs = [(rule, output) for rule, output, _ in read_plan(summary([*targets, *words]))]
+    planned = [output.stem for rule, output in jobs if rule == "images"]
+    given = {name or config["train"]: int(number) for name, number in images}
+    planner = Planner(
+        config=config,
+        sizes={name: _size(config, name, given) for name in planned},
+        rates=RATES | {name: Rate(value, "given") for name, value in rates},
+        training=_training(config),
+    )
+    rows = planner.rows(jobs)
+    click.echo(_table(rows))
+    click.echo("\nimages: " + ", ".join(f"{name} {n:,}" for name, n in planner.sizes.items()))
+    click.echo("rates, images a second of one device (--rate NAME=NUMBER):")
+    for name in sorted(planner.used):
+        rate = planner.rates[name]
+        click.echo(f"  {name:<24} {rate.value:>8.4g}  {rate.source}")
+
+
+def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> int:
+    listing = Path(config["results"], "images", f"{dataset}.parquet")
+    if listing.exists():
+        return len(read_listing(listing))
+    size = given.get(dataset, IMAGES.get(dataset))
+    if size is None:
+        raise ConfigError(f"dataset {dataset}: not listed yet; say --images {dataset}=NUMBER")
+    return size
+
+
+def _training(config: Mapping[str, Any]) -> Callable[[str], float]:
+    """Give a function that counts the images a detector is trained on, over all iterations."""
+
+    def count(detector: str) -> float:
+        from cuvler.detector.config import load_recipe
+
+        name, _, number = detector.rpartition("_round")
+        recipe = config["recipes"][name]
+        section = recipe if number == "0" else recipe["self_training"]
+        overrides = [str(value) for value in config["detector"]["opts"]]
+        cfg = load_recipe(section["detector"], overrides=overrides)
+        return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
+
+    return count
+
+
+def _table(rows: list[Row]) -> str:
+    total = Row("all")
+    for row in rows:
+        for name in ("jobs", "gpu_hours", "cpu_hours", "size", "files"):
+            setattr(total, name, getattr(total, name) + getattr(row, name))
+    lines = [_HEADER, *(_cells(row) for row in [*rows, total])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    hours = (f"{hours:,.1f}" if hours else "" for hours in (row.gpu_hours, row.cpu_hours))
+    images = f"{round(row.images):,}" if row.images else ""
+    size = f"{row.size / 1e9:,.2f}" if row.size else ""
+    return row.stage, f"{row.jobs:,}", images, *hours, size, f"{row.files:,}"

@@ -1,0 +1,207 @@
+"""What a run will take: jobs, hours, bytes and files of each stage, before anything is there.
+
+The jobs are those of Snakemake's own plan. What they take is reckoned from how many images each
+works on and from rates, in images a second, of one GPU or of one processor core.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
+from cuvler.errors import ConfigError
+
+# Images of datasets that are known by name, from their publications.
+IMAGES = {
+    "imagenet_train": 1_281_167,
+    "imagenet_val": 50_000,
+    "coco_train": 118_287,
+    "coco_val": 5_000,
+    "coco20k": 19_817,
+    "lvis_val": 19_809,
+    "voc07": 9_963,
+    "clipart": 1_000,
+    "comic": 2_000,
+    "watercolor": 2_000,
+    "kitti": 7_481,
+    "objects365_val": 80_000,
+    "openimages_val": 41_620,
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images a second of one device, or the device's TFLOP/s, and how the number was come by."""
+
+    value: float
+    source: str
+
+
+_ZOO = "detectron2's model zoo, Cascade Mask R-CNN R50-FPN on V100s"
+_CORE = "measured on one core of an AMD EPYC"
+RATES = {
+    "gpu_tflops": Rate(10, "assumed, not measured: what an A100 sustains in float32"),
+    "core_tflops": Rate(0.07, f"{_CORE}: ViT-S/16 and ViT-B/16 at 480 pixels"),
+    "eigenvectors/pixels_p16": Rate(22, _CORE),
+    "eigenvectors/pixels_p14": Rate(22, _CORE),
+    "eigenvectors/pixels_p8": Rate(13, _CORE),
+    "pseudo_masks/votecut": Rate(9, f"{_CORE}: 110 ms an image, six backbones"),
+    "pseudo_masks/maskcut": Rate(8, f"{_CORE}: three cuts an image"),
+    "annotations": Rate(5_000, f"{_CORE}: 1.3 million images with 6 million masks"),
+    "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
+    "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),
+}
+
+# Bytes: a mask's record with its run-length encoding, masks found and predictions made an image.
+_MASK_BYTES = 600
+_MASKS = 5
+_PREDICTIONS = 100
+_IMAGE_BYTES = 130
+_DETECTOR_BYTES = 310_000_000
+# Layers, channels of the sizes of ViT that timm's names tell.
+_VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024), "giant": (40, 1536)}
+
+
+@dataclass
+class Row:
+    """One stage's share of a run.
+
+    Attributes:
+        stage: the rule; of eigenvectors with the backbone, of pseudo-masks with the method.
+        jobs: how many.
+        images: that they work on; of detectors, that they are trained on in all iterations.
+        gpu_hours: hours of one GPU.
+        cpu_hours: hours of one core, of jobs without a GPU.
+        size: bytes of what they write.
+        files: what they write, with logs and benchmarks.
+    """
+
+    stage: str
+    jobs: int = 0
+    images: float = 0
+    gpu_hours: float = 0
+    cpu_hours: float = 0
+    size: float = 0
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Reckons jobs' needs.
+
+    Attributes:
+        config: the workflow's settings.
+        sizes: images of each dataset that is in the plan.
+        rates: as :data:`RATES`.
+        training: what a detector's name says of the images it is trained on, over all
+            iterations.
+    """
+
+    config: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    rates: Mapping[str, Rate]
+    training: Callable[[str], float]
+    used: set[str] = field(default_factory=set)
+
+    def rows(self, jobs: Iterable[tuple[str, Path]]) -> list[Row]:
+        """Add jobs, (rule, output), up to a row for each stage, in the order they come."""
+        rows: dict[str, Row] = {}
+        for rule, output in jobs:
+            parts = output.with_suffix("").parts
+            reckon = {
+                "eigenvectors": self._eigenvectors,
+                "pseudo_masks": self._pseudo_masks,
+                "annotations": self._annotations,
+                "detector": self._detector,
+                "predictions": self._predictions,
+                "self_training": self._self_training,
+            }.get(rule)
+            stage = f"{rule} {parts[-2]}" if rule in ("eigenvectors", "pseudo_masks") else rule
+            row = rows.setdefault(stage, Row(stage))
+            row.jobs += 1
+            row.files += 3 if reckon else 2  # the output, its log, and mostly a benchmark
+            if reckon:
+                reckon(row, parts)
+        return list(rows.values())
+
+    def _rate(self, name: str) -> float:
+        self.used.add(name)
+        if name not in self.rates:
+            raise ConfigError(f"no rate is known for {name}; say --rate {name}=IMAGES_A_SECOND")
+        return self.rates[name].value
+
+    def _shard(self, dataset: str) -> float:
+        entry = self.config["datasets"][dataset]
+        shards = entry.get("shards") if isinstance(entry, Mapping) else None
+        return self.sizes[dataset] / int(shards or self.config["images"]["shards"])
+
+    def _eigenvectors(self, row: Row, parts: tuple[str, ...]) -> None:
+        dataset, method, backbone = parts[-4:-1]
+        spec = backbone_spec(backbone, self.config["eigenvectors"]["definitions"])
+        images = self._shard(dataset)
+        on_gpu = self.config["eigenvectors"]["device"] != "cpu"
+        row.images += images
+        if f"eigenvectors/{backbone}" in self.rates:
+            seconds = images / self._rate(f"eigenvectors/{backbone}")
+        else:
+            tflops = self._rate("gpu_tflops" if on_gpu else "core_tflops")
+            seconds = images * _teraflop(spec) / tflops
+        self._spend(row, seconds, on_gpu and spec.timm is not None)
+        vectors = self.config["pseudo_masks"]["maskcut"]["n"] if method == "maskcut" else 1
+        height, width = spec.grid
+        row.size += images * (4 * vectors * height * width + 26)
+
+    def _pseudo_masks(self, row: Row, parts: tuple[str, ...]) -> None:
+        dataset, method = parts[-3:-1]
+        images = self._shard(dataset)
+        row.images += images
+        self._spend(row, images / self._rate(f"pseudo_masks/{method}"), False)
+        row.size += images * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
+
+    def _annotations(self, row: Row, parts: tuple[str, ...]) -> None:
+        dataset, method = parts[-2:]
+        row.images += self.sizes[dataset]
+        self._spend(row, self.sizes[dataset] / self._rate("annotations"), False)
+        row.size += self.sizes[dataset] * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
+
+    def _detector(self, row: Row, parts: tuple[str, ...]) -> None:
+        images = self.training(parts[-2])
+        row.images += images
+        self._spend(row, images / self._rate("detector"), self.config["detector"]["num_gpus"] > 0)
+        row.size += _DETECTOR_BYTES
+
+    def _predictions(self, row: Row, parts: tuple[str, ...]) -> None:
+        images = self.sizes[parts[-1]]
+        row.images += images
+        on_gpu = self.config["predictions"]["num_gpus"] > 0
+        self._spend(row, images / self._rate("predictions"), on_gpu)
+        row.size += images * _PREDICTIONS * _MASK_BYTES
+
+    def _self_training(self, row: Row, parts: tuple[str, ...]) -> None:
+        recipe = parts[-1].rpartition("_round")[0]
+        dataset = self.config["recipes"][recipe]["self_training"]["dataset"] or self.config["train"]
+        row.images += self.sizes[dataset]
+        row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
+
+    def _masks(self, method: str) -> float:
+        return float(self.config["pseudo_masks"]["maskcut"]["n"]) if method == "maskcut" else _MASKS
+
+    @staticmethod
+    def _spend(row: Row, seconds: float, on_gpu: bool) -> None:
+        if on_gpu:
+            row.gpu_hours += seconds / 3600
+        else:
+            row.cpu_hours += seconds / 3600
+
+
+def _teraflop(spec: BackboneSpec) -> float:
+    """The arithmetic of a ViT's forward pass on one image: projections and attention."""
+    sizes = [size for name, size in _VITS.items() if spec.timm and f"_{name}_" in spec.timm]
+    if not sizes:
+        raise ConfigError(
+            f"no rate is known for {spec.name}; say --rate eigenvectors/{spec.name}=IMAGES_A_SECOND"
+        )
+    layers, channels = sizes[0]
+    tokens = spec.grid[0] * spec.grid[1] + 1
+    return layers * (24 * tokens * channels**2 + 4 * tokens**2 * channels) / 1e12

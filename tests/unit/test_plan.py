@@ -1,0 +1,172 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cuvler.cli import cuvler
+from cuvler.commands import plan as plan_command
+from cuvler.errors import ConfigError
+from cuvler.images import write_listing
+from cuvler.plan import RATES, Planner, Rate
+
+CONFIG = Path(__file__).parents[2] / "config"
+SHARDS = 4
+
+
+def jobs(backbones=("dino_s8",), method="votecut"):
+    results = Path("results")
+    found = [("images", results / "images/coco_val.parquet")]
+    for shard in range(SHARDS):
+        found += [
+            ("eigenvectors", results / f"eigenvectors/coco_val/{method}/{name}/{shard}.zarr.zip")
+            for name in backbones
+        ]
+        found.append(("pseudo_masks", results / f"pseudo_masks/coco_val/{method}/{shard}.json"))
+    found.append(("annotations", results / f"annotations/coco_val/{method}.json"))
+    found.append(("detector", results / "detectors/cuvler_round0/model_final.pth"))
+    found.append(("predictions", results / "predictions/cuvler_round0/coco_val.json"))
+    return found
+
+
+def settings(**changes):
+    config = {}
+    for name in ("datasets.yaml", "config.yaml"):
+        content = yaml.safe_load((CONFIG / name).read_text())
+        config.update({k: v for k, v in content.items() if v or k not in config})
+    return config | changes
+
+
+def rows(config, planned, **rates):
+    given = {name.replace("__", "/"): Rate(value, "given") for name, value in rates.items()}
+    planner = Planner(config, {"coco_val": 8000}, RATES | given, training=lambda _: 36_000)
+    return {row.stage: row for row in planner.rows(planned)}, planner
+
+
+def test_every_job_is_in_one_row():
+    found, _ = rows(settings(), jobs(("dino_s8", "pixels_p16")))
+    assert {stage: row.jobs for stage, row in found.items()} == {
+        "images": 1,
+        "eigenvectors dino_s8": SHARDS,
+        "eigenvectors pixels_p16": SHARDS,
+        "pseudo_masks votecut": SHARDS,
+        "annotations": 1,
+        "detector": 1,
+        "predictions": 1,
+    }
+    assert found["eigenvectors dino_s8"].images == pytest.approx(8000)
+
+
+def test_hours_follow_the_rates():
+    rates = {"eigenvectors__dino_s8": 4, "pseudo_masks__votecut": 2, "detector": 10}
+    found, planner = rows(settings(), jobs(), **rates, predictions=20)
+    assert found["eigenvectors dino_s8"].gpu_hours == pytest.approx(8000 / 4 / 3600)
+    assert found["pseudo_masks votecut"].cpu_hours == pytest.approx(8000 / 2 / 3600)
+    assert found["detector"].gpu_hours == pytest.approx(1)
+    assert found["predictions"].gpu_hours == pytest.approx(8000 / 20 / 3600)
+    assert planner.used == {
+        *(name.replace("__", "/") for name in rates),
+        "predictions",
+        "annotations",
+    }
+
+
+def test_arithmetic_stands_in_for_a_rate_of_a_vit():
+    found, _ = rows(settings(), jobs(("dino_s16", "dino_s8", "dino_b8")), gpu_tflops=1)
+    hours = [found[f"eigenvectors {name}"].gpu_hours for name in ("dino_s16", "dino_s8", "dino_b8")]
+    # ViT-S/16 at 224 pixels is known to take 4.6 billion multiply-adds; at 480 there are 4.6
+    # times as many patches, and attention grows with their square.
+    assert hours[0] * 3600 / 8000 == pytest.approx(0.053, rel=0.05)
+    assert hours[0] * 4 < hours[1] < hours[0] * 16
+    assert hours[1] * 2 < hours[2] < hours[1] * 4
+
+
+def test_without_gpus_the_cores_work():
+    config = settings()
+    config["eigenvectors"]["device"] = "cpu"
+    config["detector"]["num_gpus"] = config["predictions"]["num_gpus"] = 0
+    found, planner = rows(config, jobs())
+    assert all(row.gpu_hours == 0 for row in found.values())
+    assert found["eigenvectors dino_s8"].cpu_hours > 0
+    assert "core_tflops" in planner.used
+
+
+def test_bytes_of_eigenvectors_are_those_of_their_arrays():
+    found, _ = rows(settings(), jobs(("dino_s8", "dinov2_s14")))
+    assert found["eigenvectors dino_s8"].size == pytest.approx(8000 * 4 * 60 * 60, rel=0.01)
+    assert found["eigenvectors dinov2_s14"].size == pytest.approx(8000 * 4 * 34 * 34, rel=0.01)
+    cuts, _ = rows(settings(), jobs(("dino_s8",), "maskcut"))
+    assert cuts["eigenvectors dino_s8"].size == pytest.approx(8000 * 12 * 60 * 60, rel=0.01)
+
+
+def test_a_backbone_of_unknown_arithmetic_needs_a_rate():
+    config = settings()
+    definition = {"timm": "vit_tiny_patch16_224", "feature": "key", "size": 480, "patch": 16}
+    config["eigenvectors"]["definitions"] = {"mine": definition}
+    with pytest.raises(ConfigError, match="--rate eigenvectors/mine=IMAGES_A_SECOND"):
+        rows(config, jobs(("mine",)))
+    found, _ = rows(config, jobs(("mine",)), eigenvectors__mine=8)
+    assert found["eigenvectors mine"].gpu_hours == pytest.approx(1000 / 3600)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder with the default settings, and a Snakemake whose plan is a few jobs."""
+    (tmp_path / "config").symlink_to(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    header = "output_file\trule\tstatus\tplan"
+    lines = [f"{path}\t{rule}\tmissing\tupdate pending" for rule, path in jobs()]
+    monkeypatch.setattr(plan_command, "summary", lambda _: "\n".join([header, *lines]))
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cuvler, ["plan", *words])
+
+
+def cell(output, stage, column):
+    lines = output.splitlines()
+    columns = re.split(r" {2,}", lines[0])
+    (line,) = [line for line in lines if line.startswith(stage)]
+    return re.split(r" {2,}", line)[columns.index(column)]
+
+
+def test_known_sizes_and_the_recipes_iterations(clone):
+    output = run().output
+    assert cell(output, "eigenvectors dino_s8", "images") == "5,000"
+    # VoteCut's CAD: 80,000 iterations of 16 images.
+    assert cell(output, "detector", "images") == "1,280,000"
+    assert cell(output, "all ", "jobs") == str(len(jobs()))
+    assert "assumed, not measured" in output
+
+
+def test_the_listing_goes_before_what_is_said(clone):
+    listing = pd.DataFrame({"image_id": [1, 2], "file_name": ["a", "b"], "shard": [0, 1]})
+    write_listing(listing, clone / "results/images/coco_val.parquet")
+    output = run("--images", "coco_val=77").output
+    assert cell(output, "predictions", "images") == "2"
+
+
+def test_sizes_and_rates_can_be_given(clone):
+    output = run("--images", "coco_val=7200", "--rate", "predictions=2").output
+    assert cell(output, "predictions", "images") == "7,200"
+    assert cell(output, "predictions", "GPU-hours") == "1.0"
+    assert re.search(r"predictions +2  given", output)
+
+
+@pytest.mark.parametrize("words", [("--images", "coco_val=many"), ("--rate", "=3")])
+def test_numbers_are_numbers(clone, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "is not NAME=NUMBER" in result.output
+
+
+def test_an_unknown_size_is_asked_for(clone, monkeypatch):
+    listing = (
+        "output_file\trule\tstatus\tplan\nresults/images/uvo_dense_val.parquet\timages\tmissing\tx"
+    )
+    monkeypatch.setattr(plan_command, "summary", lambda _: listing)
+    with pytest.raises(ConfigError, match="--images uvo_dense_val=NUMBER"):
+        CliRunner().invoke(cuvler, ["plan"], catch_exceptions=False)
