@@ -71,8 +71,8 @@ def load_backbone(
             f"`cuvler weights --backbone {spec.name} --output FILE.safetensors`"
         )
     # timm is slow to import, and pixels do without it.
+    from cuvler.download.digests import verified_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
-    from cuvler.eigenvectors.weights import verified_sha256
 
     features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(device)
     prepare = partial(prepare_image, size=spec.size)

@@ -1,10 +1,8 @@
 """Weight files: fetched once with their sha256 beside them, and read without running code."""
 
-import hashlib
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cuvler.download.digests import file_sha256, record_sha256
+from cuvler.download.errors import FetchError
+from cuvler.download.http import fetch_http
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
@@ -72,10 +73,14 @@ def fetch_dino_resnet50(destination: str | os.PathLike[str], *, sha256: str | No
     Args and errors are those of :func:`fetch_backbone`.
     """
 
+    part = Path(destination).with_name(f"{Path(destination).stem}.pth.part")
+
     def fetch(path: Path) -> None:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".pth") as download:
-            torch.hub.download_url_to_file(_DINO_RESNET50, download.name, progress=False)
-            save_file(read_state(download.name), path)
+        fetch_http(_DINO_RESNET50, part)
+        try:
+            save_file(read_state(part), path)
+        finally:
+            part.unlink()
 
     return _fetch(fetch, _DINO_RESNET50, destination, sha256)
 
@@ -90,8 +95,8 @@ def _fetch(
     with atomic_path(destination) as temporary:
         try:
             fetch(temporary)
-        # Having no network, or no such file there, derives from OSError in urllib and the hub.
-        except OSError as error:
+        # Having no network, or no such file there, derives from OSError in the hub.
+        except (FetchError, OSError) as error:
             raise DataError(
                 f"cannot fetch {source} ({error}); fetch it on a machine with network and put "
                 f"it at {destination}, or set its path as the backbone's weights"
@@ -102,41 +107,7 @@ def _fetch(
                 f"{source}: sha256 is {digest}, not the pinned {sha256}; nothing was kept. "
                 "Correct the pin, or find out why the file has changed"
             )
-    with atomic_path(_digest_path(destination)) as temporary:
-        temporary.write_text(f"{digest}  {destination.name}\n", encoding="ascii")
-    return digest
-
-
-def _digest_path(weights: Path) -> Path:
-    return weights.with_name(f"{weights.name}.sha256")
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Give a file's sha256 in hexadecimal.
-
-    Raises:
-        DataError: the file is missing.
-    """
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-
-
-def verified_sha256(path: str | os.PathLike[str]) -> str:
-    """Give a weight file's sha256, which must be the one recorded beside it, if one is.
-
-    Raises:
-        DataError: the file is missing, or has changed since it was fetched.
-    """
-    digest = file_sha256(path)
-    record = _digest_path(Path(path))
-    if record.exists() and record.read_text(encoding="ascii").split()[:1] != [digest]:
-        raise DataError(
-            f"{path}: is not the file whose sha256 {record} records; "
-            "delete both and fetch them again"
-        )
+    record_sha256(destination, digest)
     return digest
 
 

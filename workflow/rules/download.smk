@@ -1,10 +1,10 @@
 rule download:
     output:
         "<resources>/downloads/{file}",
-    wildcard_constraints:
-        file="|".join(map(re.escape, published_files())),
     log:
         "<logs>/download/{file}.log",
+    wildcard_constraints:
+        file="|".join(map(re.escape, published_files())),
     conda:
         "../envs/cuvler.yaml"
     params:

@@ -9,13 +9,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from cuvler.cli import cuvler
+from cuvler.download.digests import verified_sha256
+from cuvler.download.errors import FetchError
+from cuvler.eigenvectors import weights
 from cuvler.eigenvectors.backbones import backbone_spec
-from cuvler.eigenvectors.weights import (
-    fetch_backbone,
-    fetch_dino_resnet50,
-    read_state,
-    verified_sha256,
-)
+from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50, read_state
 from cuvler.errors import ConfigError, DataError
 
 STATE = {"weight": torch.arange(3.0)}
@@ -71,14 +69,24 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(tmp_
 
 
 def test_the_detectors_resnet_is_kept_as_safetensors(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        torch.hub, "download_url_to_file", lambda _url, path, **_: torch.save(STATE, path)
-    )
+    monkeypatch.setattr(weights, "fetch_http", lambda _url, path: torch.save(STATE, path))
     path = tmp_path / "dino_resnet50.safetensors"
     digest = fetch_dino_resnet50(path)
     assert torch.equal(load_file(path)["weight"], STATE["weight"])
     assert digest == verified_sha256(path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_resnet_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatch):
+    def fetch(_url, path):
+        path.write_bytes(b"half of it")
+        raise FetchError("no network")
+
+    monkeypatch.setattr(weights, "fetch_http", fetch)
+    path = tmp_path / "dino_resnet50.safetensors"
+    with pytest.raises(DataError, match=rf"no network.*put it at {path}"):
+        fetch_dino_resnet50(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["dino_resnet50.pth.part"]  # to go on from
 
 
 def test_pixels_have_nothing_to_fetch(tmp_path):
