@@ -98,7 +98,8 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         ConfigError: an unknown key or a bad value; the message names it.
     """
     with _errors_name(path):
-        cfg.merge_from_file(str(path))
+        # detectron2's default builds whatever objects the file names: it can run code.
+        cfg.merge_from_file(str(path), allow_unsafe=False)
 
 
 @contextmanager
