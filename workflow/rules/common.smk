@@ -115,6 +115,11 @@ def weights_of(wildcards):
     return config["eigenvectors"]["weights"].get(wildcards.backbone, fetched)
 
 
+def definitions_of_backbones(wildcards):
+    # A function: Snakemake looks for wildcards in other parameters, and JSON is full of braces.
+    return json.dumps(config["eigenvectors"]["definitions"])
+
+
 def number_of_cuts(wildcards):
     """MaskCut cuts an image again and again, and needs an eigenvector for each cut."""
     if wildcards.method != "maskcut":

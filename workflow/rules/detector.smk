@@ -19,7 +19,7 @@ rule detector:
         num_gpus=config["detector"]["num_gpus"],
         workers=config["detector"]["workers"],
         folder=lambda wildcards, output: Path(output[0]).parent,
-        opts=config["detector"]["opts"],
+        opts=lambda wildcards: config["detector"]["opts"],
     shell:
         "cuvler detector --annotations {input.annotations:q} --root {params.root:q}"
         " --recipe {params.recipe} {params.weights:q} --num-gpus {params.num_gpus}"

@@ -6,7 +6,7 @@ rule weights:
     conda:
         "../envs/cuvler.yaml"
     params:
-        definitions=json.dumps(config["eigenvectors"]["definitions"]),
+        definitions=definitions_of_backbones,
     shell:
         "cuvler weights --backbone {wildcards.backbone} --definitions {params.definitions:q}"
         " --output {output:q} &> {log:q}"
@@ -29,7 +29,7 @@ rule eigenvectors:
     params:
         root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
-        definitions=json.dumps(config["eigenvectors"]["definitions"]),
+        definitions=definitions_of_backbones,
         cuts=number_of_cuts,
         tau=config["eigenvectors"]["tau"],
         eps=config["eigenvectors"]["eps"],

@@ -32,7 +32,7 @@ use rule detector as fine_tuning with:
     params:
         root=dataset(config["fine_tuning"]["dataset"]).images,
         recipe=lambda wildcards: settings.fine_tuning_detector(config, wildcards.percent),
-        opts=config["fine_tuning"]["opts"],
+        opts=lambda wildcards: config["fine_tuning"]["opts"],
 
 
 use rule predictions as fine_tuning_predictions with:

@@ -13,7 +13,7 @@ rule report:
         benchmarks=f"{config['results']}/benchmarks",
         images=config["report"]["images"],
         gpus=[f"--gpus={rule}={config[rule]['num_gpus']}" for rule in ("detector", "predictions")],
-        config=yaml.safe_dump(config, sort_keys=False),
+        config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),
     shell:
         "cuvler report {params.options:q} --benchmarks {params.benchmarks:q} {params.gpus}"
         " --images {params.images} --config {params.config:q} --output {output:q} &> {log:q}"
