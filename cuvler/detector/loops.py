@@ -1,5 +1,6 @@
 """detectron2's training iterations, which say what they were working on when they fail."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,9 @@ class _ChecksLosses:
     """
 
     def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        broken = [name for name, loss in loss_dict.items() if not torch.isfinite(loss).all()]
+        # All at once: on a GPU every single look would wait for it.
+        values = torch.stack([loss.detach() for loss in loss_dict.values()]).tolist()
+        broken = [n for n, v in zip(loss_dict, values, strict=True) if not math.isfinite(v)]
         if broken:
             raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN.")
         super()._write_metrics(loss_dict, *args, **kwargs)  # type: ignore[misc]

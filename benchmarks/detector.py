@@ -1,0 +1,247 @@
+"""How fast the detector trains and predicts, ours against detectron2's own loops.
+
+The same model, settings and images in one run. Training: iterations a second of detectron2's
+``DefaultTrainer``, of ours with nothing but what that does (no soft targets, DropLoss, copy-paste),
+and of ours as the recipe says. Inference: images a second from files to COCO results, with a
+loop over ``DefaultPredictor`` and with ``cuvler predictions``.
+
+``python benchmarks/detector.py`` takes the demo's small detector and the CPU. The published recipe
+on a GPU, in mixed precision:
+
+    python benchmarks/detector.py --recipe votecut_cad --num-gpus 1 --size 800 --batch 8 \
+        --workers 8 --iterations 100 --annotations instances_val2017.json --root val2017
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import DefaultPredictor, DefaultTrainer, HookBase, TrainerBase
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+
+import cuvler.detector  # noqa: F401 (registers the heads)
+from cuvler.demo_data import generate
+from cuvler.detector.config import load_recipe
+from cuvler.detector.hooks import MODEL
+from cuvler.detector.records import read_annotations
+from cuvler.detector.train import Trainer
+from cuvler.files import read_json
+from cuvler.predictions import Options, predict_dataset
+
+# Iterations before the clock starts.
+WARM_UP = 3
+THEIR_HEADS = {
+    "PseudoLabelCascadeROIHeads": "CascadeROIHeads",
+    "PseudoLabelStandardROIHeads": "StandardROIHeads",
+}
+
+
+class Stopwatch(HookBase):  # type: ignore[misc]
+    """Notes when each iteration ended, with its work on the GPU."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def after_step(self) -> None:
+        """Note."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+
+def make_data(folder: Path, count: int) -> tuple[Path, Path]:
+    """Generate scenes: (annotations, root)."""
+    generate(folder / "demo", train=count, val=1)
+    return folder / "demo/train/annotations.json", folder / "demo/train/images"
+
+
+def one_category(annotations: Path, folder: Path, limit: int) -> Path:
+    """Write the annotations of the first images, every category as one."""
+    content = read_json(annotations)
+    content["images"] = content["images"][:limit]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 1
+    content["categories"] = [{"id": 1, "name": "object"}]
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def settings(recipe: str, num_gpus: int, size: int, batch: int, workers: int) -> CfgNode:
+    """Give a recipe for one process, at one image size if it is not 0."""
+    overrides = ["SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.CHECKPOINT_PERIOD", "1000000"]
+    overrides += ["TEST.PRECISE_BN.ENABLED", "False", "SOLVER.STEPS", "()"]
+    if size:
+        overrides += ["INPUT.MIN_SIZE_TRAIN", f"({size},)", "INPUT.MIN_SIZE_TEST", str(size)]
+    cfg = load_recipe(recipe, num_gpus=num_gpus, overrides=overrides)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    cfg.MODEL.WEIGHTS = ""
+    cfg.SEED = 0
+    return cfg
+
+
+def detectron2_trainer(cfg: CfgNode, folder: Path) -> DefaultTrainer:
+    """Set up detectron2's trainer on the registered data set, with its own heads."""
+    cfg = cfg.clone()
+    cfg.MODEL.ROI_HEADS.NAME = THEIR_HEADS[cfg.MODEL.ROI_HEADS.NAME]
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("benchmark",), ()
+    cfg.OUTPUT_DIR = str(folder)
+    folder.mkdir()
+    return DefaultTrainer(cfg)
+
+
+def our_trainer(cfg: CfgNode, folder: Path, data: tuple[Path, Path], plain: bool) -> Trainer:
+    """Set up ours, plain or as the recipe says."""
+    cfg = cfg.clone()
+    if plain:
+        cfg.MODEL.ROI_HEADS.SOFT_TARGETS = cfg.MODEL.ROI_HEADS.DROP_LOSS = False
+        cfg.INPUT.COPY_PASTE.ENABLED = False
+    cfg.OUTPUT_DIR = str(folder)
+    return Trainer(cfg, read_annotations(*data).records, "benchmark")
+
+
+def iterations_a_second(trainer: TrainerBase, iterations: int) -> float:
+    """Train; give the rate after the warm-up."""
+    stopwatch = Stopwatch()
+    trainer.register_hooks([stopwatch])
+    # DefaultTrainer's own train takes no numbers.
+    TrainerBase.train(trainer, 0, WARM_UP + iterations)
+    times = stopwatch.times[WARM_UP - 1 :]
+    return iterations / (times[-1] - times[0])
+
+
+def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: Path) -> float:
+    """Loop over ``DefaultPredictor``; give images a second, from files to a results file."""
+    images = read_json(annotations)["images"]
+    start = time.perf_counter()
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(weights)
+    predictor = DefaultPredictor(cfg)
+    results: list[Any] = []
+    for image in images:
+        found = predictor(cv2.imread(str(root / image["file_name"])))["instances"].to("cpu")
+        results += instances_to_coco_json(found, image["id"])
+    (weights.parent / "theirs.json").write_text(json.dumps(results))
+    return len(images) / (time.perf_counter() - start)
+
+
+def predict_by_us(
+    cfg: CfgNode, weights: Path, annotations: Path, root: Path, options: Options
+) -> float:
+    """Run ``cuvler predictions``; give images a second, from files to a results file."""
+    start = time.perf_counter()
+    devices = ["cuda:0" if cfg.MODEL.DEVICE == "cuda" else "cpu"]
+    summary = predict_dataset(
+        weights.parent,
+        annotations,
+        root,
+        weights.parent / "ours.json",
+        devices=devices,
+        options=options,
+    )
+    return summary.images / (time.perf_counter() - start)
+
+
+def medians(ways: dict[str, Callable[[int], float]], rounds: int) -> dict[str, float]:
+    """Take turns; give each way's median."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number, (name, measure) in itertools.product(range(rounds), ways.items()):
+        rates[name].append(measure(number))
+        click.echo(f"{name}: {rates[name][-1]:.2f}", err=True)
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def print_rows(unit: str, rates: dict[str, float], reference: str) -> None:
+    """Print rows of the table, with the ratio to the reference."""
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.2f} {unit}/s | {rate / rates[reference]:.2f} |")
+
+
+@click.command()
+@click.option("--recipe", default="demo", show_default=True)
+@click.option("--annotations", type=Path, help="COCO json; generated scenes without it.")
+@click.option("--root", type=Path, help="Folder its file names start from.")
+@click.option("--images", default=48, show_default=True, help="At most so many.")
+@click.option("--size", default=0, help="Shortest side; 0 is as the recipe says.")
+@click.option("--batch", default=4, show_default=True, help="Images an iteration.")
+@click.option("--iterations", default=15, show_default=True, help="Timed ones, each round.")
+@click.option("--rounds", default=3, show_default=True, help="The median is taken of.")
+@click.option("--workers", default=1, show_default=True, help="Processes that load data.")
+@click.option("--threads", default=1, show_default=True, help="Of torch, on the CPU.")
+@click.option("--num-gpus", type=click.IntRange(0, 1), default=0, show_default=True)
+def main(
+    recipe: str,
+    annotations: Path | None,
+    root: Path | None,
+    images: int,
+    size: int,
+    batch: int,
+    iterations: int,
+    rounds: int,
+    workers: int,
+    threads: int,
+    num_gpus: int,
+) -> None:
+    """Print one Markdown table."""
+    torch.set_num_threads(threads)
+    logging.getLogger("detectron2").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        folder = Path(name)
+        if annotations is None or root is None:
+            annotations, root = make_data(folder, images)
+        data = one_category(annotations, folder, images), root.absolute()
+        register_coco_instances("benchmark", {}, *map(os.fspath, data))
+        DatasetCatalog.get("benchmark")
+        cfg = settings(recipe, num_gpus, size, batch, workers)
+        cfg.SOLVER.MAX_ITER = WARM_UP + iterations
+        train_ways: dict[str, Callable[[int], float]] = {
+            "training, detectron2's `DefaultTrainer`": lambda number: iterations_a_second(
+                detectron2_trainer(cfg, folder / f"theirs{number}"), iterations
+            ),
+            "training, ours, the same work": lambda number: iterations_a_second(
+                our_trainer(cfg, folder / f"plain{number}", data, True), iterations
+            ),
+            "training, ours, the whole recipe": lambda number: iterations_a_second(
+                our_trainer(cfg, folder / f"ours{number}", data, False), iterations
+            ),
+        }
+        trained = medians(train_ways, rounds)
+        weights = folder / "ours0" / MODEL
+        options = Options(batch_size=8, workers=workers)
+        predicted = medians(
+            {
+                "inference, loop over `DefaultPredictor`": lambda _: predict_by_detectron2(
+                    cfg, weights, *data
+                ),
+                "inference, `cuvler predictions`": lambda _: predict_by_us(
+                    cfg, weights, *data, options
+                ),
+            },
+            rounds,
+        )
+    print(f"Recipe {recipe}, batches of {batch}, {images} images, medians of {rounds} rounds\n")
+    print("| way | rate | times detectron2's |")
+    print("|---|---|---|")
+    print_rows("iterations", trained, "training, detectron2's `DefaultTrainer`")
+    print_rows("images", predicted, "inference, loop over `DefaultPredictor`")
+
+
+if __name__ == "__main__":
+    main()
