@@ -46,6 +46,7 @@ COMMANDS = {
         "cuvler.commands.table",
         "Lay out all detectors on all datasets, as the papers do.",
     ),
+    "compare": ("cuvler.commands.compare", "Tell where two result files differ most."),
     "report": ("cuvler.commands.report", "Make the report page."),
     "plan": ("cuvler.commands.plan", "Show what a run will take."),
     "status": ("cuvler.commands.status", "Show how far a run is."),

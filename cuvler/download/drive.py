@@ -24,12 +24,10 @@ def fetch_drive(file_id: str, part: Path) -> None:
         FetchError: gdown is not installed, or the file cannot be had.
     """
     try:
-        import gdown  # type: ignore[import-not-found]
+        import gdown
     except ModuleNotFoundError as error:
         raise FetchError("it is on Google Drive, which needs: pip install gdown") from error
     try:
-        found = gdown.download(id=file_id, output=str(part), resume=True, quiet=False)
-    except (OSError, gdown.exceptions.FileURLRetrievalError) as error:
+        gdown.download(id=file_id, output=str(part), resume=True, retries=5, timeout=60)
+    except (OSError, gdown.exceptions.DownloadError) as error:
         raise FetchError(f"Google Drive: {error}") from error
-    if found is None or not part.exists():
-        raise FetchError("Google Drive gave no file; perhaps too many people wanted it today")

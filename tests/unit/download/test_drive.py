@@ -1,3 +1,4 @@
+import inspect
 import sys
 import types
 
@@ -30,7 +31,7 @@ def test_other_addresses_are_no_files_of_google_drive(source):
     assert drive_id(source) is None
 
 
-class RetrievalError(Exception):
+class DownloadError(Exception):
     pass
 
 
@@ -38,16 +39,14 @@ class RetrievalError(Exception):
 def gdown(monkeypatch):
     """A stand-in for gdown, with its interface; ``content`` is what Google has."""
     module = types.ModuleType("gdown")
-    module.exceptions = types.SimpleNamespace(FileURLRetrievalError=RetrievalError)
+    module.exceptions = types.SimpleNamespace(DownloadError=DownloadError)
     module.content = b"weights"
     module.asked = []
 
-    def fetch(url=None, output=None, quiet=False, *, id=None, resume=False):
+    def fetch(*, id, output, resume, retries, timeout):
         module.asked.append((id, resume))
         if isinstance(module.content, Exception):
             raise module.content
-        if module.content is None:
-            return None
         with open(output, "wb") as stream:
             stream.write(module.content)
         return output
@@ -70,9 +69,8 @@ def test_gdown_downloads_and_the_file_is_checked_as_any_other(gdown, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (RetrievalError("Cannot retrieve the public link"), "Google Drive: Cannot retrieve"),
+        (DownloadError("Cannot retrieve the public link"), "Google Drive: Cannot retrieve"),
         (ConnectionError("no route"), "Google Drive: no route"),
-        (None, "Google Drive gave no file"),
     ],
 )
 def test_what_google_refuses_is_named_with_where_to_put_it(gdown, tmp_path, content, message):
@@ -86,3 +84,11 @@ def test_without_gdown_the_message_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match="pip install gdown"):
         download("gdrive:1aB", tmp_path / "w.pth")
+
+
+def test_the_stand_in_has_gdowns_interface(gdown, monkeypatch):
+    ours = inspect.signature(gdown.download).parameters
+    monkeypatch.delitem(sys.modules, "gdown")
+    real = pytest.importorskip("gdown")
+    assert ours.keys() <= inspect.signature(real.download).parameters.keys()
+    assert issubclass(real.exceptions.DownloadError, Exception)

@@ -1,0 +1,80 @@
+"""The comparison as a page: tables, and the images that differ most."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from cuvler.compare.scores import Comparison, Score
+from cuvler.report.formats import change, percent
+from cuvler.report.gallery import Card, Layer, best_records, make_card
+
+Named = tuple[str, Path]
+
+
+def make_page(
+    comparison: Comparison,
+    ground_truth: Path,
+    results: Sequence[Named],
+    root: Path,
+    *,
+    images: int = 8,
+    min_score: float = 0.0,
+) -> str:
+    """Make one HTML page that needs no other file.
+
+    Args:
+        comparison: what :func:`cuvler.compare.compare` gives.
+        ground_truth: COCO annotations.
+        results: names and files of A and B.
+        root: the folder that the file names start from.
+        images: how many to show where A is better, and as many where B is.
+        min_score: detections under this score are not drawn.
+
+    Raises:
+        DataError: a file is damaged, or a mask is of another size than its image.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    better = [image for image, score in comparison.images.items() if score.change > 0][:images]
+    worse = [image for image, score in comparison.images.items() if score.change < 0][:images]
+    shown = [*better, *worse]
+    layers = [Layer("ground truth", "objects", ground_truth, best_records(ground_truth, shown))]
+    layers += [
+        Layer(name, "detections", path, best_records(path, shown, min_score=min_score))
+        for name, path in results
+    ]
+    cards = [
+        [_card(root, number, comparison.images[number], layers) for number in numbers]
+        for numbers in (worse, better)
+    ]
+    environment = Environment(
+        loader=PackageLoader("cuvler.compare", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "change": change}
+    names = [name for name, _ in results]
+    return environment.get_template("page.html.j2").render(
+        names=names,
+        scored="Masks" if comparison.iou_type == "segm" else "Boxes",
+        sizes=comparison.sizes,
+        counts=counts(comparison),
+        sides=list(zip(names, cards, strict=True)),
+        css=resources.files("cuvler.report").joinpath("page.css").read_text(encoding="utf-8"),
+    )
+
+
+def _card(root: Path, number: int, score: Score, layers: Sequence[Layer]) -> Card:
+    before, after = (percent(value) for value in score.ap)
+    things = "1 object" if score.objects == 1 else f"{score.objects} objects"
+    note = f"AP {before} of A, {after} of B ({change(score.change)}), {things}"
+    return make_card(root, number, score.name, layers, {}, note)
+
+
+def counts(comparison: Comparison) -> tuple[int, int, int]:
+    """Give the numbers of images where A is better, where B is, and where they are the same."""
+    changes = [score.change for score in comparison.images.values()]
+    first, second = sum(one < 0 for one in changes), sum(one > 0 for one in changes)
+    return first, second, len(changes) - first - second

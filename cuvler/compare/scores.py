@@ -1,0 +1,178 @@
+"""COCO's scores of two result files, by size of object and image by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuvler.evaluation.metrics import accumulate
+from cuvler.evaluation.records import (
+    IouType,
+    Record,
+    Records,
+    Source,
+    has_masks,
+    prepare_ground_truth,
+    prepare_results,
+    read_ground_truth,
+    read_results,
+)
+
+SIZES = ("all", "small", "medium", "large")
+_LIMITS = (0.0, 32.0**2, 96.0**2, np.inf)  # pixels
+_IMAGES = 500  # scored in one go; memory grows with them
+Pair = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of both files in percent, A's first; ``None`` where there is no object.
+
+    Attributes:
+        name: of the size, or of the image's file.
+        objects: how many there are to be found.
+        ap: AP over IoU 0.50:0.05:0.95.
+        ap50: AP at IoU 0.50.
+        ar: recall, averaged over IoU 0.50:0.05:0.95.
+    """
+
+    name: str
+    objects: int
+    ap: Pair
+    ap50: Pair
+    ar: Pair
+
+    @property
+    def change(self) -> float:
+        """AP of B less that of A."""
+        before, after = self.ap
+        return 0.0 if before is None or after is None else after - before
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where two result files differ.
+
+    Attributes:
+        iou_type: what was scored: boxes or masks.
+        sizes: a score a size, in the order of ``SIZES``.
+        images: image id -> score, for images with objects; those that differ most come first.
+    """
+
+    iou_type: IouType
+    sizes: list[Score]
+    images: dict[int, Score]
+
+
+def compare(
+    ground_truth: Source,
+    first: Source,
+    second: Source,
+    *,
+    iou_type: IouType | None = None,
+    max_detections: int = 100,
+) -> Comparison:
+    """Score two result files against the same ground truth, every category as one.
+
+    An image's own AP is what COCO's evaluation gives of that image alone.
+
+    Args:
+        ground_truth: as for :func:`cuvler.evaluation.evaluate`; so are the others.
+        first: the results called A.
+        second: the results called B.
+        iou_type: what to score; masks where all files have them, otherwise boxes.
+        max_detections: the best that many detections of an image count.
+
+    Raises:
+        DataError: as for :func:`cuvler.evaluation.evaluate`.
+    """
+    truth = read_ground_truth(ground_truth)
+    results = [read_results(source, truth) for source in (first, second)]
+    if iou_type is None:
+        iou_type = "segm" if all(has_masks(file) for file in (truth, *results)) else "bbox"
+    annotations = prepare_ground_truth(truth, iou_type, class_agnostic=True)
+    prepared = [prepare_results(file, truth, iou_type, class_agnostic=True) for file in results]
+    ids = sorted(truth.images)
+    whole = [
+        accumulate(ids, [1], annotations, records, iou_type, [max_detections])
+        for records in prepared
+    ]
+    sizes = [
+        _score(name, _objects(annotations, index), whole, 0, index)
+        for index, name in enumerate(SIZES)
+    ]
+    images = _by_image(truth, annotations, prepared, iou_type, max_detections)
+    order = sorted(images, key=lambda number: (-abs(images[number].change), number))
+    return Comparison(iou_type, sizes, {number: images[number] for number in order})
+
+
+_Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _by_image(
+    truth: Records,
+    annotations: Sequence[Record],
+    results: Sequence[Sequence[Record]],
+    iou_type: IouType,
+    max_detections: int,
+) -> dict[int, Score]:
+    counts: dict[int, int] = {}
+    for record in annotations:
+        if not record["iscrowd"]:
+            counts[record["image_id"]] = counts.get(record["image_id"], 0) + 1
+    ids = sorted(counts)
+    files = [_grouped(records) for records in (annotations, *results)]
+    images = {}
+    for start in range(0, len(ids), _IMAGES):
+        chunk = ids[start : start + _IMAGES]
+        # Each image as a category of one image: the evaluator scores categories apart.
+        objects, *found = (_as_categories(groups, chunk) for groups in files)
+        categories = list(range(1, len(chunk) + 1))
+        arrays = [
+            accumulate([1], categories, objects, records, iou_type, [max_detections])
+            for records in found
+        ]
+        for index, number in enumerate(chunk):
+            name = str(truth.images[number].get("file_name", number))
+            images[number] = _score(name, counts[number], arrays, index, 0)
+    return images
+
+
+def _grouped(records: Sequence[Record]) -> dict[int, list[Record]]:
+    groups: dict[int, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record["image_id"], []).append(record)
+    return groups
+
+
+def _as_categories(groups: dict[int, list[Record]], ids: Sequence[int]) -> list[Record]:
+    return [
+        record | {"image_id": 1, "category_id": category}
+        for category, number in enumerate(ids, start=1)
+        for record in groups.get(number, [])
+    ]
+
+
+def _score(name: str, objects: int, arrays: Sequence[_Arrays], category: int, size: int) -> Score:
+    first, second = (
+        (
+            _percent(precision[:, :, category, size, 0]),
+            _percent(precision[0, :, category, size, 0]),
+            _percent(recall[:, category, size, 0]),
+        )
+        for precision, recall in arrays
+    )
+    ap, ap50, ar = zip(first, second, strict=True)
+    return Score(name, objects, ap, ap50, ar)
+
+
+def _percent(values: NDArray[np.float64]) -> float | None:
+    defined = values[values > -1]
+    return 100 * float(defined.mean()) if defined.size else None
+
+
+def _objects(annotations: Sequence[Record], size: int) -> int:
+    """Count the objects of a size; those at a limit belong to both sides, as COCO has it."""
+    low, high = (0.0, np.inf) if size == 0 else _LIMITS[size - 1 : size + 1]
+    return sum(low <= a["area"] <= high and not a["iscrowd"] for a in annotations)
