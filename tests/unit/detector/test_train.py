@@ -14,6 +14,7 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, save_model
@@ -21,6 +22,7 @@ from cuvler.detector.config import load_recipe
 from cuvler.detector.data import training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT
+from cuvler.detector.loops import Loop, MixedPrecisionLoop
 from cuvler.detector.records import read_annotations
 from cuvler.detector.solver import predictor_learning_rate
 from cuvler.detector.train import TrainingDivergedError, fingerprint, train_detector
@@ -169,6 +171,36 @@ def test_precise_batch_norm_is_the_mean_over_batches(run):
     for name in plain:
         same = torch.equal(plain[name], precise[name])
         assert same is not ("running" in name or "num_batches" in name), name
+
+
+@pytest.mark.parametrize("recipe", ["demo", "demo_semi_supervised", "demo_cutler"])
+def test_mixed_precision_leaves_losses_in_full_precision(tiny_dataset, tiny_overrides, recipe):
+    """With the CPU's 16-bit numbers, which are coarser than a GPU's."""
+    cfg = load_recipe(recipe, num_gpus=0, overrides=tiny_overrides)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    model = build_model(cfg)
+    records = read_annotations(*tiny_dataset).records
+    batch = next(iter(training_loader(records, cfg, seed=0)))
+    with EventStorage(), torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(batch)
+    sum(losses.values()).backward()
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    gradients = {parameter.grad.dtype for parameter in model.parameters()}
+    assert gradients == {torch.float32}
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+# Without a GPU torch warns that scaling does nothing.
+@pytest.mark.filterwarnings("ignore:.*GradScaler:UserWarning")
+def test_the_loop_is_the_configs(tiny_dataset, tiny_overrides, tmp_path):
+    cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, "SOLVER.MAX_ITER", "2"))
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.OUTPUT_DIR, cfg.SEED = str(tmp_path / "run"), 0
+    records = read_annotations(*tiny_dataset).records
+    for enabled, loop in ((False, Loop), (True, MixedPrecisionLoop)):
+        cfg.SOLVER.AMP.ENABLED = enabled
+        assert type(train.Trainer(cfg, records, "run").loop) is loop
 
 
 def test_a_diverging_training_names_the_images(run):
