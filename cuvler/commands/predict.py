@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
     default="",
     help="Weights that can only be read by running code: unpickle them if this is their sha256.",
 )
-@click.option("--output", type=Path, required=True, help="The folder to write.")
+@click.option("--output", type=Path, default=Path("predicted"), show_default=True)
 def command(
     images: tuple[Path, ...],
     weights: Path,
