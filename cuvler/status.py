@@ -137,6 +137,7 @@ def read_plan(summary: str) -> list[tuple[str, Path, bool]]:
 
 _ORDER = (
     "weights",
+    "ground_truth",
     "images",
     "eigenvectors",
     "pseudo_masks",
@@ -146,6 +147,12 @@ _ORDER = (
     "self_training",
     "evaluation",
     "metrics",
+    "table",
+    "splits",
+    "fine_tuning",
+    "fine_tuning_predictions",
+    "fine_tuning_evaluation",
+    "fine_tuning_metrics",
     "report",
 )
 
@@ -174,8 +181,13 @@ def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> 
         return []
     results = listings[0].parent.parent
     sizes = {path.stem: _shard_sizes(path) for path in listings}
-    found: dict[tuple[str, str], Stage] = {}
+    # A job that makes several files has one log.
+    jobs: dict[tuple[str, Path], list[tuple[Path, bool]]] = {}
     for rule, output, done in plan:
+        jobs.setdefault((rule, log_of(output, results)), []).append((output, done))
+    found: dict[tuple[str, str], Stage] = {}
+    for (rule, _), outputs in jobs.items():
+        output, done = outputs[0][0], all(done for _, done in outputs)
         job = _job(rule, output, done, results, sizes, now)
         name = "/".join(output.relative_to(results).parts[1:-1]) if rule in _BY_SHARD else ""
         found.setdefault((rule, name), Stage(rule, name)).jobs.append(job)
@@ -194,10 +206,10 @@ def log_of(output: Path, results: Path) -> Path:
     """Where a rule that makes ``output`` writes its log."""
     if not output.is_relative_to(results):
         return results / "logs" / "weights" / f"{output.stem}.log"
-    if output.name.endswith("_metrics.json"):
-        return results / "logs" / "metrics" / f"{output.name.removesuffix('_metrics.json')}.log"
     relative = output.relative_to(results)
-    if relative.name == "model_final.pth":
+    if output.parent == results and output.name.endswith("_metrics.json"):
+        return results / "logs" / "metrics" / f"{output.name.removesuffix('_metrics.json')}.log"
+    if relative.name == "model_final.pth" or relative.parts[0] == "splits":
         relative = relative.parent
     return results / "logs" / relative.parent / f"{relative.name.split('.')[0]}.log"
 
@@ -215,7 +227,8 @@ def _job(
     text = _tail(log)
     left_out = sum(map(int, _LEFT_OUT.findall(text))) if done else 0
     if done:
-        parts = log.relative_to(results / "logs").parts[1:]
+        parts = log.relative_to(results / "logs").parts
+        parts = parts[2:] if parts[0] == "fine_tuning" else parts[1:]
         seconds = _seconds((results / "benchmarks" / rule).joinpath(*parts).with_suffix(".tsv"))
         return Job(rule, output, "done", log, images, images or 0, left_out, seconds)
     if not log.exists():
@@ -240,7 +253,7 @@ def _images(
     if rule in _BY_SHARD:
         dataset = output.relative_to(results).parts[1]
         return sizes.get(dataset, {}).get(int(output.name.split(".")[0]))
-    if rule in ("images", "predictions"):
+    if rule in ("images", "predictions", "fine_tuning_predictions"):
         return sum(sizes.get(output.stem, {}).values()) or None
     return None
 

@@ -42,6 +42,13 @@ def test_the_plan_is_read_in_the_order_of_the_data():
         ("r/detectors/a_round0/model_final.pth", "detectors/a_round0.log"),
         ("r/coco_metrics.json", "metrics/coco.log"),
         ("r/report.html", "report.log"),
+        ("r/splits/coco/10.json", "splits/coco.log"),
+        (
+            "r/fine_tuning/detectors/a_10percent/model_final.pth",
+            "fine_tuning/detectors/a_10percent.log",
+        ),
+        ("r/fine_tuning/coco_metrics.json", "fine_tuning/coco_metrics.log"),
+        ("r/table.md", "table.log"),
         ("resources/weights/dino_s8.safetensors", "weights/dino_s8.log"),
     ],
 )
@@ -142,6 +149,14 @@ def test_detectors_say_themselves_when_they_are_done(run):
     run.log(5, "")
     run.done(5, seconds=1000)
     assert run.stage("detector").eta() == 1000
+
+
+def test_a_job_of_several_files_is_one(run):
+    tables = [run.results / "table.csv", run.results / "table.md"]
+    run.plan += [("table", tables[0], True), ("table", tables[1], False)]
+    assert [job.state for job in run.stage("table").jobs] == ["waiting"]
+    run.plan[-1] = ("table", tables[1], True)
+    assert run.stage("table").done
 
 
 def test_a_benchmark_that_is_being_written_is_no_benchmark(run):
