@@ -29,7 +29,8 @@ Batch = list[dict[str, Any]]
 def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
     """Give (height, width) scaled to a shortest side, unless the longest would exceed its limit."""
     scale = min(shortest / min(height, width), longest / max(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    # A side may come out as nothing where an image is a thousand times longer than wide.
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def load_sample(record: Record) -> Sample:

@@ -96,6 +96,16 @@ def test_unreadable_images_are_counted_and_named(detector, dataset, tmp_path, ca
     assert "4.png: left out, missing" in caplog.text
 
 
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 400)])
+def test_images_of_any_shape_are_predicted_on(detector, tmp_path, size):
+    Image.effect_noise(size, 90).convert("RGB").save(tmp_path / "a.png")
+    (tmp_path / "images.json").write_text('{"images": [{"id": 1, "file_name": "a.png"}]}')
+    dataset = tmp_path / "images.json", tmp_path
+    summary, results = predict_to(tmp_path / "results.json", detector, dataset)
+    assert summary.failed == []
+    assert all(record["segmentation"]["size"] == [size[1], size[0]] for record in results)
+
+
 def test_no_readable_image_at_all_is_an_error(detector, dataset, tmp_path):
     listing, _ = dataset
     output = tmp_path / "results.json"

@@ -163,7 +163,13 @@ def test_unusable_files_are_named(dataset):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((480, 640), (240, 320)), ((640, 480), (320, 240)), ((100, 1000), (40, 400))],
+    [
+        ((480, 640), (240, 320)),
+        ((640, 480), (320, 240)),
+        ((100, 1000), (40, 400)),
+        ((1, 20_000), (1, 400)),
+        ((1, 1), (240, 240)),
+    ],
 )
 def test_resized_shape(size, expected):
     assert resized_shape(*size, 240, 400) == expected
