@@ -4,6 +4,8 @@
 #
 #   tests/slurm/cluster.sh start FOLDER    install SLURM if it is missing, and start the daemons
 #   tests/slurm/cluster.sh stop FOLDER     stop the daemons that start wrote down, and no others
+#   tests/slurm/cluster.sh crash FOLDER NODE    a power cut: kill a node's daemon and its jobs
+#   tests/slurm/cluster.sh boot FOLDER NODE     start its daemon again
 set -euo pipefail
 
 action=$1
@@ -37,6 +39,26 @@ daemon() {
     echo $! >"$folder/$name.pid"
 }
 
+boot() {
+    daemon "slurmd-$1" slurmd -D -N "$1"
+}
+
+# The processes of a node's jobs, found by what SLURM put into their environment, and the steps'
+# keepers, which would tell the controller that the job has failed.
+crash() {
+    local node=$1 jobs process
+    jobs=$(squeue --noheader --nodelist="$node" --format=%A)
+    kill -KILL -- "-$(cat "$folder/slurmd-$node.pid")"
+    for job in $jobs; do
+        pgrep -f "^slurmstepd: \[$job\." | xargs --no-run-if-empty kill -KILL
+        for process in /proc/[0-9]*; do
+            if grep -qsz "^SLURM_JOB_ID=$job$" "$process/environ"; then
+                kill -KILL "${process#/proc/}" 2>/dev/null || true
+            fi
+        done
+    done
+}
+
 start() {
     install_slurm
     configure
@@ -47,8 +69,8 @@ start() {
         for _ in $(seq 50); do munge -n >/dev/null 2>&1 && break; sleep 0.1; done
     fi
     daemon slurmctld slurmctld -D -c
-    daemon slurmd-cpu1 slurmd -D -N cpu1
-    daemon slurmd-gpu1 slurmd -D -N gpu1
+    boot cpu1
+    boot gpu1
     for _ in $(seq 100); do
         [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = 2 ] && return
         sleep 0.2
@@ -59,6 +81,14 @@ start() {
 }
 
 stop() {
+    # Jobs outlive the daemons.
+    if [ -e "$folder/slurmctld.pid" ]; then
+        squeue --noheader --format=%A 2>/dev/null | xargs --no-run-if-empty scancel || true
+        for _ in $(seq 100); do
+            [ -n "$(squeue --noheader 2>/dev/null)" ] || break
+            sleep 0.1
+        done
+    fi
     for file in "$folder"/*.pid; do
         [ -e "$file" ] || continue
         # The process group of setsid: the daemon and the steps it started.
@@ -70,4 +100,4 @@ stop() {
     done
 }
 
-"$action"
+"$action" "${@:3}"

@@ -1,15 +1,96 @@
+import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parent / "cluster.sh"
 
+# This cluster keeps no accounts and has no accounting database.
+FLAGS = [
+    *("--profile", "profiles/slurm"),
+    "--slurm-no-account",
+    *("--slurm-status-command", "squeue"),
+    *("--slurm-init-seconds-before-status-checks", "5"),
+]
+
+
+class Cluster:
+    """A controller, a CPU node and a GPU node, each with what SLURM itself says of them."""
+
+    flags = FLAGS
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, action, *arguments):
+        subprocess.run([SCRIPT, action, self.folder, *arguments], check=True)
+
+    def jobs(self):
+        """Every job the controller remembers, oldest first, with its rule and wildcards."""
+        jobs = []
+        for line in command("scontrol", "show", "job", "--oneliner").splitlines():
+            job = dict(re.findall(r"(\S+?)=(\S*)", line))
+            if match := re.match(r"rule_(\w+?)(_wildcards_(.*))?$", job.get("Comment", "")):
+                jobs.append(job | {"Rule": match[1], "Wildcards": match[3]})
+        return sorted(jobs, key=lambda job: int(job["JobId"]))
+
+    def since(self, mark):
+        """The jobs that came after the job ``mark``."""
+        return [job for job in self.jobs() if int(job["JobId"]) > mark]
+
+    def mark(self):
+        """The number of the last job."""
+        return max((int(job["JobId"]) for job in self.jobs()), default=0)
+
+    def wait_for_job(self, mark, rule, state="RUNNING", run=None):
+        """Wait until a job of a rule is in a state, and give it."""
+
+        def look():
+            assert run is None or run.poll() is None, run.stdout.read()[-5000:]
+            found = [j for j in self.since(mark) if (j["Rule"], j["JobState"]) == (rule, state)]
+            return found[0] if found else None
+
+        return self.wait_until(look)
+
+    def wait_until(self, look, seconds=300):
+        """Ask again and again until the answer is one, and give it."""
+        deadline = time.monotonic() + seconds
+        while not (answer := look()):
+            assert time.monotonic() < deadline, command("scontrol", "show", "job", "--oneliner")
+            time.sleep(0.1)
+        return answer
+
+    def nodes(self):
+        """The nodes' states, by name."""
+        lines = command("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def processes(self, job, name):
+        """Ids of the job's processes of which the command line has a word in it."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"SLURM_JOB_ID=" + job["JobId"].encode() in environment and name.encode() in words:
+                found.append(int(folder.name))
+        return found
+
+
+def command(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """A controller, a CPU node and a GPU node, for as long as the tests run."""
-    folder = tmp_path_factory.mktemp("slurm")
-    subprocess.run([SCRIPT, "start", folder], check=True)
-    yield folder
-    subprocess.run([SCRIPT, "stop", folder], check=True)
+    """The cluster, for as long as the tests run."""
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.run("start")
+        yield cluster
+    finally:
+        cluster.run("stop")

@@ -1,19 +1,11 @@
 """The workflow on a real SLURM; the checks read SLURM's own records."""
 
-import re
-import subprocess
 from collections import defaultdict
 
 import pytest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3000)]
 
-# This cluster keeps no accounts and has no accounting database.
-FLAGS = [
-    "--slurm-no-account",
-    *("--slurm-status-command", "squeue"),
-    *("--slurm-init-seconds-before-status-checks", "5"),
-]
 PARTITION = {
     "eigenvectors": "gpu",
     "detector": "gpu",
@@ -28,23 +20,13 @@ CORES = {"eigenvectors": 16, "pseudo_masks": 16, "detector": 48, "predictions": 
 GPUS = {"eigenvectors": 1, "detector": 8, "predictions": 1}
 
 
-def jobs_by_rule():
-    """What the controller remembers of each rule's jobs."""
-    output = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True
-    ).stdout
-    jobs = defaultdict(list)
-    for line in output.splitlines():
-        job = dict(re.findall(r"(\S+?)=(\S*)", line))
-        if match := re.match(r"rule_(\w+?)(_wildcards|$)", job.get("Comment", "")):
-            jobs[match[1]].append(job)
-    return jobs
-
-
 def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
     settings = workplace.configure(**tiny)
-    workplace.snakemake("all", "--profile", "profiles/slurm", *FLAGS, *settings)
-    jobs = jobs_by_rule()
+    mark = cluster.mark()
+    workplace.snakemake("all", *cluster.flags, *settings)
+    jobs = defaultdict(list)
+    for job in cluster.since(mark):
+        jobs[job["Rule"]].append(job)
     assert jobs.keys() == PARTITION.keys()
     for rule, partition in PARTITION.items():
         for job in jobs[rule]:
