@@ -19,6 +19,8 @@ _HEAD = """\
 Settings live in `config/config.yaml`. Change them for one run with `snakemake --config KEY=VALUE`,
 or keep your own in a file that says only what differs and give it by `--configfile`. A key that is
 not listed here stops the run before anything starts, and the message names the key that is closest.
+Inside braces, as in `--config 'pseudo_masks={maskcut: {n: 4}}'`, Snakemake takes numbers for text:
+put those into a file.
 """
 
 

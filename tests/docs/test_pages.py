@@ -1,0 +1,124 @@
+"""What the pages say is so: settings, messages, links, and a site that builds."""
+
+import ast
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import snakemake.exceptions
+import yaml
+
+from cuvler.config import check_config
+
+from .conftest import PAGES, REPOSITORY, blocks
+
+
+def test_the_reference_of_the_settings_is_current():
+    script = runpy.run_path(str(REPOSITORY / "docs/configuration.py"))
+    written = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
+    assert script["reference"]() == written, "run: python docs/configuration.py"
+
+
+def merged(settings, more):
+    """Settings as Snakemake extends them by those of a file."""
+    if not isinstance(settings, dict) or not isinstance(more, dict):
+        return more
+    keys = [*settings, *(key for key in more if key not in settings)]
+    return {
+        key: merged(settings.get(key), more[key]) if key in more else settings[key] for key in keys
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_settings_are_allowed(page):
+    defaults = {}
+    for name in ("datasets.yaml", "config.yaml"):
+        text = (REPOSITORY / "config" / name).read_text(encoding="utf-8")
+        defaults = merged(defaults, yaml.safe_load(text))
+    schema = REPOSITORY / "workflow/schemas/config.schema.yaml"
+    for block in blocks(page, "yaml"):
+        check_config(merged(defaults, yaml.safe_load(block)), schema)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def templates(path):
+    """The texts of a file's errors as patterns: anything may be filled in where code fills in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+
+    def pattern(node):
+        match node:
+            case ast.Constant(value=str(value)):
+                return re.escape(value)
+            case ast.FormattedValue(value=ast.Name(id=name)) if name in constants:
+                return re.escape(constants[name])
+            case ast.JoinedStr(values=values):
+                return "".join(map(pattern, values))
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return pattern(left) + pattern(right)
+        return "(?:.|\n)*"
+
+    errors = [
+        call.args[-1]
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Error") and call.args
+    ]
+    found = map(pattern, errors)
+    # A text that is all filled in would pass for any message.
+    return [text for text in found if len(text.replace("(?:.|\n)*", "")) > 12]
+
+
+def quoted():
+    page = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    return re.findall(r"^    (.+)$", page, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def messages():
+    files = (REPOSITORY / "cuvler").rglob("*.py")
+    return [template for path in files for template in templates(path)]
+
+
+@pytest.mark.parametrize("message", quoted())
+def test_quoted_messages_are_those_of_the_code(message, messages):
+    if message == "LockException:":
+        assert snakemake.exceptions.LockException
+        return
+    # "wrong settings:" is followed by the list of them.
+    texts = (message, f"{message}\n")
+    assert any(re.fullmatch(template, text) for template in messages for text in texts)
+
+
+def test_a_message_that_nobody_prints_is_noticed(messages):
+    with pytest.raises(AssertionError):
+        test_quoted_messages_are_those_of_the_code("…: no such thing, mend it", messages)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent)) or shutil.which("mkdocs")
+    if mkdocs is None:
+        pytest.skip("needs mkdocs: pip install '.[docs]'")
+    command = [mkdocs, "build", "--strict", "--site-dir", tmp_path / "site"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+    for page in PAGES[1:]:
+        assert (tmp_path / "site" / page.stem.replace("index", "")).exists()
