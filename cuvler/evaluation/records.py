@@ -1,11 +1,13 @@
 """Read ground truth and results, and refuse what cannot be scored honestly."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from cuvler.coco_json import is_finite, to_rle
@@ -15,6 +17,8 @@ from cuvler.files import read_json
 IouType = Literal["bbox", "segm"]
 Source = str | os.PathLike[str] | Mapping[str, Any] | list[dict[str, Any]]
 Record = dict[str, Any]
+Where = Callable[[int], str]  # names the record of an index in messages
+_KEYS: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,15 @@ def read_results(source: Source, truth: Records) -> Records:
         images = {image["id"]: image for image in content.get("images", [])}
         content = content["annotations"]
     records = list(content)
+    _check_scores(name, records)
+    _check_same_images(name, images, records, truth)
+    return Records(name, images, records, sorted({r.get("category_id", 1) for r in records}))
+
+
+def _check_scores(name: str, records: Sequence[Record]) -> None:
+    scores = _numbers([record.get("score") for record in records])
+    if scores is not None and all("image_id" in record for record in records):
+        return
     for index, record in enumerate(records):
         if "image_id" not in record:
             raise DataError(f"{name}: result {index} has no 'image_id'")
@@ -77,8 +90,6 @@ def read_results(source: Source, truth: Records) -> Records:
                 f"{name}: {_label(index, record)} needs a finite 'score', "
                 f"not {record.get('score')!r}"
             )
-    _check_same_images(name, images, records, truth)
-    return Records(name, images, records, sorted({r.get("category_id", 1) for r in records}))
 
 
 def _check_same_images(
@@ -118,19 +129,31 @@ def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool
     Sizes (small, medium, large) go by the annotation's ``area``, where it has none by its mask
     or box, for boxes and masks alike, as COCO does.
     """
+
+    def where(index: int) -> str:
+        return f"{truth.name}: annotation {truth.records[index].get('id', index + 1)}"
+
+    shapes: list[Any] = (
+        _boxes(truth.records, where)
+        if iou_type == "bbox"
+        else [
+            _ground_truth_rle(annotation, truth.images[annotation["image_id"]], where(index))
+            for index, annotation in enumerate(truth.records)
+        ]
+    )
+    areas = _areas(shapes, iou_type)
     prepared = []
-    for number, annotation in enumerate(truth.records, start=1):
-        where = f"{truth.name}: annotation {annotation.get('id', number)}"
-        # pycocotools takes an id of 0 for "not matched", so ids are given anew.
-        record: Record = {"id": number, "image_id": annotation["image_id"]}
-        record["category_id"] = 1 if class_agnostic else annotation.get("category_id", 1)
-        record["iscrowd"] = int(annotation.get("iscrowd", 0))
-        record["bbox"] = _box(annotation, where) if iou_type == "bbox" else None
-        if iou_type == "segm":
-            image = truth.images[annotation["image_id"]]
-            record["segmentation"] = _ground_truth_rle(annotation, image, where)
+    for index, (annotation, shape) in enumerate(zip(truth.records, shapes, strict=True)):
         area = annotation.get("area")
-        record["area"] = _area(record, iou_type) if area is None else float(area)
+        record = {
+            # pycocotools takes an id of 0 for "not matched", so ids are given anew.
+            "id": index + 1,
+            "image_id": annotation["image_id"],
+            "category_id": 1 if class_agnostic else annotation.get("category_id", 1),
+            "iscrowd": int(annotation.get("iscrowd", 0)),
+            _KEYS[iou_type]: shape,
+            "area": areas[index] if area is None else float(area),
+        }
         prepared.append(record)
     return prepared
 
@@ -143,29 +166,69 @@ def prepare_results(
     Sizes go by the box when boxes are scored and by the mask when masks are, as detectron2
     does.
     """
-    prepared = []
+
+    def where(index: int) -> str:
+        return f"{results.name}: {_label(index, results.records[index])}"
+
     known = set(truth.category_ids)
-    for index, result in enumerate(results.records):
-        where = f"{results.name}: {_label(index, result)}"
-        category = 1 if class_agnostic else result.get("category_id")
-        if not class_agnostic and category not in known:
-            raise DataError(f"{where} is of category {category}, unknown to {truth.name}")
-        record: Record = {"id": index + 1, "image_id": result["image_id"], "iscrowd": 0}
-        record["category_id"] = category
-        record["score"] = float(result["score"])
-        image = truth.images[result["image_id"]]
-        record["bbox"] = _result_box(result, image, where) if iou_type == "bbox" else None
-        if iou_type == "segm":
-            record["segmentation"] = _result_rle(result, image, where)
-        record["area"] = _area(record, iou_type)
-        prepared.append(record)
-    return prepared
+    for index, result in enumerate([] if class_agnostic else results.records):
+        if result.get("category_id") not in known:
+            raise DataError(
+                f"{where(index)} is of category {result.get('category_id')}, "
+                f"unknown to {truth.name}"
+            )
+    shapes: list[Any]
+    if iou_type == "bbox":
+        shapes = _boxes(results.records, where)
+        _check_inside(shapes, results.records, truth, where)
+    else:
+        shapes = [
+            _result_rle(result, truth.images[result["image_id"]], where, index)
+            for index, result in enumerate(results.records)
+        ]
+    return [
+        {
+            "id": number,
+            "image_id": result["image_id"],
+            "category_id": 1 if class_agnostic else result["category_id"],
+            "iscrowd": 0,
+            "score": float(result["score"]),
+            _KEYS[iou_type]: shape,
+            "area": area,
+        }
+        for number, (result, shape, area) in enumerate(
+            zip(results.records, shapes, _areas(shapes, iou_type), strict=True), start=1
+        )
+    ]
 
 
 def _load(source: Source, fallback: str) -> tuple[str, Any]:
     if isinstance(source, str | os.PathLike):
         return str(source), read_json(source)
     return fallback, source
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Give an array of finite numbers; None if there is anything else among the values."""
+    try:
+        array = np.array(values)
+    except ValueError:  # of different lengths
+        return None
+    if array.size and array.dtype.kind not in "iuf":
+        return None
+    array = array.astype(np.float64)
+    return array if np.isfinite(array).all() else None
+
+
+def _boxes(records: Sequence[Record], where: Where) -> list[list[float]]:
+    """Check and give all boxes at once; one by one only to name the wrong one."""
+    boxes = _numbers([record.get("bbox") for record in records])
+    if boxes is not None and boxes.reshape(-1, 4).shape == (len(records), 4):
+        boxes = boxes.reshape(-1, 4)
+        if (boxes[:, 2:] >= 0).all():
+            found: list[list[float]] = boxes.tolist()
+            return found
+    return [_box(record, where(index)) for index, record in enumerate(records)]
 
 
 def _box(record: Record, where: str) -> list[float]:
@@ -177,16 +240,25 @@ def _box(record: Record, where: str) -> list[float]:
     return [float(side) for side in box]
 
 
-def _result_box(result: Record, image: Record, where: str) -> list[float]:
-    box = _box(result, where)
-    height, width = image.get("height"), image.get("width")
-    # Reaching over the border is common; beginning beyond it happens on images of another size.
-    if height and width and (box[0] > width or box[1] > height):
-        raise DataError(
-            f"{where} has the box {box}, which lies outside of its image of "
-            f"{[height, width]} (height, width) pixels"
-        )
-    return box
+def _check_inside(
+    boxes: Sequence[list[float]], records: Sequence[Record], truth: Records, where: Where
+) -> None:
+    """Refuse boxes that begin beyond their image: it was of another size.
+
+    Reaching over the border is common.
+    """
+    sizes = {
+        number: (image["width"], image["height"])
+        for number, image in truth.images.items()
+        if image.get("width") and image.get("height")
+    }
+    for index, (box, record) in enumerate(zip(boxes, records, strict=True)):
+        size = sizes.get(record["image_id"])
+        if size and (box[0] > size[0] or box[1] > size[1]):
+            raise DataError(
+                f"{where(index)} has the box {box}, which lies outside of its image of "
+                f"{[size[1], size[0]]} (height, width) pixels"
+            )
 
 
 def _ground_truth_rle(annotation: Record, image: Record, where: str) -> Any:
@@ -199,11 +271,13 @@ def _ground_truth_rle(annotation: Record, image: Record, where: str) -> Any:
     return to_rle(annotation, height, width)
 
 
-def _result_rle(result: Record, image: Record, where: str) -> Any:
+def _result_rle(result: Record, image: Record, where: Where, index: int) -> Any:
     rle = result.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes):
-        raise DataError(f"{where} needs a 'segmentation' in compressed RLE")
-    _check_size(rle, list(_size(image, where)), where)
+        raise DataError(f"{where(index)} needs a 'segmentation' in compressed RLE")
+    size = [image.get("height"), image.get("width")]
+    if list(rle["size"]) != size:
+        _check_size(rle, list(_size(image, where(index))), where(index))
     return rle
 
 
@@ -222,10 +296,11 @@ def _check_size(rle: Mapping[str, Any], size: list[int], where: str) -> None:
         )
 
 
-def _area(record: Record, iou_type: IouType) -> float:
+def _areas(shapes: list[Any], iou_type: IouType) -> list[float]:
     if iou_type == "segm":
-        return float(coco_mask.area(record["segmentation"]))
-    return float(record["bbox"][2] * record["bbox"][3])
+        # One by one: pycocotools cannot take more than 255 at once with NumPy 2.
+        return [float(coco_mask.area(rle)) for rle in shapes]
+    return [width * height for _, _, width, height in shapes]
 
 
 def _label(index: int, record: Record) -> str:
