@@ -10,6 +10,7 @@ import numpy as np
 
 from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import DataError
+from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def merge_shards(
     statuses: Counter[str] = Counter()
     opening = {"info": settings, "licenses": [], "categories": CATEGORIES}
     with write_annotations(output, opening) as writer:
-        for number, path in enumerate(shards):
+        for number, path in enumerate(with_progress(shards, len(shards), unit="shard")):
             if (found := _settings(path)) != settings:
                 raise DataError(
                     f"{path}: made with other settings than {shards[0]} "

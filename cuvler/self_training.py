@@ -26,6 +26,7 @@ from pycocotools import mask as coco_mask
 from cuvler.annotations import CATEGORIES
 from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
 from cuvler.errors import DataError
+from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def _merge(
         excluded = []
         opening = {"licenses": [], "categories": CATEGORIES}
         with write_annotations(output, opening) as writer:
-            for image, found, before in spool.images():
+            for image, found, before in with_progress(spool.images(), len(images)):
                 if "width" not in image:
                     reason = "no prediction tells its size"
                     excluded.append({**image, "status": "no_prediction", "reason": reason})
