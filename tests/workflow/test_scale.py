@@ -1,0 +1,62 @@
+"""Planning a run over ImageNet: quickly, and without a look at the images."""
+
+import os
+import re
+import resource
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+# Python runs this first: it writes down every file and folder that is opened or listed.
+HOOK = """
+import os, sys
+
+def hook(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir") and arguments:
+        path = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else ""
+        if "/imagenet/" in os.path.abspath(path):
+            with open(os.environ["SEEN"], "a") as seen:
+                seen.write(event + " " + path + "\\n")
+
+sys.addaudithook(hook)
+"""
+
+
+def plan(workplace, *arguments, **environment):
+    """Dry-run; give the seconds of processor time it took, and what it printed."""
+    command = workplace.command("-n", *arguments)
+    command["env"] |= environment
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(**command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stdout[-5000:]
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return used, result.stdout
+
+
+def test_the_plan_for_imagenet_takes_seconds(workplace):
+    seconds, output = plan(workplace, "all")
+    assert re.search(r"^eigenvectors +1920$", output, re.MULTILINE)
+    # Processor time, which neighbours do not lengthen much.
+    assert seconds < 20
+
+
+def test_the_plan_looks_at_no_image(workplace, tmp_path):
+    folder = workplace.folder / "datasets/imagenet/train/n01440764"
+    folder.mkdir(parents=True)
+    (folder / "n01440764_1.JPEG").touch()
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(HOOK)
+    seen = tmp_path / "seen"
+    environment = {"PYTHONPATH": str(tmp_path / "hook"), "SEEN": str(seen)}
+    target = "results/images/imagenet_train.parquet"
+    plan(workplace, target, **environment)
+    assert not seen.exists(), seen.read_text()
+    # The hook sees what it should: the listing does look at the images' folders.
+    words = ["cuvler", "images", "--dataset", "x", "--root", folder.parent, "--output", "x.parquet"]
+    command = workplace.command() | {"args": words}
+    command["env"] |= environment
+    subprocess.run(**command, check=True)
+    assert os.fspath(folder) in seen.read_text()
