@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+_Window = tuple[slice, slice]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -35,14 +37,34 @@ class Sample:
 
     def without_empty(self) -> "Sample":
         """Drop the instances whose mask has no pixel."""
-        return self.select(np.flatnonzero(self.masks.any(axis=(1, 2))))
+        present = _not_empty(self.masks)
+        return self if present.all() else self.select(present)
 
 
 def resize_masks(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
     """Resize (N, H, W) masks to (N, height, width); each pixel takes its nearest."""
     rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * masks.shape[2] / width).astype(np.intp)
-    return masks[:, rows[:, None], columns]
+    # One axis after the other: whole rows are copied at once.
+    resized: NDArray[np.bool_] = np.take(np.take(masks, columns, axis=2), rows, axis=1)
+    return resized
+
+
+def bounding_boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Give (N, 4) boxes, x0 y0 x1 y1, the last two exclusive, of (N, H, W) masks, none empty."""
+    boxes = np.zeros((len(masks), 4), dtype=np.intp)
+    for box, mask, columns in zip(boxes, masks, np.asarray(masks.any(axis=1)), strict=True):
+        left, right = np.flatnonzero(columns)[[0, -1]]
+        # Rows are looked at between the columns only: that is what takes time.
+        top, bottom = np.flatnonzero(mask[:, left : right + 1].any(axis=1))[[0, -1]]
+        box[:] = left, top, right + 1, bottom + 1
+    return boxes
+
+
+def _not_empty(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    # Over rows first: numpy does that many pixels at a time.
+    columns = np.asarray(masks.any(axis=1))
+    return np.asarray(columns.any(axis=1), dtype=bool)
 
 
 def resize_sample(sample: Sample, height: int, width: int) -> Sample:
@@ -98,42 +120,59 @@ def copy_paste(
     factor = rng.uniform(*scale)
     height, width = (max(1, round(side * factor)) for side in source.image.shape[:2])
     patch = resize_sample(source.select(chosen), height, width)
-    placed = _place(patch, target.image, rng).without_empty()
-    placed = placed.select(_pastable(placed.masks, target.masks, max_cover))
-    if len(placed.classes) == 0:
+    window, part = _place(patch.image.shape[:2], target.image.shape[:2], rng)
+    # All that changes lies within the window.
+    pasted = patch.masks[:, *part]
+    fits = _not_empty(pasted)
+    fits[fits] = _pastable(pasted[fits], target.masks, window, max_cover)
+    if not fits.any():
         return target
-    covered = np.logical_or.reduce(placed.masks)
+    pasted = pasted[fits]
+    covered = pasted[0].copy()
+    for mask in pasted[1:]:
+        covered |= mask
+    image = target.image.copy()
+    np.copyto(image[window], patch.image[part], where=covered[..., None])
+    existing = len(target.masks)
+    masks = np.zeros((existing + len(pasted), *image.shape[:2]), dtype=bool)
+    masks[:existing] = target.masks
+    masks[:existing, *window] &= ~covered
+    masks[existing:, *window] = pasted
     merged = Sample(
-        np.where(covered[..., None], placed.image, target.image),
-        np.concatenate([target.masks & ~covered, placed.masks]),
-        np.concatenate([target.classes, placed.classes]),
-        np.concatenate([target.scores, placed.scores]),
+        image,
+        masks,
+        np.concatenate([target.classes, patch.classes[fits]]),
+        np.concatenate([target.scores, patch.scores[fits]]),
     )
     return merged.without_empty()
 
 
-def _place(patch: Sample, canvas: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
-    """Lay the patch at a random place of an empty canvas; what juts out is cut off."""
-    image = np.zeros_like(canvas)
-    masks = np.zeros((len(patch.masks), *canvas.shape[:2]), dtype=bool)
-    window: list[slice] = []
-    part: list[slice] = []
-    for space, size in zip(canvas.shape[:2], patch.image.shape[:2], strict=True):
+def _place(
+    patch: tuple[int, int], canvas: tuple[int, int], rng: np.random.Generator
+) -> tuple[_Window, _Window]:
+    """Lay the patch at a random place of the canvas; what juts out is cut off.
+
+    Returns:
+        Rows and columns of the canvas, and those of the patch that lie there.
+    """
+    window, part = [], []
+    for space, size in zip(canvas, patch, strict=True):
         slack = space - size
         offset = int(rng.integers(min(slack, 0), max(slack, 0) + 1))
         window.append(slice(max(offset, 0), min(offset + size, space)))
         part.append(slice(max(-offset, 0), min(space - offset, size)))
-    image[window[0], window[1]] = patch.image[part[0], part[1]]
-    masks[:, window[0], window[1]] = patch.masks[:, part[0], part[1]]
-    return Sample(image, masks, patch.classes, patch.scores)
+    return (window[0], window[1]), (part[0], part[1])
 
 
 def _pastable(
-    pasted: NDArray[np.bool_], existing: NDArray[np.bool_], max_cover: float
+    pasted: NDArray[np.bool_], existing: NDArray[np.bool_], window: _Window, max_cover: float
 ) -> NDArray[np.bool_]:
-    # float32 counts pixels exactly up to 2^24.
-    under = existing.astype(np.float32)
-    overlap = np.tensordot(pasted.astype(np.float32), under, axes=((1, 2), (1, 2)))
-    cover = overlap / np.maximum(under.sum(axis=(1, 2)), 1)
-    fits: NDArray[np.bool_] = np.logical_and.reduce(cover < max_cover, axis=1)
+    """Tell which masks, (n, height, width) of the window, cover no existing one too much."""
+    areas = np.array([max(np.count_nonzero(mask), 1) for mask in existing])
+    under = existing[:, *window]
+    fits = np.ones(len(pasted), dtype=bool)
+    for index, (left, top, right, bottom) in enumerate(bounding_boxes(pasted)):
+        box = (slice(top, bottom), slice(left, right))
+        overlaps = np.array([np.count_nonzero(mask[box] & pasted[index][box]) for mask in under])
+        fits[index] = (overlaps < max_cover * areas).all()
     return fits

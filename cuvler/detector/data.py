@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
-from cuvler.detector.copy_paste import Sample, copy_paste_batch, resize_sample
+from cuvler.detector.copy_paste import (
+    Sample,
+    bounding_boxes,
+    copy_paste_batch,
+    resize_sample,
+)
 from cuvler.detector.records import Record, Records
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
@@ -78,16 +83,17 @@ def augment(sample: Sample, cfg: CfgNode, rng: np.random.Generator) -> Sample:
     )
     if cfg.INPUT.RANDOM_FLIP == "horizontal" and rng.random() < 0.5:
         flipped = np.ascontiguousarray(sample.image[:, ::-1])
-        sample = Sample(flipped, sample.masks[:, :, ::-1], sample.classes, sample.scores)
+        masks = np.ascontiguousarray(sample.masks[:, :, ::-1])
+        sample = Sample(flipped, masks, sample.classes, sample.scores)
     return sample.without_empty()
 
 
 def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:
     """Give the dict detectron2's models train on; boxes are those of the masks."""
     instances = Instances(sample.image.shape[:2])
-    masks = BitMasks(torch.from_numpy(np.ascontiguousarray(sample.masks)))
-    instances.gt_masks = masks
-    instances.gt_boxes = masks.get_bounding_boxes()
+    instances.gt_masks = BitMasks(torch.from_numpy(np.ascontiguousarray(sample.masks)))
+    boxes = bounding_boxes(sample.masks).astype(np.float32)
+    instances.gt_boxes = Boxes(torch.from_numpy(boxes))
     instances.gt_classes = torch.from_numpy(sample.classes)
     instances.gt_scores = torch.from_numpy(sample.scores)
     return {

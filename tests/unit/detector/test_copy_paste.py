@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from cuvler.detector.copy_paste import (
     Sample,
+    bounding_boxes,
     copy_paste,
     copy_paste_batch,
     resize_masks,
@@ -176,6 +177,19 @@ def test_resized_masks_take_the_nearest_pixel():
     resized = resize_sample(sample((40, 20), [(0, 20, 0, 20)], 10), 20, 10)
     assert resized.image.shape == (20, 10, 3)
     assert resized.masks.shape == (1, 20, 10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+def test_boxes_are_tight(seed, count):
+    masks = rng(seed).random((count, 9, 13)) < 0.06
+    masks[:, 4, 6] |= ~masks.any(axis=(1, 2))
+    boxes = bounding_boxes(masks)
+    assert boxes.shape == (count, 4)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert (left, top) == (columns.min(), rows.min())
+        assert (right, bottom) == (columns.max() + 1, rows.max() + 1)
 
 
 def _rest():
