@@ -44,7 +44,9 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
     def card(image_id: int) -> Card:
         note = f"mean IoU {measures[image_id]:.2f}"
         name = images[image_id]["file_name"]
-        return make_card(inputs.roots[dataset], image_id, name, [found, truth], {}, note)
+        return make_card(
+            inputs.roots[dataset], image_id, name, [found, truth], {}, side=inputs.side, note=note
+        )
 
     best, worst = ranking[:count], ranking[-count:][::-1]
     return detector, [card(i) for i in best], [card(i) for i in worst]

@@ -17,12 +17,11 @@ from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
-from cuvler.report.inputs import Inputs, of_dataset
+from cuvler.report.inputs import SIDE, Inputs, of_dataset
 
 Record = dict[str, Any]
 Size = tuple[int, int]
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
-_SIDE = 640  # pixels of a picture's longer side
 _SHOWN = 12  # masks drawn on one picture, the best
 
 
@@ -130,7 +129,7 @@ def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
     ]
     root = inputs.roots[dataset]
     return [
-        make_card(root, image_id, file_name, layers, heat_maps)
+        make_card(root, image_id, file_name, layers, heat_maps, side=inputs.side)
         for image_id, file_name in names.items()
     ]
 
@@ -142,13 +141,15 @@ def make_card(
     layers: Sequence[Layer | Proposals],
     heat_maps: Mapping[str, Vectors],
     note: str = "",
+    *,
+    side: int = SIDE,
 ) -> Card:
-    """Draw one image's panels: image, heat maps, layers."""
+    """Draw one image's panels, ``side`` pixels at most: image, heat maps, layers."""
     try:
         image = open_image(root / file_name)
     except ImageError as error:
         return Card(file_name, note, [], error=str(error))
-    scale = min(1.0, _SIDE / max(image.size))
+    scale = min(1.0, side / max(image.size))
     picture = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     )

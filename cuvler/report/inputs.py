@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+SIDE, _SMALL_SIDE = 640, 360
+_FEW = 3  # datasets whose pictures are shown at their full size
 Key = tuple[str, str]  # dataset, and the method or detector
 
 
@@ -40,6 +42,11 @@ class Inputs:
     config: str = ""
     images: int = 8
     min_score: float = 0.3
+
+    @property
+    def side(self) -> int:
+        """Pixels of a picture's longer side: pages of many datasets must open on a phone too."""
+        return SIDE if len(self.roots) <= _FEW else _SMALL_SIDE
 
 
 def of_dataset(files: Mapping[Key, Path], dataset: str) -> dict[str, Path]:

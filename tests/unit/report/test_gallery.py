@@ -125,8 +125,14 @@ def test_the_best_detections_are_drawn_and_crowds_are_not(trial):
 
 def test_large_images_are_made_small(trial):
     Image.new("RGB", (2000, 500)).save(trial.folder / "1.png")
-    panel = make_card(trial.folder, 1, "1.png", [], {}).panels[0]
+    panel = make_card(trial.folder, 1, "1.png", [], {}, side=640).panels[0]
     assert (panel.width, panel.height) == (640, 160) == picture(panel).size
+
+
+def test_pictures_of_many_datasets_are_smaller(inputs):
+    many = {f"d{n}": inputs.roots["demo_val"] for n in range(4)}
+    assert inputs.side == 640
+    assert dataclasses.replace(inputs, roots=many).side == 360
 
 
 @pytest.mark.parametrize(("count", "columns"), [(0, 0), (3, 3), (5, 5), (6, 3), (8, 4), (11, 4)])
