@@ -44,6 +44,10 @@ def test_examples_of_settings_are_allowed(page):
         check_config(merged(defaults, yaml.safe_load(block)), schema)
 
 
+def test_the_first_page_can_be_read_in_one_sitting():
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -41,6 +41,10 @@ def test_from_images_to_report_and_again(workplace, tiny):
 
     assert "Nothing to be done" in workplace.snakemake("all", *settings)
 
+    # Snakemake's own report has the page in it.
+    workplace.snakemake("--report", "own.html", *settings)
+    assert "report.html" in (workplace.folder / "own.html").read_text(encoding="utf-8")
+
     # One system alone needs nothing new but its own tables and report.
     alone = workplace.snakemake("-n", "all", *workplace.configure(**tiny | {"recipe": "cuvler"}))
     assert re.search(r"^metrics +1$", alone, re.MULTILINE)
