@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _INT64_MAX = 2**63 - 1
+_COLUMNS = ["image_id", "file_name", "shard"]
 # Whatever a file is called, Pillow looks at its first bytes. Of the formats it knows some are
 # programs (EPS is run by Ghostscript) or are read by little-used decoders.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -214,7 +215,7 @@ def _check_unique(listing: "pd.DataFrame") -> None:
 def write_listing(listing: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
     """Write a listing as parquet, atomically."""
     with atomic_path(path) as temporary:
-        listing.to_parquet(temporary, index=False)
+        listing.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
 def listing_sha256(listing: "pd.DataFrame") -> str:
@@ -238,10 +239,15 @@ def read_listing(path: str | os.PathLike[str], shard: int | None = None) -> "pd.
     import pyarrow as pa
 
     try:
-        listing = pd.read_parquet(path)
+        listing = pd.read_parquet(path, page_checksum_verification=True)
+        # Changed bytes outside the pages can still rename a column, or take it for an index.
+        if not isinstance(listing.index, pd.RangeIndex) or list(listing.columns) != _COLUMNS:
+            raise ValueError(f"its columns are {list(listing.columns)}")
+        if not (listing["image_id"].dtype.kind == listing["shard"].dtype.kind == "i"):
+            raise ValueError("its ids are not whole numbers")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: not a listing ({error}); delete it and run again") from error
     if shard is None:
         return listing

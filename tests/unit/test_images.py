@@ -147,6 +147,27 @@ class TestListing:
             "4.jpg",
         ]
 
+    def test_a_flipped_bit_never_changes_a_listing(self, tmp_path):
+        touch(tmp_path / "data", *(f"{n * 77}.jpg" for n in range(40)))
+        whole = list_images(tmp_path / "data", shards=3)
+        path = tmp_path / "l.parquet"
+        write_listing(whole, path)
+        content = path.read_bytes()
+        refused = 0
+        for position in range(0, len(content), 3):
+            path.write_bytes(
+                content[:position]
+                + bytes([content[position] ^ 1 << position % 8])
+                + content[position + 1 :]
+            )
+            try:
+                found = read_listing(path)
+            except DataError:
+                refused += 1
+            else:
+                assert found.equals(whole)
+        assert refused > len(content) / 6
+
     def test_a_damaged_listing_is_named(self, tmp_path):
         (tmp_path / "l.parquet").write_bytes(b"PAR1 but no more")
         with pytest.raises(DataError, match=r"l\.parquet"):
