@@ -1,9 +1,11 @@
 import json
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco_mask
 
 from cuvler import masks
 
@@ -14,6 +16,27 @@ MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=3
 def test_round_trip_through_json(mask):
     rle = json.loads(json.dumps(masks.encode(mask)))
     np.testing.assert_array_equal(masks.decode(rle), mask)
+
+
+@settings(max_examples=500)
+@given(MASKS, st.booleans(), st.sampled_from([np.bool_, np.uint8]))
+def test_encoding_is_pycocotools(mask, transposed, dtype):
+    mask = (mask.T if transposed else mask).astype(dtype)
+    expected = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert masks.encode(mask) == {
+        "size": list(mask.shape),
+        "counts": expected["counts"].decode("ascii"),
+    }
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 4)])
+@pytest.mark.parametrize("value", [False, True])
+def test_encoding_of_nothing_and_of_everything(shape, value):
+    mask = np.full(shape, value)
+    rle = masks.encode(mask)
+    expected = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert rle["counts"].encode("ascii") == expected["counts"]
+    assert masks.geometry(rle)["area"] == mask.sum()
 
 
 @given(MASKS, st.booleans())
