@@ -31,9 +31,13 @@ class Cluster:
         """Every job the controller remembers, oldest first, with its rule and wildcards."""
         jobs = []
         for line in command("scontrol", "show", "job", "--oneliner").splitlines():
+            if not line.startswith("JobId="):
+                continue  # No jobs in the system
             job = dict(re.findall(r"(\S+?)=(\S*)", line))
-            if match := re.match(r"rule_(\w+?)(_wildcards_(.*))?$", job.get("Comment", "")):
-                jobs.append(job | {"Rule": match[1], "Wildcards": match[3]})
+            match = re.match(r"rule_(\w+?)(_wildcards_(.*))?$", job.get("Comment", ""))
+            # A group of jobs has another comment.
+            rule, wildcards = (match[1], match[3]) if match else ("", None)
+            jobs.append(job | {"Rule": rule, "Wildcards": wildcards})
         return sorted(jobs, key=lambda job: int(job["JobId"]))
 
     def since(self, mark):
@@ -94,3 +98,11 @@ def cluster(tmp_path_factory):
         yield cluster
     finally:
         cluster.run("stop")
+
+
+@pytest.fixture
+def small(tiny):
+    """Settings of a run of five jobs up to the annotations."""
+    tiny["datasets"]["demo_train"]["shards"] = 2
+    tiny["pseudo_masks"]["votecut"]["backbones"] = ["pixels_p16"]
+    return tiny

@@ -1,8 +1,10 @@
 """The workflow on a real SLURM; the checks read SLURM's own records."""
 
+import json
 from collections import defaultdict
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -37,3 +39,18 @@ def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
     # One for each backbone and shard of both datasets; downloads, listing and tables are local.
     assert len(jobs["eigenvectors"]) == 2 * (3 + 1)
     assert len(jobs["pseudo_masks"]) == 3 + 1
+
+
+def test_small_jobs_share_one_of_slurms(cluster, workplace, small):
+    path = workplace.folder / "profiles/slurm/config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    profile["set-resources"]["pseudo_masks"]["cpus_per_task"] = 1
+    path.write_text(yaml.safe_dump(profile))
+    grouping = ["--groups", "pseudo_masks=votes", "--group-components", "votes=2"]
+    mark = cluster.mark()
+    target = "results/demo/annotations/demo_train/votecut.json"
+    workplace.snakemake(target, *cluster.flags, *grouping, *workplace.configure(**small))
+    # Two of eigenvectors, one of both shards' masks, and the merge.
+    assert [job["JobState"] for job in cluster.since(mark)] == ["COMPLETED"] * 4
+    merged = json.loads((workplace.folder / target).read_text())
+    assert len(merged["images"]) == 9
