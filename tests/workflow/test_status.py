@@ -43,5 +43,5 @@ def test_status_of_a_part_and_of_the_whole(workplace, tiny):
         log = log_of(Path(row["output_file"]), results)
         assert row["log-file(s)"] == str(log)
         if row["rule"] != "images":
-            relative = Path(row["rule"]).joinpath(*log.parts[3:]).with_suffix(".tsv")
+            relative = Path(row["rule"]).joinpath(*log.parts[4:]).with_suffix(".tsv")
             assert (workplace.folder / results / "benchmarks" / relative).exists(), relative
