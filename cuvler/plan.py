@@ -48,7 +48,7 @@ RATES = {
     "eigenvectors/pixels_p8": Rate(13, _CORE),
     "pseudo_masks/votecut": Rate(9, f"{_CORE}: 110 ms an image, six backbones"),
     "pseudo_masks/maskcut": Rate(8, f"{_CORE}: three cuts an image"),
-    "annotations": Rate(5_000, f"{_CORE}: 1.3 million images with 6 million masks"),
+    "annotations": Rate(6_500, f"{_CORE}: 1.3 million images with 6 million masks"),
     "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
     "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),
 }

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,24 @@ def test_a_mask_that_does_not_decode_to_its_image_is_named(tmp_path, change):
     with pytest.raises(DataError, match=r"1\.json: a mask of 7 '\"\.jpg does not decode .* 8 x 6"):
         merge_shards(rows, paths, tmp_path / "merged.json", max_failed=1)
     assert not (tmp_path / "merged.json").exists()
+
+
+def test_memory_does_not_grow_with_the_masks(tmp_path, monkeypatch):
+    monkeypatch.setattr("cuvler.coco_json._CHUNK", 2**12)
+    rows = listing(1).iloc[[0]]
+    (path,) = write_shards(tmp_path / "shards", rows)
+    peaks = []
+    for repeats in (3000, 3000, 12000):  # the first compiles and imports
+        content = json.loads(path.read_text())
+        content["annotations"] = content["annotations"][:1] * repeats
+        path.write_text(json.dumps(content))
+        del content
+        tracemalloc.start()
+        merge_shards(rows, [path], tmp_path / "merged.json")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert path.stat().st_size > 1_000_000
+    assert peaks[2] < 1.1 * peaks[1] < 500_000
 
 
 def test_left_out_images_are_logged_with_their_reason(tmp_path, caplog):
