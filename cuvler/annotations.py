@@ -98,7 +98,6 @@ class _Shard:
 
     def __init__(self, path: Path, rows: "pd.DataFrame") -> None:
         self.path = path
-        self.rows = rows
         self.statuses: Counter[str] = Counter()
         self._ids = rows["image_id"].to_numpy()
         self._names = rows["file_name"].to_numpy()
@@ -120,7 +119,7 @@ class _Shard:
                 elif section == "annotations":
                     self._require_all_images()
                     self._copy_annotation(record, writer)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{self.path}: not a shard of pseudo-masks ({error!r}); {_AGAIN}"
             ) from error

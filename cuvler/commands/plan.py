@@ -1,6 +1,6 @@
 """``cuvler plan``: what a run will take, before anything of it is there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,20 @@ _CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
 _HEADER = ("stage", "jobs", "images", "GPU-hours", "CPU-hours", "GB", "files")
 
 
-def _number(value: str) -> tuple[str, float]:
-    name, equals, number = value.rpartition("=")
+def _named_number(value: str) -> tuple[str, float]:
+    name, _, number = value.rpartition("=")
     try:
         parsed = float(number)
     except ValueError:
         parsed = 0
-    if (equals and not name) or parsed <= 0:
+    if not name or parsed <= 0:
         raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
     return name, parsed
+
+
+def _images(value: str) -> tuple[str, float]:
+    """A number alone is that of the dataset of ``train``."""
+    return ("", float(value)) if value.isdigit() else _named_number(value)
 
 
 @click.command("plan")
@@ -40,7 +45,7 @@ def _number(value: str) -> tuple[str, float]:
     "--images",
     "images",
     multiple=True,
-    type=_number,
+    type=_images,
     metavar="[DATASET=]NUMBER",
     help="Images of a dataset (of `train` without a name) that is not listed yet.",
 )
@@ -48,7 +53,7 @@ def _number(value: str) -> tuple[str, float]:
     "--rate",
     "rates",
     multiple=True,
-    type=_number,
+    type=_named_number,
     metavar="NAME=NUMBER",
     help="Images a second of one GPU or core, measured on yours; the names are under the table.",
 )
@@ -75,13 +80,24 @@ def command(
         rates=RATES | {name: Rate(value, "given") for name, value in rates},
         training=_training(config),
     )
+    _require_known("--images", given, planned)
     rows = planner.rows(jobs)
+    _require_known("--rate", dict(rates), planner.used)
     click.echo(_table(rows))
     click.echo("\nimages: " + ", ".join(f"{name} {n:,}" for name, n in planner.sizes.items()))
     click.echo("rates, images a second of one device (--rate NAME=NUMBER):")
     for name in sorted(planner.used):
         rate = planner.rates[name]
         click.echo(f"  {name:<24} {rate.value:>8.4g}  {rate.source}")
+
+
+def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that this plan has nothing of: they are mistyped."""
+    if unknown := set(given) - set(known):
+        names = ", ".join(sorted(known))
+        raise click.BadParameter(
+            f"{', '.join(sorted(unknown))}: not in this plan, which has {names}", param_hint=option
+        )
 
 
 def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> int:

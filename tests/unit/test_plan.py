@@ -156,11 +156,20 @@ def test_sizes_and_rates_can_be_given(clone):
     assert re.search(r"predictions +2  given", output)
 
 
-@pytest.mark.parametrize("words", [("--images", "coco_val=many"), ("--rate", "=3")])
+@pytest.mark.parametrize(
+    "words", [("--images", "coco_val=many"), ("--rate", "=3"), ("--rate", "3")]
+)
 def test_numbers_are_numbers(clone, words):
     result = run(*words)
     assert result.exit_code == 2
     assert "is not NAME=NUMBER" in result.output
+
+
+@pytest.mark.parametrize("words", [("--images", "coco_vla=3"), ("--rate", "predictoins=3")])
+def test_mistyped_names_are_told(clone, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "not in this plan, which has" in result.output
 
 
 def test_an_unknown_size_is_asked_for(clone, monkeypatch):
