@@ -60,7 +60,7 @@ def draw_masks(
     if scores is not None and len(scores) != len(masks):
         raise ValueError(f"{len(scores)} scores for {len(masks)} masks")
     pixels = np.array(image.convert("RGB"))
-    thickness = max(1, round(max(image.size) / 260))
+    thickness = max(1, round(max(image.size) / 220))
     for index in sorted(range(len(masks)), key=lambda index: (-masks[index].sum(), -index)):
         if masks[index].shape != pixels.shape[:2]:
             raise ValueError(f"mask of {masks[index].shape} on an image of {pixels.shape[:2]}")
@@ -168,7 +168,7 @@ def _write_scores(
     colours: Sequence[Colour],
 ) -> None:
     draw = ImageDraw.Draw(image)
-    font_size = max(11, round(max(image.size) / 27))
+    font_size = max(11, round(max(image.size) / 22))
     font = ImageFont.load_default(size=font_size)
     taken: list[_Area] = []
     for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):

@@ -149,7 +149,8 @@ def make_card(
         image = open_image(root / file_name)
     except ImageError as error:
         return Card(file_name, note, [], error=str(error))
-    scale = min(1.0, side / max(image.size))
+    # Small images are doubled, so that contours and scores are fine lines on them too.
+    scale = min(2.0, side / max(image.size))
     picture = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     )

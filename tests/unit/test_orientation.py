@@ -101,7 +101,7 @@ def test_predictions_see_the_same_image(folders):
 def test_the_report_shows_the_same_picture(folders):
     cards = [make_card(folder, 1, "photo.png", [], {}) for folder in folders.values()]
     assert all(card == cards[0] for card in cards)
-    assert (cards[0].panels[0].width, cards[0].panels[0].height) == (144, 96)
+    assert (cards[0].panels[0].width, cards[0].panels[0].height) == (288, 192)
 
 
 def test_nothing_else_opens_images():

@@ -39,7 +39,7 @@ def test_each_image_is_shown_as_every_stage_sees_it(inputs):
     assert cards[1].panels[3].note == "0 masks"
     for card in cards:
         assert card.error is None
-        assert {picture(panel).size for panel in card.panels} == {(60, 40)}
+        assert {picture(panel).size for panel in card.panels} == {(120, 80)}
 
 
 def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
@@ -63,13 +63,14 @@ def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
 def test_the_panels_show_different_things(inputs):
     panels = make_gallery(inputs, "demo_val")[0].panels
     pixels = [np.asarray(picture(panel).convert("RGB")).astype(int) for panel in panels]
-    original = np.asarray(Image.open(inputs.roots["demo_val"] / "2.png")).astype(int)
-    outside = np.zeros((40, 60), bool)
-    outside[32:, 40:] = True
+    original = Image.open(inputs.roots["demo_val"] / "2.png").resize((120, 80))
+    original = np.asarray(original).astype(int)
+    outside = np.zeros((80, 120), bool)
+    outside[64:, 80:] = True
     assert np.abs(pixels[0] - original).mean() < 10  # lossy, but that image
     for overlay in pixels[3:]:
         assert np.abs(overlay - original)[outside].mean() < 10
-        assert np.abs(overlay - pixels[0])[12:24, 12:24].mean() > 20
+        assert np.abs(overlay - pixels[0])[24:48, 24:48].mean() > 20
 
 
 @pytest.mark.parametrize(
