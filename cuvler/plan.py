@@ -114,7 +114,9 @@ class Planner:
                 "pseudo_masks": self._pseudo_masks,
                 "annotations": self._annotations,
                 "detector": self._detector,
+                "fine_tuning": self._detector,
                 "predictions": self._predictions,
+                "fine_tuning_predictions": self._predictions,
                 "self_training": self._self_training,
             }.get(rule)
             stage = f"{rule} {parts[-2]}" if rule in ("eigenvectors", "pseudo_masks") else rule

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cuvler.commands.status import summary
+from cuvler.config import fine_tuning_detector
 from cuvler.datasets import read_config
 from cuvler.errors import ConfigError
 from cuvler.images import read_listing
@@ -117,10 +118,14 @@ def _training(config: Mapping[str, Any]) -> Callable[[str], float]:
         from cuvler.detector.config import load_recipe
 
         name, _, number = detector.rpartition("_round")
-        recipe = config["recipes"][name]
-        section = recipe if number == "0" else recipe["self_training"]
-        overrides = [str(value) for value in config["detector"]["opts"]]
-        cfg = load_recipe(section["detector"], overrides=overrides)
+        number, _, percent = number.partition("_")
+        recipe, opts = config["recipes"][name]["detector"], config["detector"]["opts"]
+        if percent:
+            recipe = fine_tuning_detector(config, percent.removesuffix("percent"))
+            opts = config["fine_tuning"]["opts"]
+        elif number != "0":
+            recipe = config["recipes"][name]["self_training"]["detector"]
+        cfg = load_recipe(recipe, overrides=[str(value) for value in opts])
         return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
 
     return count

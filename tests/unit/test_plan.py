@@ -165,6 +165,22 @@ def test_numbers_are_numbers(clone, words):
     assert "is not NAME=NUMBER" in result.output
 
 
+@pytest.mark.parametrize(
+    ("rule", "detector", "images"),
+    [
+        ("detector", "cuvler_round1", "236,800"),  # 14,800 iterations of 16
+        ("detector", "cutler_round0", "2,560,000"),  # 160,000
+        ("fine_tuning", "cuvler_round0_10percent", "144,000"),  # 9,000
+    ],
+)
+def test_every_kind_of_detector_has_its_own_schedule(clone, monkeypatch, rule, detector, images):
+    lines = f"results/detectors/{detector}/model_final.pth\t{rule}\tmissing\tx"
+    monkeypatch.setattr(
+        plan_command, "summary", lambda _: f"output_file\trule\tstatus\tplan\n{lines}"
+    )
+    assert cell(run().output, rule, "images") == images
+
+
 @pytest.mark.parametrize("words", [("--images", "coco_vla=3"), ("--rate", "predictoins=3")])
 def test_mistyped_names_are_told(clone, words):
     result = run(*words)
