@@ -2,8 +2,9 @@
 
 The same model, settings and images in one run. Training: iterations a second of detectron2's
 ``DefaultTrainer``, of ours with nothing but what that does (no soft targets, DropLoss, copy-paste),
-and of ours as the recipe says. Inference: images a second from files to COCO results, with a
-loop over ``DefaultPredictor`` and with ``cuvler predictions``.
+and of ours as the recipe says. Loading: images a second of one process that reads and augments what
+is trained on, which is what a fast GPU waits for. Inference: images a second from files to COCO
+results, with a loop over ``DefaultPredictor`` and with ``cuvler predictions``.
 
 ``python benchmarks/detector.py`` takes the demo's small detector and the CPU. The published recipe
 on a GPU, in mixed precision:
@@ -28,7 +29,7 @@ import click
 import cv2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultPredictor, DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -36,6 +37,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 import cuvler.detector  # noqa: F401 (registers the heads)
 from cuvler.demo_data import generate
 from cuvler.detector.config import load_recipe
+from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
 from cuvler.detector.records import read_annotations
 from cuvler.detector.train import Trainer
@@ -107,12 +109,9 @@ def detectron2_trainer(cfg: CfgNode, folder: Path) -> DefaultTrainer:
     return DefaultTrainer(cfg)
 
 
-def our_trainer(cfg: CfgNode, folder: Path, data: tuple[Path, Path], plain: bool) -> Trainer:
-    """Set up ours, plain or as the recipe says."""
+def our_trainer(cfg: CfgNode, folder: Path, data: tuple[Path, Path]) -> Trainer:
+    """Set up ours."""
     cfg = cfg.clone()
-    if plain:
-        cfg.MODEL.ROI_HEADS.SOFT_TARGETS = cfg.MODEL.ROI_HEADS.DROP_LOSS = False
-        cfg.INPUT.COPY_PASTE.ENABLED = False
     cfg.OUTPUT_DIR = str(folder)
     return Trainer(cfg, read_annotations(*data).records, "benchmark")
 
@@ -125,6 +124,35 @@ def iterations_a_second(trainer: TrainerBase, iterations: int) -> float:
     TrainerBase.train(trainer, 0, WARM_UP + iterations)
     times = stopwatch.times[WARM_UP - 1 :]
     return iterations / (times[-1] - times[0])
+
+
+def without_extras(cfg: CfgNode) -> CfgNode:
+    """Leave nothing but what detectron2 does."""
+    cfg = cfg.clone()
+    cfg.MODEL.ROI_HEADS.SOFT_TARGETS = cfg.MODEL.ROI_HEADS.DROP_LOSS = False
+    cfg.INPUT.COPY_PASTE.ENABLED = False
+    return cfg
+
+
+def load_by_detectron2(cfg: CfgNode) -> float:
+    """Give the images a second that detectron2's mapper makes ready."""
+    records = DatasetCatalog.get("benchmark")
+    mapper = DatasetMapper(cfg, is_train=True)
+    start = time.perf_counter()
+    for record in records:
+        mapper(record)
+    return float(len(records) / (time.perf_counter() - start))
+
+
+def load_by_us(cfg: CfgNode, data: tuple[Path, Path]) -> float:
+    """Give the images a second that our batches are made of."""
+    records = read_annotations(*data).records
+    batches = TrainingBatches(records, cfg, cfg.SEED)
+    size = cfg.SOLVER.IMS_PER_BATCH
+    start = time.perf_counter()
+    for number in range(len(records) // size):
+        batches[number, list(range(number * size, (number + 1) * size))]
+    return len(records) // size * size / (time.perf_counter() - start)
 
 
 def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: Path) -> float:
@@ -208,21 +236,29 @@ def main(
             annotations, root = make_data(folder, images)
         data = one_category(annotations, folder, images), root.absolute()
         register_coco_instances("benchmark", {}, *map(os.fspath, data))
-        DatasetCatalog.get("benchmark")
         cfg = settings(recipe, num_gpus, size, batch, workers)
         cfg.SOLVER.MAX_ITER = WARM_UP + iterations
+        plain = without_extras(cfg)
         train_ways: dict[str, Callable[[int], float]] = {
             "training, detectron2's `DefaultTrainer`": lambda number: iterations_a_second(
                 detectron2_trainer(cfg, folder / f"theirs{number}"), iterations
             ),
             "training, ours, the same work": lambda number: iterations_a_second(
-                our_trainer(cfg, folder / f"plain{number}", data, True), iterations
+                our_trainer(plain, folder / f"plain{number}", data), iterations
             ),
             "training, ours, the whole recipe": lambda number: iterations_a_second(
-                our_trainer(cfg, folder / f"ours{number}", data, False), iterations
+                our_trainer(cfg, folder / f"ours{number}", data), iterations
             ),
         }
         trained = medians(train_ways, rounds)
+        loaded = medians(
+            {
+                "loading, detectron2's `DatasetMapper`": lambda _: load_by_detectron2(cfg),
+                "loading, ours, the same work": lambda _: load_by_us(plain, data),
+                "loading, ours, the whole recipe": lambda _: load_by_us(cfg, data),
+            },
+            rounds,
+        )
         weights = folder / "ours0" / MODEL
         options = Options(batch_size=8, workers=workers)
         predicted = medians(
@@ -240,6 +276,7 @@ def main(
     print("| way | rate | times detectron2's |")
     print("|---|---|---|")
     print_rows("iterations", trained, "training, detectron2's `DefaultTrainer`")
+    print_rows("images", loaded, "loading, detectron2's `DatasetMapper`")
     print_rows("images", predicted, "inference, loop over `DefaultPredictor`")
 
 
