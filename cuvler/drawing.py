@@ -28,6 +28,7 @@ PALETTE = (
     (124, 136, 255),
 )
 Colour = tuple[int, int, int]
+_GAP, _HEAD = 8, 30  # pixels between the pictures of a sheet, and for the names of a row
 _Area = tuple[int, int, int, int]  # top, bottom, left, right of a mask; x, y, x, y of a label
 
 
@@ -120,6 +121,42 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
     small = Image.fromarray(levels.astype(np.float32))
     smooth = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
     return Image.fromarray(_colour_map()[smooth.clip(0, 255).round().astype(np.uint8)])
+
+
+def draw_sheet(
+    pictures: Sequence[tuple[str, Image.Image]], *, columns: int = 4, side: int = 480
+) -> Image.Image:
+    """Lay pictures of one size out in rows, with their names above them.
+
+    Args:
+        pictures: name and RGB picture, in the order of reading; at least one. A row of pictures
+            without names has no room for them.
+        columns: pictures in a row, at most.
+        side: pixels of each picture's longer side, at most.
+
+    Returns:
+        An RGB image on white.
+    """
+    first = pictures[0][1]
+    scale = min(1.0, side / max(first.size))
+    width, height = (max(1, round(length * scale)) for length in first.size)
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    heads = [_HEAD if any(name for name, _ in row) else 0 for row in rows]
+    sheet = Image.new(
+        "RGB",
+        (len(rows[0]) * (width + _GAP) - _GAP, sum(heads) + len(rows) * (height + _GAP) - _GAP),
+        "white",
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
+    top = 0
+    for row, head in zip(rows, heads, strict=True):
+        for column, (name, picture) in enumerate(row):
+            left = column * (width + _GAP)
+            draw.text((left + width // 2, top + head // 2), name, "#16202c", font, anchor="mm")
+            small = picture.resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left, top + head))
+        top += head + height + _GAP
+    return sheet
 
 
 @cache

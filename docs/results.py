@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from cuvler.coco_json import stream_annotations, to_rle
-from cuvler.drawing import draw_heat_map, draw_masks
+from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.images import open_image
 from cuvler.masks import decode
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = (0.1, 0.3, 0.5, 0.75)
 MIN_SCORE = 0.3
 COLUMNS = ("image", "eigenvector", "VoteCut's masks", "detections")
-WIDTH, HEIGHT, GAP, HEAD = 300, 225, 8, 34
+SIZE = (300, 225)
 
 
 def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> Image.Image:
@@ -50,25 +50,19 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
     ) as store:
         for index, image_id in enumerate(store.image_ids.tolist()):
             vectors[image_id] = store.vector(index)[0]
-    sheet = Image.new(
-        "RGB", (4 * (WIDTH + GAP) - GAP, HEAD + len(chosen) * (HEIGHT + GAP) - GAP), "white"
-    )
-    font = ImageFont.load_default(size=19)
-    for column, title in enumerate(COLUMNS):
-        at = (column * (WIDTH + GAP) + WIDTH // 2, HEAD // 2 - 1)
-        ImageDraw.Draw(sheet).text(at, title, font=font, fill="#16202c", anchor="mm")
-    for row, image_id in enumerate(chosen):
+    panels: list[tuple[str, Image.Image]] = []
+    for image_id in chosen:
         image = open_image(data / "images" / images[image_id]["file_name"])
-        image = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        panels = (
+        image = image.resize(SIZE, Image.Resampling.LANCZOS)
+        drawn = (
             image,
             draw_heat_map(vectors[image_id], image.size),
             overlay(image, masks.get(image_id, []), images[image_id]),
             overlay(image, found.get(image_id, []), images[image_id]),
         )
-        for column, panel in enumerate(panels):
-            sheet.paste(panel, (column * (WIDTH + GAP), HEAD + row * (HEIGHT + GAP)))
-    return sheet
+        titles = COLUMNS if not panels else [""] * len(COLUMNS)
+        panels += zip(titles, drawn, strict=True)
+    return draw_sheet(panels, columns=len(COLUMNS))
 
 
 def overlay(picture: Image.Image, records: list[dict], image: dict) -> Image.Image:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cuvler.commands.named_path import named_path
 from cuvler.discovery import Discovery, MethodName, discover_with, load_backbones
-from cuvler.drawing import draw_heat_map, draw_masks
+from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
 from cuvler.images import open_image
 from cuvler.masks import encode, geometry
@@ -67,8 +67,8 @@ def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> No
     masks = [mask.mask for mask in found.masks]
     _save(draw_masks(image, masks, [m.score for m in found.masks]), output, path, "masks")
     if found.eigenvectors:
-        maps = [draw_heat_map(vector, image.size) for vector in found.eigenvectors.values()]
-        _save(_side_by_side([image, *maps]), output, path, "eigenvectors")
+        maps = [(n, draw_heat_map(vector, image.size)) for n, vector in found.eigenvectors.items()]
+        _save(draw_sheet([("image", image), *maps]), output, path, "eigenvectors")
     write_json(output / f"{path.stem}.json", coco(path.name, image.size, found))
 
 
@@ -84,14 +84,6 @@ def coco(file_name: str, size: tuple[int, int], found: Discovery) -> dict[str, o
         "categories": [{"id": 1, "name": "object"}],
         "annotations": annotations,
     }
-
-
-def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    width, height = pictures[0].size
-    row = Image.new("RGB", (len(pictures) * width, height))
-    for column, picture in enumerate(pictures):
-        row.paste(picture, (column * width, 0))
-    return row
 
 
 def _save(picture: Image.Image, output: Path, path: Path, kind: str) -> None:

@@ -349,5 +349,5 @@ def test_the_picture_of_results_is_drawn_from_a_runs_files(place):
     script = runpy.run_path(str(REPOSITORY / "docs/results.py"))
     picture = script["results_picture"](place / "results/demo", place / "demo/val")
     assert picture.width > 1200
-    left = np.asarray(picture)[script["HEAD"] :, : script["WIDTH"]]
+    left = np.asarray(picture)[:, : script["SIZE"][0]]
     assert left.std() > 20  # photographs, not a blank sheet

@@ -92,7 +92,7 @@ def test_the_command_writes_pictures_and_json(disc, tmp_path):
     best = masks.decode(content["annotations"][0]["segmentation"])
     assert (best & truth).sum() / (best | truth).sum() > 0.9
     assert open_image(found / "it's red.masks.png").size == (200, 150)
-    assert open_image(found / "it's red.eigenvectors.png").size == (800, 150)
+    assert open_image(found / "it's red.eigenvectors.png").size == (824, 180)
 
 
 def test_the_command_cuts(disc, tmp_path):
@@ -101,7 +101,7 @@ def test_the_command_cuts(disc, tmp_path):
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "found"), str(tmp_path / "x.png")])
     assert result.exit_code == 0, result.output
     # The image, and the eigenvector of each of the three cuts.
-    assert open_image(tmp_path / "found/x.eigenvectors.png").size == (800, 150)
+    assert open_image(tmp_path / "found/x.eigenvectors.png").size == (824, 180)
     assert json.loads((tmp_path / "found/x.json").read_text())["annotations"]
 
 

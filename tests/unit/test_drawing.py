@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 import cuvler
-from cuvler.drawing import PALETTE, draw_heat_map, draw_masks
+from cuvler.drawing import PALETTE, draw_heat_map, draw_masks, draw_sheet
 
 SIZE = (120, 80)
 
@@ -124,3 +124,18 @@ def test_heat_map_runs_from_dark_to_bright_whatever_the_scale():
 def test_heat_map_of_a_constant_is_dark(value):
     picture = draw_heat_map(np.full((4, 5), value, np.float32), (50, 40))
     assert np.asarray(picture).max() < 10
+
+
+def test_a_sheet_has_every_picture_under_its_name():
+    colours = [(name, Image.new("RGB", SIZE, name)) for name in ("red", "green", "blue")]
+    sheet = draw_sheet(colours, columns=2, side=60)
+    assert sheet.size == (2 * 60 + 8, 2 * (40 + 30) + 8)
+    assert sheet.getpixel((30, 50)) == (255, 0, 0)
+    assert sheet.getpixel((98, 50)) == (0, 128, 0)
+    assert sheet.getpixel((30, 128)) == (0, 0, 255)
+    heads = np.asarray(sheet.convert("L"))[:30]
+    assert heads[:, :60].min() < 100  # a name
+    assert heads[:, 68:].min() < 100
+    assert (np.asarray(sheet)[78:, 68:] == 255).all()  # nothing where no picture is
+    plain = draw_sheet([*colours[:2], ("", colours[2][1])], columns=2, side=60)
+    assert plain.size == (2 * 60 + 8, 2 * 40 + 30 + 8)
