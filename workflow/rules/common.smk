@@ -288,3 +288,15 @@ def report_folders():
 def report_options(wildcards):
     files = [*report_files(), *report_folders()]
     return [word for option, name, path in files for word in (f"--{option}", f"{name}={path}")]
+
+
+def report_gpus(wildcards):
+    """The GPUs that each job of a rule holds, for the report's GPU-hours."""
+    training, inference = (config[stage]["num_gpus"] for stage in ("detector", "predictions"))
+    held = {
+        "detector": training,
+        "predictions": inference,
+        "fine_tuning": training,
+        "fine_tuning_predictions": inference,
+    }
+    return [f"--gpus={rule}={count}" for rule, count in held.items()]

@@ -12,7 +12,7 @@ rule report:
         options=report_options,
         benchmarks=f"{config['results']}/benchmarks",
         images=config["report"]["images"],
-        gpus=[f"--gpus={rule}={config[rule]['num_gpus']}" for rule in ("detector", "predictions")],
+        gpus=report_gpus,
         config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),
     shell:
         "cuvler report {params.options:q} --benchmarks {params.benchmarks:q} {params.gpus}"
