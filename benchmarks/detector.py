@@ -148,7 +148,7 @@ def load_by_us(cfg: CfgNode, data: tuple[Path, Path]) -> float:
     """Give the images a second that our batches are made of."""
     records = read_annotations(*data).records
     batches = TrainingBatches(records, cfg, cfg.SEED)
-    size = cfg.SOLVER.IMS_PER_BATCH
+    size: int = cfg.SOLVER.IMS_PER_BATCH
     start = time.perf_counter()
     for number in range(len(records) // size):
         batches[number, list(range(number * size, (number + 1) * size))]

@@ -267,10 +267,11 @@ class PseudoLabelCascadeROIHeads(_PseudoLabels, CascadeROIHeads):  # type: ignor
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
-        for p, target in zip(proposals, targets, strict=True):
-            # detectron2 keeps the match to itself: match again for the scores.
-            quality = pairwise_iou(target.gt_boxes, p.proposal_boxes)
-            matches, _ = self.proposal_matchers[stage](quality)
-            if len(target):
-                p.gt_scores = target.gt_scores[matches]
+        if self.box_predictor[stage].soft_targets:
+            for p, target in zip(proposals, targets, strict=True):
+                # detectron2 keeps the match to itself: match again for the scores.
+                quality = pairwise_iou(target.gt_boxes, p.proposal_boxes)
+                matches, _ = self.proposal_matchers[stage](quality)
+                if len(target):
+                    p.gt_scores = target.gt_scores[matches]
         return _with_image_boxes(proposals, targets)

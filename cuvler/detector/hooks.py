@@ -27,7 +27,11 @@ class SeedEachStep(HookBase):  # type: ignore[misc]
     def before_step(self) -> None:
         """Seed."""
         words = [self.seed, self.trainer.iter, comm.get_rank()]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        # torch.manual_seed goes round every kind of device there is, which takes milliseconds.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(seed)
 
 
 class Checkpoints(HookBase):  # type: ignore[misc]
