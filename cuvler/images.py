@@ -1,9 +1,11 @@
 """Images: listing a dataset into shards, and opening an image the same way everywhere."""
 
+import errno
 import hashlib
 import os
 import re
 import struct
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,11 @@ _DAMAGE = (
     RuntimeError,
     struct.error,
 )
+# Network file systems fail and recover: seconds to wait before trying again.
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+_PATIENCE = (1, 5, 20)
+# The machine's fault, not the image's.
+_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,20 +63,38 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         ImageError: ``missing`` or ``unreadable``, with the reason. Unreadable are also images
             of more than 179 million pixels, Pillow's limit: they are refused by their header.
+        OSError: this process has too many open files or too little memory.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of broken EXIF, and of images between one and two times its limit.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                image.load()
-                return _to_rgb(_upright(image))
+        return _read_patiently(path)
     except FileNotFoundError:
         raise ImageError("missing", f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
         raise ImageError("unreadable", f"{path}: too large, scale it down: {error}") from error
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise
         raise ImageError("unreadable", f"{path}: {error or type(error).__name__}") from error
+
+
+def _read_patiently(path: str | os.PathLike[str]) -> Image.Image:
+    for seconds in _PATIENCE:
+        try:
+            return _read(path)
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            time.sleep(seconds)
+    return _read(path)
+
+
+def _read(path: str | os.PathLike[str]) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns of broken EXIF, and of images between one and two times its limit.
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_FORMATS) as image:
+            image.load()
+            return _to_rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import io
 import json
 import os
@@ -308,6 +309,37 @@ class TestOpenImage:
         with as_plain_user(), pytest.raises(ImageError, match="Permission denied") as caught:
             open_image(public_folder / "a.png")
         assert caught.value.status == "unreadable"
+
+    @pytest.mark.parametrize("failures", [1, 3, 4])
+    def test_a_file_system_may_recover(self, tmp_path, monkeypatch, failures):
+        Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+        left = [OSError(errno.EIO, os.strerror(errno.EIO))] * failures
+        whole = Image.open
+
+        def failing(*arguments, **options):
+            if left:
+                raise left.pop()
+            return whole(*arguments, **options)
+
+        waited = []
+        monkeypatch.setattr(Image, "open", failing)
+        monkeypatch.setattr("time.sleep", waited.append)
+        if failures < 4:
+            assert open_image(tmp_path / "a.png").size == (4, 3)
+        else:
+            with pytest.raises(ImageError, match="Input/output error") as caught:
+                open_image(tmp_path / "a.png")
+            assert caught.value.status == "unreadable"
+        assert waited == [1, 5, 20][:failures]
+
+    @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM])
+    def test_an_image_is_not_blamed_for_the_machine(self, tmp_path, monkeypatch, code):
+        def failing(*arguments, **options):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(Image, "open", failing)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            open_image(tmp_path / "a.png")
 
     def test_a_link_to_nothing_is_missing(self, tmp_path):
         (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
