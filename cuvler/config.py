@@ -107,7 +107,8 @@ def _describe(error: "ValidationError") -> str:
     if error.validator == "enum":
         return f"{key}: {value} is not allowed; allowed: {', '.join(allowed)}"
     if error.validator == "pattern":
-        return f"{key}: {value} is not a name; use letters, digits, '_' and '-'"
+        described = isinstance(error.schema, dict) and error.schema.get("description")
+        return f"{key}: {value} is not {described or 'a name; use letters, digits, _ and -'}"
     return f"{key}: {error.message}"
 
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("ground-truth")
-@click.option("--dataset", default="NAME", help="The dataset's name in the config, for messages.")
+@click.option("--dataset", help="The dataset's name in the config, for messages.")
 @click.option(
     "--annotations",
     multiple=True,
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 @click.option("--masks/--boxes-only", default=True, show_default=True)
 @click.option("--output", required=True, type=Path, help="The COCO json to write.")
 def command(
-    dataset: str,
+    dataset: str | None,
     annotations: tuple[Path, ...],
     images: Path,
     format_: str,
@@ -69,13 +69,17 @@ def command(
     (crowds, difficult objects, groups, unlabelled regions) is kept as COCO's crowds, which
     evaluation neither asks for nor holds against a detector.
     """
-    for path in [images, *annotations, *image_lists, *extra_annotations]:
-        if not path.exists():
-            raise DataError(
-                f"datasets.{dataset}: there is no {path} (looked in {Path.cwd()}); `cuvler "
-                f"datasets` says where to get it. Put it there, or set datasets.{dataset} or "
-                "datasets_root in your config to where it is"
-            )
+    missing = [
+        path
+        for path in [images, *annotations, *image_lists, *extra_annotations]
+        if not path.exists()
+    ]
+    if dataset and missing:
+        raise DataError(
+            f"datasets.{dataset}: there is no {missing[0]} (looked in {Path.cwd()}); `cuvler "
+            f"datasets {dataset}` says where to get it. Put it there, or set datasets.{dataset} "
+            "or datasets_root in your config to where it is"
+        )
     counts = make_ground_truth(
         output,
         annotations,

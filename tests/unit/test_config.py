@@ -62,6 +62,10 @@ def test_the_default_is_right(config):
         ("datasets/mine", {"images": "x", "shards": 0}, r"datasets\.mine\.shards: 0"),
         ("datasets/mine", 5, r"datasets\.mine: 5 is not allowed; allowed: string or object"),
         ("datasets/my photos", "x", r'"my photos" is not a name; use letters'),
+        ("download/a b", {"url": "http://x"}, r'"a b" is not a file\'s name; use letters'),
+        ("download/w.pth", {"url": "ftp://x"}, r'w\.pth\.url: "ftp://x" is not an address; https'),
+        ("download/w.pth", {"url": "gdrive:1", "sha256": "0"}, r'"0" is not a sha256 of 64 hex'),
+        ("download/w.pth", {"sha256": "0" * 64}, r"download\.w\.pth: 'url' is a required"),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(config, key, value, message):

@@ -22,3 +22,18 @@ def test_weights_that_the_config_names_are_downloaded(workplace):
     output = workplace.snakemake("-n", "--config", f"detector={{weights: {weights}}}")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))
     assert (jobs["download"], jobs["weights"]) == ("1", "6")
+
+
+def test_files_of_ones_own_have_an_address_and_a_digest(workplace):
+    digest = "0f" * 32
+    files = (
+        f"{{mine.pth: {{url: 'gdrive:1aB', sha256: {digest}}}, other.pth: {{url: 'http://x/y'}}}}"
+    )
+    config = ["--config", f"download={files}"]
+    names = [f"resources/downloads/{name}" for name in ("mine.pth", "other.pth")]
+    commands = workplace.snakemake("-n", "--printshellcmds", *names, *config)
+    commands = re.sub(r"\s+", " ", commands)
+    assert f"cuvler download gdrive:1aB --sha256 {digest} --output {names[0]}" in commands
+    assert f"cuvler download http://x/y --output {names[1]}" in commands
+    wrong = "download={mine.pth: {url: 'ftp://x'}}"
+    assert "download.mine.pth.url" in workplace.snakemake("-n", "--config", wrong, status=1)

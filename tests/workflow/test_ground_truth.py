@@ -57,7 +57,7 @@ def test_every_benchmark_can_be_planned_without_data(workplace):
 def test_missing_files_are_named_with_key_path_and_fix(workplace):
     output = workplace.snakemake("results/ground_truth/voc07.json", status=1)
     assert "datasets.voc07: there is no datasets/VOC2007/JPEGImages" in output
-    assert "`cuvler datasets` says where to get it" in re.sub(r"\s+", " ", output)
+    assert "`cuvler datasets voc07` says where to get it" in re.sub(r"\s+", " ", output)
 
 
 def test_annotations_that_are_used_as_they_are_are_not_made(workplace):

@@ -107,6 +107,14 @@ def labels_of(wildcards):
     return found.annotations
 
 
+def download_source(wildcards):
+    """Where a file comes from: the config's address and digest, or its published name."""
+    own = config["download"].get(wildcards.file)
+    if own is None:
+        return [wildcards.file]
+    return [own["url"], *(["--sha256", own["sha256"]] if "sha256" in own else [])]
+
+
 def weights_of(wildcards):
     """The weights of a ViT: the user's own file, or one fetched once; pixels need none."""
     if wildcards.backbone.startswith("pixels_"):

@@ -4,10 +4,10 @@ rule download:
     log:
         "<logs>/download/{file}.log",
     wildcard_constraints:
-        file="|".join(map(re.escape, published_files())),
+        file="|".join(map(re.escape, [*published_files(), *config["download"]])),
     conda:
         "../envs/cuvler.yaml"
     params:
-        folder=lambda wildcards, output: Path(output[0]).parent,
+        source=download_source,
     shell:
-        "cuvler download {wildcards.file:q} --folder {params.folder:q} &> {log:q}"
+        "cuvler download {params.source:q} --output {output:q} &> {log:q}"

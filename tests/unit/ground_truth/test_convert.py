@@ -141,3 +141,11 @@ def test_command(tmp_path, instances):
     assert outcome.exit_code == 0, outcome.output
     made = json.loads(options["--output"].read_text())
     assert [annotation["bbox"] for annotation in made["annotations"]] == [[1, 1, 8, 8]]
+
+
+def test_the_commands_message_names_the_dataset_where_it_is_known(tmp_path):
+    arguments = ["--annotations", tmp_path / "gone", "--images", tmp_path, "--output", "x"]
+    outcome = CliRunner().invoke(command, list(map(str, arguments)))
+    assert str(outcome.exception) == f"{tmp_path / 'gone'}: no such file or folder"
+    outcome = CliRunner().invoke(command, [*map(str, arguments), "--dataset", "voc07"])
+    assert str(outcome.exception).startswith(f"datasets.voc07: there is no {tmp_path / 'gone'}")
