@@ -104,10 +104,11 @@ class Planner:
     training: Callable[[str], float]
     used: set[str] = field(default_factory=set)
 
-    def rows(self, jobs: Iterable[tuple[str, Path]]) -> list[Row]:
-        """Add jobs, (rule, output), up to a row for each stage, in the order they come."""
+    def rows(self, outputs: Iterable[tuple[str, Path]]) -> list[Row]:
+        """Add up files, (rule, output), to a row for each stage, in the order they come."""
         rows: dict[str, Row] = {}
-        for rule, output in jobs:
+        known = set()
+        for rule, output in outputs:
             parts = output.with_suffix("").parts
             reckon = {
                 "eigenvectors": self._eigenvectors,
@@ -121,8 +122,12 @@ class Planner:
             }.get(rule)
             stage = f"{rule} {parts[-2]}" if rule in ("eigenvectors", "pseudo_masks") else rule
             row = rows.setdefault(stage, Row(stage))
+            row.files += 1
+            if (job := _job(rule, output)) in known:
+                continue
+            known.add(job)
             row.jobs += 1
-            row.files += 3 if reckon else 2  # the output, its log, and mostly a benchmark
+            row.files += 2 if reckon else 1  # a log, and of longer jobs a benchmark
             if reckon:
                 reckon(row, parts)
         return list(rows.values())
@@ -195,6 +200,13 @@ class Planner:
             row.gpu_hours += seconds / 3600
         else:
             row.cpu_hours += seconds / 3600
+
+
+def _job(rule: str, output: Path) -> Path:
+    """What the files of one job have in common, and no other's."""
+    if rule == "table":
+        return output.with_suffix("")
+    return output.parent if rule == "splits" else output
 
 
 def _teraflop(spec: BackboneSpec) -> float:

@@ -59,6 +59,17 @@ def test_every_job_is_in_one_row():
     assert found["eigenvectors dino_s8"].images == pytest.approx(8000)
 
 
+def test_a_job_with_several_files_is_one_job():
+    results = Path("results")
+    tables = [("table", results / f"table.{kind}") for kind in ("md", "csv")]
+    splits = [("splits", results / f"splits/coco_train/{n}.json") for n in (1, 2, 5)]
+    found, _ = rows(settings(), tables + splits)
+    assert {stage: (row.jobs, row.files) for stage, row in found.items()} == {
+        "table": (1, 3),
+        "splits": (1, 4),
+    }
+
+
 def test_hours_follow_the_rates():
     rates = {"eigenvectors__dino_s8": 4, "pseudo_masks__votecut": 2, "detector": 10}
     found, planner = rows(settings(), jobs(), **rates, predictions=20)

@@ -60,3 +60,19 @@ def test_the_plan_looks_at_no_image(workplace, tmp_path):
     command["env"] |= environment
     subprocess.run(**command, check=True)
     assert os.fspath(folder) in seen.read_text()
+
+
+def test_the_plan_of_hours_has_snakemakes_jobs(workplace):
+    settings = workplace.configure(datasets={"demo_train": {"images": "demo/train/images"}})
+    _, output = plan(workplace, "all", *settings)
+    total = int(re.search(r"^total +(\d+)$", output, re.MULTILINE)[1])
+    words = ["cuvler", "plan", "--images", "320", "--images", "demo_val=80"]
+    words += ["--rate", "detector=4", "--rate", "predictions=2"]
+    for name in settings[1:]:
+        words += ["--configfile", name]
+    command = workplace.command() | {"args": words, "stderr": None}
+    result = subprocess.run(**command, check=True)
+    lines = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
+    # `all` itself is a job to Snakemake.
+    assert int(lines["all"].split()[1]) == total - 1
+    assert "demo_train 320, demo_val 80" in result.stdout
