@@ -68,9 +68,10 @@ def command(
         click.echo(f"{score.name:<8} {score.objects:>7}  {_line(score.ap)}")
     better = counts(found)
     click.echo(f"\nA is better on {better[0]} images, B on {better[1]}, neither on {better[2]}")
+    click.echo("those that differ most, with the number of their objects:")
     for score in list(found.images.values())[:images]:
         if score.change:
-            click.echo(f"{_line(score.ap)}  {score.objects} objects  {score.name}")
+            click.echo(f"{_line(score.ap)}  {score.name} ({score.objects})")
     if root:
         page = make_page(
             found,

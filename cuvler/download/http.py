@@ -54,7 +54,7 @@ class _Version:
 
 
 def fetch_http(
-    url: str, part: Path, *, attempts: int = 6, pause: float = 1.0, show: bool = True
+    url: str, part: Path, *, attempts: int = 5, pause: float = 1.0, show: bool = True
 ) -> None:
     """Download to ``part``, going on from what an earlier call left there.
 

@@ -4,9 +4,9 @@ Boxes, masks and areas stay as they are, as do the ids of images and annotations
 published result files can be scored. Crowds (``iscrowd``) stay crowds: COCO's evaluation neither
 asks for them nor counts what is found in them. LVIS has none; its lists of categories that are
 known to be absent or not exhaustively marked (``neg_category_ids``,
-``not_exhaustive_category_ids``) have no meaning once categories are one, so that every object
-that was marked counts and others are held against the detector, as in the papers' class-agnostic
-LVIS.
+``not_exhaustive_category_ids``) have no meaning once categories are one. So every object that was
+marked counts, and what is found beside them is held against the detector: COCO's metric on LVIS's
+annotations. Whether CutLER's own LVIS file differs could not be verified.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _KEPT = ("id", "image_id", "bbox", "area")
 
 
 def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read COCO's json (one file or several of the same id space).
+    """Read COCO's json; several files have different images, and only the first keeps its ids.
 
     Args:
         annotations: the files.
@@ -34,7 +34,7 @@ def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records
         DataError: not such a file, or an annotation on an image that is not listed.
     """
     locator = Locator(images)
-    for path in annotations:
+    for number, path in enumerate(annotations):
         sizes: dict[int, tuple[int, int]] = {}
         # Twice through the file: its sections come in any order, and it may outgrow the memory.
         for section, record in stream_annotations(path):
@@ -44,7 +44,10 @@ def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records
                 yield "images", image
         for section, record in stream_annotations(path):
             if section == "annotations":
-                yield "annotations", _annotation(record, sizes, path)
+                annotation = _annotation(record, sizes, path)
+                if number > 0:  # ids are of one file
+                    annotation.pop("id", None)
+                yield "annotations", annotation
 
 
 def _image(record: Record, locator: Locator, path: Path) -> Record:
@@ -113,7 +116,7 @@ def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
     ``segmentations``, ``bboxes`` and ``areas`` hold an item a frame, null where it is not seen.
 
     Args:
-        annotations: the file.
+        annotations: the files.
         images: the folder that the frames' names start from.
         ids: not used: frames are numbered.
 
@@ -122,9 +125,9 @@ def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
             another number of frames.
     """
     locator = Locator(images)
+    count = 0
     for path in annotations:
         videos: dict[int, tuple[int, int, int, int]] = {}  # first image id, frames, size
-        count = 0
         for section, video in stream_annotations(path):
             if section == "videos":
                 _require(video, {"id", "width", "height", "file_names"}, path, "video")

@@ -172,19 +172,24 @@ def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
         if line.strip()
     }
     kept: set[int] = set()
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for section, record in records:
         if section == "images":
             stem = PurePosixPath(record["file_name"]).stem
             if stem not in wanted:
                 continue
-            found.add(stem)
+            if stem in found:
+                raise DataError(
+                    f"{found[stem]} and {record['file_name']} have the same name, which an "
+                    "image list cannot tell apart"
+                )
+            found[stem] = record["file_name"]
             kept.add(record["id"])
             yield section, record
         elif record["image_id"] in kept:
             yield section, record
-    if found != wanted:
-        absent = sorted(wanted - found)
+    absent = sorted(wanted - found.keys())
+    if absent:
         raise DataError(
             f"{len(absent)} images of {', '.join(map(str, image_lists))} are not annotated: "
             f"{', '.join(absent[:5])}"

@@ -139,7 +139,7 @@ class TestCommand:
         assert output.startswith("A one\nB two\n\nmasks")
         assert re.search(r"^medium +2 +\d+\.\d +\d+\.\d +\+\d+\.\d$", output, re.MULTILINE)
         assert "A is better on 1 images, B on 1, neither on 1" in output
-        assert re.search(r"0\.0 +100\.0 +\+100\.0  1 objects  2\.jpg", output)
+        assert re.search(r"0\.0 +100\.0 +\+100\.0  2\.jpg \(1\)", output)
         assert " 1.jpg" not in output  # no difference
 
     def test_the_page_needs_no_other_file(self, files, tmp_path):

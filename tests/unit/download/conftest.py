@@ -80,10 +80,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        """Say nothing of clients that hang up: they are meant to."""
+
+
 @pytest.fixture
 def site():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.site = Site()
     server.site.url = f"http://127.0.0.1:{server.server_address[1]}/weights.bin"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

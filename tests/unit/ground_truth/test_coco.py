@@ -240,6 +240,19 @@ def test_frames_of_videos_become_images_and_absent_objects_nothing(tmp_path, pic
     assert seen == [(1, 3, [0, 0, 2, 4], 3), (2, 4, [0, 0, 2, 4], 3)]
 
 
+def test_videos_of_several_files_are_numbered_on(tmp_path, picture, convert):
+    write(tmp_path / "a.json", videos())
+    write(tmp_path / "b.json", videos())
+    made = convert("a.json", "b.json", format="youtube_vis")
+    assert [image["id"] for image in made["images"]] == list(range(1, 9))
+    assert [(a["id"], a["image_id"]) for a in made["annotations"]] == [
+        (1, 3),
+        (2, 4),
+        (3, 7),
+        (4, 8),
+    ]
+
+
 BROKEN = {
     "lacks height, width": ("coco", coco(images=[{"id": 1, "file_name": "a"}])),
     "image 1 lacks coco_url": ("coco", coco(images=[{"id": 1, "width": 1, "height": 1}])),

@@ -61,6 +61,22 @@ def test_a_listed_image_that_is_not_annotated_is_named(tmp_path, instances, conv
         convert("instances_train2014.json", image_lists=["list.txt"])
 
 
+def test_a_list_cannot_tell_images_of_one_name_apart(tmp_path, instances, convert):
+    images = [image(1, "a/0.png"), image(2, "b/0.png")]
+    (tmp_path / "frames.json").write_text(json.dumps({"images": images, "annotations": []}))
+    (tmp_path / "list.txt").write_text("a/0.png\n")
+    with pytest.raises(DataError, match=r"a/0\.png and b/0\.png have the same name"):
+        convert("frames.json", image_lists=["list.txt"])
+
+
+def test_several_files_of_different_images(tmp_path, instances, convert):
+    more = {"images": [image(77, "x.jpg")], "annotations": [thing(100, 77, [0, 0, 5, 5])]}
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    made = convert("instances_train2014.json", "more.json")
+    assert [image["id"] for image in made["images"]] == [9, 25, 30, 77]
+    assert [annotation["id"] for annotation in made["annotations"]] == [100, 7, 50, 51, 101]
+
+
 def test_boxes_only(tmp_path, instances, convert):
     made = convert("instances_train2014.json", masks=False)
     assert not any("segmentation" in annotation for annotation in made["annotations"])
