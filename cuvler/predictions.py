@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, Dataset
 
 from cuvler import masks
@@ -98,6 +97,7 @@ def predict_dataset(
 
     Raises:
         DataError: the detector or the listing cannot be used, or no image could be read.
+        CuvlerError: the same in one of several processes; it has said so in the log.
     """
     options = options or Options()
     rows = _read_images(images)
@@ -109,7 +109,9 @@ def predict_dataset(
         if len(devices) == 1:
             _predict_part(0, *arguments)
         else:
-            spawn(_predict_part, args=arguments, nprocs=len(devices))  # type: ignore[no-untyped-call]
+            from cuvler.detector.processes import start_processes
+
+            start_processes(_predict_part, len(devices), arguments)
         summary = _add_up(folder, len(devices))
         for name, status, reason in summary.failed:
             log.warning("%s: left out, %s: %s", name, status, reason)

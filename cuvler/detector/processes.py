@@ -1,4 +1,4 @@
-"""The processes that train together: on one machine, or on several by torchrun or SLURM."""
+"""Several processes: on one machine, or on several by torchrun or SLURM."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import distributed
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from cuvler.errors import ConfigError, CuvlerError
 
@@ -100,7 +100,7 @@ def run_processes(
             function(*args)
         return
     alone = place.size * num_gpus <= 1
-    try:
+    with _failures_are_told():
         launch(
             function if alone else _report_errors,
             max(num_gpus, 1),
@@ -109,8 +109,28 @@ def run_processes(
             dist_url=place.url or "auto",
             args=args if alone else (function, *args),
         )
+
+
+def start_processes(function: Callable[..., None], count: int, args: tuple[Any, ...]) -> None:
+    """Call ``function(index, *args)`` in as many processes, which do not know of each other.
+
+    Raises:
+        CuvlerError: one of them failed; it has said why in the log.
+    """
+    with _failures_are_told():
+        spawn(_report_errors_of_one, args=(function, *args), nprocs=count)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _failures_are_told() -> Iterator[None]:
+    try:
+        yield
     except ProcessExitedException as error:
         raise CuvlerError(f"{error}; its message is above") from error
+
+
+def _report_errors_of_one(index: int, function: Callable[..., None], *args: Any) -> None:
+    _report_errors(function, index, *args)
 
 
 def _report_errors(function: Callable[..., None], *args: Any) -> None:

@@ -18,7 +18,7 @@ from cuvler.commands import predict, predictions
 from cuvler.detector import load_detector
 from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_recipe
-from cuvler.errors import ConfigError, DataError
+from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.predictions import Options, as_coco_annotations, coco_records, predict_dataset
 
 SERIAL = Options(batch_size=2, workers=0)
@@ -130,6 +130,16 @@ def test_several_processes_write_the_same_file(detector, dataset, tmp_path):
     predict_to(tmp_path / "one.json", detector, dataset)
     predict_to(tmp_path / "two.json", detector, dataset, devices=["cpu", "cpu"])
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_several_processes_say_in_a_message_what_is_wrong(dataset, tmp_path, capfd):
+    with pytest.raises(CuvlerError, match=r"exit code 1; its message is above"):
+        predict_to(tmp_path / "one.json", tmp_path / "no", dataset, devices=["cpu", "cpu"])
+    shown = capfd.readouterr().err
+    assert "no: no such file" in shown
+    assert "Traceback" not in shown
+    assert not list(tmp_path.glob("*.json"))
 
 
 def same(one, two):
