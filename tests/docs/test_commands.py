@@ -86,6 +86,7 @@ EXERCISED = {
     "make test": Make("pytest"),
     "cuvler datasets": Run(""),
     "cuvler datasets --configfile mine.yaml": Run(""),
+    "cuvler download": Run(""),
     "cuvler plan": Run(""),
     "cuvler status": Run(""),
     "cuvler status all --configfile mine.yaml": Run(""),
