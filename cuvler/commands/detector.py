@@ -46,8 +46,9 @@ def command(
     KEY VALUE pairs are detectron2 settings over those of the recipe: SOLVER.MAX_ITER 40000. Where
     they change the batch, learning rate and schedule are scaled with it.
 
-    On several machines: srun --ntasks-per-node 1 cuvler detector ..., or torchrun with one
-    process a GPU: torchrun --nnodes 2 --nproc-per-node 8 --no-python cuvler detector ...
+    On several machines, with the output on a file system they share: one task a machine by
+    srun --ntasks-per-node 1 --kill-on-bad-exit cuvler detector ..., or one process a GPU by
+    torchrun --nnodes 2 --nproc-per-node 8 --no-python cuvler detector ...
     """
     from cuvler.detector.config import load_recipe
     from cuvler.detector.processes import find_place

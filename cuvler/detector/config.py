@@ -141,6 +141,19 @@ def _fit_to_machines(cfg: CfgNode, num_gpus: int, machines: int) -> None:
         )
 
 
+def check_image_format(cfg: CfgNode) -> None:
+    """Refuse a config for images in another order of channels than they are read in here.
+
+    Raises:
+        ConfigError: ``INPUT.FORMAT``, by detectron2's default BGR, is not RGB.
+    """
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ConfigError(
+            f"INPUT.FORMAT: {cfg.INPUT.FORMAT}, but images are read as RGB; set it to RGB, and "
+            "MODEL.PIXEL_MEAN and PIXEL_STD in that order"
+        )
+
+
 def use_plain_batch_norm(cfg: CfgNode) -> None:
     """Replace synchronised batch norm, which needs several GPUs, by plain batch norm."""
     for owner in _NORM_OWNERS:

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuvler.detector.checkpoints import load_trained
-from cuvler.detector.config import base_config, load_recipe, merge_file, use_plain_batch_norm
+from cuvler.detector.config import (
+    base_config,
+    check_image_format,
+    load_recipe,
+    merge_file,
+    use_plain_batch_norm,
+)
 from cuvler.detector.data import resized_shape
 from cuvler.errors import ConfigError, DataError
 
@@ -57,8 +63,9 @@ class Detector:
 
         Raises:
             DataError: the weights are missing or not of this model.
-            ConfigError: the config does not name each of its classes.
+            ConfigError: the config does not name each of its classes, or is not for RGB images.
         """
+        check_image_format(cfg)
         self.model = build_model(cfg).eval()
         load_trained(self.model, weights, unpickle_sha256=unpickle_sha256)
         self.categories = _categories(cfg)

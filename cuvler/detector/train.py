@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights
+from cuvler.detector.config import check_image_format
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
@@ -66,7 +67,8 @@ def train_detector(
             ``output`` is then on a file system they share.
 
     Raises:
-        ConfigError: more GPUs than there are, or classes that do not fit the annotations.
+        ConfigError: more GPUs than there are, settings that do not fit the annotations, or images
+            that are not RGB.
         DataError: annotations, images or weights cannot be used.
         TrainingDivergedError: a loss became infinite or NaN; the message names the images.
     """
@@ -75,6 +77,7 @@ def train_detector(
             f"{num_gpus} GPUs were asked for, {torch.cuda.device_count()} are visible; "
             "--num-gpus 0 uses the CPU"
         )
+    check_image_format(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(output)

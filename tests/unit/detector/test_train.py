@@ -16,7 +16,7 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from cuvler.detector import train
+from cuvler.detector import Detector, train
 from cuvler.detector.checkpoints import load_state, save_model
 from cuvler.detector.config import load_recipe
 from cuvler.detector.data import training_loader
@@ -215,6 +215,14 @@ def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):
     cfg = load_recipe("demo", num_gpus=0)
     with pytest.raises(ConfigError, match=f"{count} GPUs were asked for"):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=count)
+
+
+def test_another_order_of_channels_is_refused(tiny_dataset, tmp_path):
+    cfg = load_recipe("demo", num_gpus=0, overrides=["INPUT.FORMAT", "BGR"])
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: BGR, .* set it to RGB"):
+        train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: BGR, .* set it to RGB"):
+        Detector(cfg, tmp_path / "none.pth")
 
 
 def test_predictors_learn_faster():
