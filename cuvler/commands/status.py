@@ -79,9 +79,10 @@ def _forecast(shown: list[Stage], etas: list[float | None]) -> str:
     unknown = [
         stage.rule for stage, eta in zip(shown, etas, strict=True) if eta is None and not stage.done
     ]
+    names = ", ".join(dict.fromkeys(unknown))
     left = sum(eta for eta in etas if eta is not None)
+    if not left:
+        return f"When it is finished cannot be told yet: no job of {names} is done."
     at = time.strftime("%a %H:%M", time.localtime(time.time() + left))
     known = f"About {duration(left)} left, until {at}"
-    if not unknown:
-        return f"{known}."
-    return f"{known}, not counting what has no speed yet: {', '.join(dict.fromkeys(unknown))}."
+    return f"{known}, not counting what has no speed yet: {names}." if unknown else f"{known}."

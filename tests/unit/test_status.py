@@ -182,9 +182,6 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
         return header + "".join(f"{p}\t-\t{r}\t-\t{words[d]}\n" for r, p, d in run.plan)
 
     monkeypatch.setattr(status_command, "summary", summary)
-    run.done(1, seconds=50)
-    run.log(1, "x: 98 ok, 2 unreadable")
-    run.log(2, "Error: torn\n")
     run.plan.append(("detector", run.detector, False))
 
     def printed():
@@ -193,6 +190,10 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
         assert result.exit_code == 0, result.output
         return result.output
 
+    assert "cannot be told yet: no job of eigenvectors, detector is done." in printed()
+    run.done(1, seconds=50)
+    run.log(1, "x: 98 ok, 2 unreadable")
+    run.log(2, "Error: torn\n")
     output = printed()
     assert (
         "eigenvectors coco/votecut/dino_s8  1/4   100/400  2         1 failed  2 min 30 s" in output
