@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo demo-cutler test slurm-test benchmark lint format lock clean
+.PHONY: setup demo demo-cutler test slurm-test benchmark docs lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -46,6 +46,12 @@ benchmark: setup
 	python benchmarks/precision.py
 	python benchmarks/pseudo_masks.py --scenes tests/reference/votecut --maps tests/reference/votecut
 	python benchmarks/evaluation.py
+	python benchmarks/detector.py
+	python benchmarks/annotations.py --images 130000 --masks 600000
+
+# The documentation in a browser, made anew as its pages change.
+docs: setup
+	mkdocs serve
 
 lint: setup
 	ruff check .
@@ -53,11 +59,13 @@ lint: setup
 	mypy
 	snakefmt --check workflow
 	snakemake --lint
+	mkdocs build --quiet --strict --site-dir build/site
 
 format: setup
 	ruff check --fix .
 	ruff format .
 	snakefmt workflow
+	python docs/configuration.py
 
 # After a change of dependencies in pyproject.toml; add --upgrade for newer versions.
 lock: setup

@@ -41,7 +41,10 @@ def test_an_unknown_name_is_named_with_the_nearest():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"feature": "keys"}, "feature must be one of key, query, value, patch_tokens"),
+        (
+            {"feature": "keys"},
+            "feature must be one of key, query, value, key_query_value, patch_tokens",
+        ),
         ({"size": 100}, "size 100 is no multiple of patch 16"),
         ({"size": 16}, "size 16"),
         ({"size": "64"}, "size must be of type int"),
