@@ -29,7 +29,7 @@ def _count(value: str) -> tuple[str, int]:
 
 @click.command("report")
 @click.option("--output", required=True, type=Path, help="The page to write.")
-@click.option("--title", default="CuVLER report", show_default=True)
+@click.option("--title", default="cuvler report", show_default=True)
 @_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
 @_files("--root", "DATASET", "Folder of the images; gives the dataset a gallery.")
 @_files("--ground-truth", "DATASET", "COCO annotations.")

@@ -14,7 +14,7 @@ from cuvler.report.inputs import Inputs
 from cuvler.report.tables import read_metrics, versions
 
 
-def make_report(inputs: Inputs, *, title: str = "CuVLER report") -> str:
+def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
     """Make the page: HTML that needs no other file and no network.
 
     The same inputs and packages give the same page, byte for byte.
