@@ -19,6 +19,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pycocotools import mask as coco_mask
@@ -104,28 +106,30 @@ def _merge(
     output: File,
     threshold: float,
 ) -> Counts:
-    # SQLite sorts on disk what does not come in the images' order, or does not fit into memory.
-    with closing(_Spool(images)) as spool:
-        num_predictions = _spool_predictions(spool, predictions, threshold)
+    opening = {"licenses": [], "categories": CATEGORIES}
+    with (
+        write_annotations(output, opening) as writer,
+        # Beside the output, where there is room: a node's own disk may be small.
+        TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
+        closing(_Spool(Path(folder, "records.sqlite"), images)) as spool,
+    ):
+        counts = Counts(num_predictions=_spool_predictions(spool, predictions, threshold))
         if former is not None:
             _spool_former(spool, former)
-        counts = Counts(num_predictions)
         excluded = []
-        opening = {"licenses": [], "categories": CATEGORIES}
-        with write_annotations(output, opening) as writer:
-            for image, found, before in with_progress(spool.images(), len(images)):
-                if "width" not in image:
-                    reason = "no prediction tells its size"
-                    excluded.append({**image, "status": "no_prediction", "reason": reason})
-                    continue
-                writer.add_image(image)
-                kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
-                counts.num_predictions_kept += len(kept)
-                counts.num_former_kept += len(remaining)
-                for record in [*kept, *remaining]:
-                    writer.add_annotation({"id": writer.num_annotations + 1, **record})
-            writer.closing["info"] = {"threshold": threshold, **asdict(counts)}
-            writer.closing["excluded"] = excluded
+        for image, found, before in with_progress(spool.images(), len(images)):
+            if "width" not in image:
+                reason = "no prediction tells its size"
+                excluded.append({**image, "status": "no_prediction", "reason": reason})
+                continue
+            writer.add_image(image)
+            kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
+            counts.num_predictions_kept += len(kept)
+            counts.num_former_kept += len(remaining)
+            for record in [*kept, *remaining]:
+                writer.add_annotation({"id": writer.num_annotations + 1, **record})
+        writer.closing["info"] = {"threshold": threshold, **asdict(counts)}
+        writer.closing["excluded"] = excluded
     return counts
 
 
@@ -133,15 +137,23 @@ _PREDICTION, _FORMER = 0, 1
 
 
 class _Spool:
-    """The listing and the records to merge, in a temporary database that is gone when closed."""
+    """The listing and the records to merge, in a database that keeps them in order on disk.
 
-    def __init__(self, images: "pd.DataFrame") -> None:
-        self._database = sqlite3.connect("")  # on disk as soon as it outgrows its cache
+    Records may come in any order, and need not fit into memory.
+    """
+
+    def __init__(self, path: Path, images: "pd.DataFrame") -> None:
+        self._count = 0
+        self._database = sqlite3.connect(path)
+        # The file is gone afterwards, so there is nothing to roll back or to make durable.
         self._database.executescript(
             """
             pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -64000;
             create table image (id integer primary key, name text, height, width);
-            create table record (image integer, kind integer, score real, content text);
+            create table record (
+                image integer, kind integer, rank real, number integer, content text,
+                primary key (image, kind, rank, number)
+            ) without rowid;
             """
         )
         rows = zip(images["image_id"].tolist(), images["file_name"].tolist(), strict=True)
@@ -171,16 +183,17 @@ class _Spool:
             )
 
     def add(self, kind: int, record: Record) -> None:
-        score = record["score"] if kind == _PREDICTION else 0.0
+        """Take a record in; predictions come out by their score, others as they came."""
+        rank = -record["score"] if kind == _PREDICTION else 0.0
         content = json.dumps(record, separators=(",", ":"))
-        self._database.execute(
-            "insert into record values (?, ?, ?, ?)", (record["image_id"], kind, score, content)
-        )
+        values = (record["image_id"], kind, rank, self._count, content)
+        self._database.execute("insert into record values (?, ?, ?, ?, ?)", values)
+        self._count += 1
 
     def images(self) -> Iterator[tuple[Record, list[Record], list[Record]]]:
         """Give each image with its predictions, best first, and its former annotations."""
         records = self._database.execute(
-            "select image, kind, content from record order by image, kind, score desc, rowid"
+            "select image, kind, content from record order by image, kind, rank, number"
         )
         following = records.fetchone()
         for image_id, name, height, width in self._database.execute(
