@@ -45,7 +45,8 @@ class Records(Sequence[Record]):
 
     def save(self, folder: Path) -> None:
         """Write the arrays for :meth:`map`."""
-        for name, array in zip(_ARRAYS, (self._pickled, self._ends, self.wide), strict=True):
+        arrays: tuple[NDArray[Any], ...] = (self._pickled, self._ends, self.wide)
+        for name, array in zip(_ARRAYS, arrays, strict=True):
             np.save(folder / f"{name}.npy", array)
 
     @classmethod
