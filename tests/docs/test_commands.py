@@ -174,6 +174,9 @@ EXERCISED = {
     "snakemake results/table.md --config recipe=cutler 'evaluate=[coco_val, coco20k, voc07,"
     " lvis_val, uvo_dense_val, clipart, comic, watercolor, kitti, objects365_val,"
     " openimages_val]'": Plan(SCORES | {"table", "ground_truth"}),
+    "snakemake results/fine_tuning/coco_val_metrics.json": Plan(
+        DETECTOR | {"splits", "fine_tuning"}
+    ),
     "snakemake results/fine_tuning/coco_val_metrics.json --config recipe=cutler": Plan(
         DETECTOR | {"splits", "fine_tuning"}
     ),
