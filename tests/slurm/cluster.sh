@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real SLURM on one machine, for the tests: a controller, a CPU node and a GPU node whose GPUs
-# are any character devices. Root on Debian is wanted.
+# A real SLURM on one machine, for the tests: a controller, a CPU node, a GPU node whose GPUs are
+# any character devices, and an accounting database. Root on Debian is wanted.
 #
 #   tests/slurm/cluster.sh start FOLDER    install SLURM if it is missing, and start the daemons
 #   tests/slurm/cluster.sh stop FOLDER     stop the daemons that start wrote down, and no others
@@ -11,24 +11,26 @@ set -euo pipefail
 action=$1
 folder=$(realpath -m "$2")
 here=$(cd "$(dirname "$0")" && pwd)
+files=(slurm.conf gres.conf slurmdbd.conf)
 marker="# Written by cuvler's tests/slurm/cluster.sh"
 
 install_slurm() {
-    command -v slurmctld >/dev/null && command -v munged >/dev/null && return
+    hash slurmctld munged slurmdbd mariadbd 2>/dev/null && return
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge slurmdbd mariadb-server >/dev/null
 }
 
 # Jobs do not inherit SLURM_CONF, so the files must be where SLURM looks by itself.
 configure() {
     mkdir -p "$folder/state" "$folder/spool" /etc/slurm
-    for name in slurm.conf gres.conf; do
+    for name in "${files[@]}"; do
         if [ -e "/etc/slurm/$name" ] && ! grep -qF "$marker" "/etc/slurm/$name"; then
             echo "/etc/slurm/$name belongs to another cluster; it is left alone" >&2
             exit 1
         fi
         { echo "$marker"; sed "s|@FOLDER@|$folder|g; s|@HOST@|$(hostname)|g" "$here/$name"; } >"/etc/slurm/$name"
     done
+    chmod 600 /etc/slurm/slurmdbd.conf
 }
 
 # setsid: a daemon must not die with the terminal or the test that started it.
@@ -37,6 +39,29 @@ daemon() {
     shift
     setsid "$@" >"$folder/$name.out" 2>&1 </dev/null &
     echo $! >"$folder/$name.pid"
+}
+
+# Ask a command again until it succeeds.
+wait_for() {
+    for _ in $(seq 150); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.2
+    done
+    echo "$1 did not come up; see $folder/*.out" >&2
+    exit 1
+}
+
+start_accounting() {
+    local sql=(mariadb --no-defaults --user=root --socket="$folder/mariadb.sock")
+    mariadb-install-db --no-defaults --user=root --datadir="$folder/database" \
+        --auth-root-authentication-method=normal --skip-test-db >/dev/null
+    daemon mariadbd mariadbd --no-defaults --user=root --datadir="$folder/database" \
+        --socket="$folder/mariadb.sock" --bind-address=127.0.0.1 --port=17005
+    wait_for "${sql[@]}" --execute="select 1"
+    "${sql[@]}" --execute="create database slurm_acct_db; create user slurm identified by 'slurm';
+        grant all on slurm_acct_db.* to slurm"
+    daemon slurmdbd slurmdbd -D
+    wait_for sacctmgr --immediate add cluster test
 }
 
 boot() {
@@ -66,8 +91,9 @@ start() {
         mkdir -p /run/munge
         chown munge: /run/munge /etc/munge /var/log/munge /var/lib/munge /etc/munge/munge.key
         daemon munged runuser -u munge -- munged --foreground
-        for _ in $(seq 50); do munge -n >/dev/null 2>&1 && break; sleep 0.1; done
+        wait_for munge -n
     fi
+    start_accounting
     daemon slurmctld slurmctld -D -c
     boot cpu1
     boot gpu1
@@ -95,7 +121,7 @@ stop() {
         kill -TERM -- "-$(cat "$file")" 2>/dev/null || true
         rm "$file"
     done
-    for name in slurm.conf gres.conf; do
+    for name in "${files[@]}"; do
         if grep -qsF "$marker" "/etc/slurm/$name"; then rm "/etc/slurm/$name"; fi
     done
 }

@@ -7,19 +7,21 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "cluster.sh"
 
-# This cluster keeps no accounts and has no accounting database.
-FLAGS = [
+# This cluster keeps no accounts. Snakemake asks its accounting database how jobs are, by sacct.
+WITH_ACCOUNTING = [
     *("--profile", "profiles/slurm"),
     "--slurm-no-account",
-    *("--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "5"),
 ]
+# As on a cluster without such a database.
+WITHOUT_ACCOUNTING = [*WITH_ACCOUNTING, "--slurm-status-command", "squeue"]
 
 
 class Cluster:
     """A controller, a CPU node and a GPU node, each with what SLURM itself says of them."""
 
-    flags = FLAGS
+    flags = WITHOUT_ACCOUNTING
+    flags_with_accounting = WITH_ACCOUNTING
 
     def __init__(self, folder):
         self.folder = folder

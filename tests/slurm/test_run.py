@@ -25,7 +25,7 @@ GPUS = {"eigenvectors": 1, "detector": 8, "predictions": 1}
 def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
     settings = workplace.configure(**tiny)
     mark = cluster.mark()
-    workplace.snakemake("all", *cluster.flags, *settings)
+    workplace.snakemake("all", *cluster.flags_with_accounting, *settings)
     jobs = defaultdict(list)
     for job in cluster.since(mark):
         jobs[job["Rule"]].append(job)
