@@ -249,6 +249,9 @@ def place(tmp_path_factory, scenes):
     folder = tmp_path_factory.mktemp("reader")
     for part in ("workflow", "config", "profiles"):
         shutil.copytree(REPOSITORY / part, folder / part)
+    # Which rules are planned does not depend on it, and a plan of 2,000 jobs takes ten seconds.
+    known = folder / "config/datasets.yaml"
+    known.write_text(re.sub(r"shards: \d+", "shards: 1", known.read_text()))
     shutil.copytree(scenes, folder / "demo")
     for split, names in {
         "train": ("datasets/imagenet/train", "datasets/coco/train2017", "images"),
