@@ -55,6 +55,12 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
     return decoded
 
 
+def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Give the intersection over union of two masks of one shape; 0 where both are empty."""
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else 0.0
+
+
 def geometry(rle: Rle) -> dict[str, Any]:
     """Give ``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels) as COCO has them."""
     return {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cuvler.config import self_training_dataset
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError
 
@@ -187,7 +188,7 @@ class Planner:
 
     def _self_training(self, row: Row, parts: tuple[str, ...]) -> None:
         recipe = parts[-1].rpartition("_round")[0]
-        dataset = self.config["recipes"][recipe]["self_training"]["dataset"] or self.config["train"]
+        dataset = self_training_dataset(self.config, recipe)
         row.images += self.sizes[dataset]
         row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
 

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cuvler.masks import iou
+
 _MAX_CORNERS = 2  # A foreground with more of the image's corners is the background.
 _MAX_OVERLAP = 0.5  # A cut that overlaps the one before by more is the same once more,
 _MIN_SHARE = 0.01  # and one that covers no more of the patches is noise.
@@ -41,6 +43,4 @@ def _side_of_the_seed(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def _is_dropped(cut: NDArray[np.bool_], before: NDArray[np.bool_]) -> bool:
-    union = np.count_nonzero(cut | before)
-    overlap = np.count_nonzero(cut & before) / union if union else 0.0
-    return bool(overlap > _MAX_OVERLAP or cut.mean() <= _MIN_SHARE)
+    return bool(iou(cut, before) > _MAX_OVERLAP or cut.mean() <= _MIN_SHARE)

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuvler.eigenvectors.partitions import partitions
+from cuvler.masks import iou
 from cuvler.pseudo_masks.crf import Crf, dense_crf
 from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.pseudo_masks.record import PseudoMask
@@ -64,17 +65,12 @@ def refine_cuts(
         if not coarse.any():
             continue
         refined = fill_holes(dense_crf(pixels, coarse, crf=crf))
-        if _iou(refined, coarse) < _MIN_KEPT:
+        if iou(refined, coarse) < _MIN_KEPT:
             continue
         mask = _resize(refined, image.size)
         if mask.any():
             masks.append(PseudoMask(mask, coarse, score=1.0, cluster_size=1, crf_success=True))
     return masks
-
-
-def _iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 0.0
 
 
 def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

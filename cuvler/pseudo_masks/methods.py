@@ -1,6 +1,6 @@
 """The ways of making masks from stored eigenvectors: what ``pseudo_masks.method`` can be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cuvler.eigenvectors.partitions import partitions
+from cuvler.errors import DataError
 from cuvler.pseudo_masks.crf import Crf
 from cuvler.pseudo_masks.mask_cut import refine_cuts
 from cuvler.pseudo_masks.record import PseudoMask
@@ -28,8 +29,15 @@ class Method(Protocol):
         """Find an RGB image's masks; ``vectors``: backbone -> (k, h, w) eigenvectors."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """Give what decides the masks, as JSON values."""
+    def settings(self, made_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Give what decides the masks, as JSON values.
+
+        Args:
+            made_with: the attributes of each file of eigenvectors.
+
+        Raises:
+            DataError: the method cannot work with these files.
+        """
         ...
 
 
@@ -49,8 +57,8 @@ class VoteCut:
         maps = {backbone: found[0] for backbone, found in vectors.items()}
         return votecut(image, maps, ks=self.ks, tau_m=self.tau_m, crf=self.crf)
 
-    def settings(self) -> dict[str, Any]:
-        """Give what decides the masks, as JSON values."""
+    def settings(self, made_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Give what decides the masks, as JSON values; any number of backbones may vote."""
         return {"ks": list(self.ks), "tau_m": self.tau_m, "crf": self.crf}
 
 
@@ -68,6 +76,10 @@ class MaskCut:
         (found,) = vectors.values()
         return refine_cuts(image, partitions(found), crf=self.crf)
 
-    def settings(self) -> dict[str, Any]:
-        """Give what decides the masks, as JSON values."""
-        return {"crf": self.crf}
+    def settings(self, made_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Give what decides the masks, as JSON values: the cuts were made by one backbone."""
+        if len(made_with) != 1:
+            raise DataError(
+                f"{len(made_with)} files of eigenvectors were given; MaskCut works with one"
+            )
+        return {"n": made_with[0]["k"], "crf": self.crf}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from cuvler.coco_json import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
-from cuvler.errors import DataError
 from cuvler.pseudo_masks.image_record import ImageRecord, ImageTask, failed, find_masks
 from cuvler.pseudo_masks.methods import Method
 from cuvler.pseudo_masks.pool import map_isolated
@@ -65,13 +64,7 @@ def settings_of(eigenvectors: Sequence[str | os.PathLike[str]], method: Method) 
     info["backbones"] = [made["backbone"] for made in made_with]
     info["weights_sha256"] = [made.get("weights_sha256") for made in made_with]
     info |= {name: made_with[0].get(name) for name in ("tau", "eps")}
-    if method.name == "maskcut":
-        if len(made_with) != 1:
-            raise DataError(
-                f"{len(made_with)} files of eigenvectors were given; MaskCut works with one"
-            )
-        info["n"] = made_with[0]["k"]
-    return {**info, **method.settings()}
+    return {**info, **method.settings(made_with)}
 
 
 def write_shard(

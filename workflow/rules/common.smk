@@ -176,12 +176,16 @@ def training_dataset(wildcards):
     return dataset(settings.self_training_dataset(config, wildcards.recipe))
 
 
-def training_annotations(wildcards):
+def annotations_of_round(wildcards, round):
     """Round 0 learns from pseudo-masks, every other round from predictions."""
-    if int(wildcards.round) == 0:
+    if round == 0:
         method = recipe_of(wildcards)["method"]
         return f"<results>/annotations/{config['train']}/{method}.json"
-    return f"<results>/self_training/{wildcards.recipe}_round{wildcards.round}.json"
+    return f"<results>/self_training/{wildcards.recipe}_round{round}.json"
+
+
+def training_annotations(wildcards):
+    return annotations_of_round(wildcards, int(wildcards.round))
 
 
 def initial_weights(wildcards):
@@ -221,9 +225,7 @@ def former_annotations(wildcards):
     """What the round before learned from, where its annotations are kept."""
     if not self_training_of(wildcards)["keep_former"]:
         return []
-    if int(wildcards.round) == 1:
-        return f"<results>/annotations/{config['train']}/{recipe_of(wildcards)['method']}.json"
-    return f"<results>/self_training/{previous(wildcards)}.json"
+    return annotations_of_round(wildcards, int(wildcards.round) - 1)
 
 
 def scored_results(wildcards):
