@@ -1,4 +1,4 @@
-"""What tests of files and folders need."""
+"""What tests of files and folders, and of models, need."""
 
 import contextlib
 import os
@@ -7,6 +7,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch on one thread: small models are slower, and no more exact, on several."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -24,12 +24,7 @@ from cuvler.predictions import Options, as_coco_annotations, coco_records, predi
 SERIAL = Options(batch_size=2, workers=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

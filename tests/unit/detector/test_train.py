@@ -32,12 +32,7 @@ from cuvler.errors import ConfigError, DataError
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
