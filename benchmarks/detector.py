@@ -229,7 +229,7 @@ def main(
 ) -> None:
     """Print one Markdown table."""
     torch.set_num_threads(threads)
-    logging.getLogger("detectron2").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         folder = Path(name)
         if annotations is None or root is None:

@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+
+# The same examples each time, and as long as they take: a machine with other work is slow.
+# `pytest --hypothesis-profile=default` looks for new ones.
+hypothesis.settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).parents[1]
 # The commands of the environment that runs the tests, whether or not it is activated.

@@ -76,6 +76,7 @@ def command(
 ) -> None:
     """Extract the eigenvectors of one shard's images into one Zarr file."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
@@ -83,7 +84,9 @@ def command(
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
     device = _device(device)
+    # numpy multiplies matrices by a library of its own.
     torch.set_num_threads(threads)
+    threadpool_limits(threads)
     extract_shard(
         read_listing(images, shard),
         root,

@@ -38,9 +38,7 @@ def read_with_chunks(tmp_path, monkeypatch):
 
 
 # The fixture holds no state between examples.
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.lists(records, max_size=4), indent=st.sampled_from([None, 1]))
 def test_results_are_what_json_reads(read_with_chunks, content, indent):
     assert read_with_chunks(stream_results, json.dumps(content, indent=indent)) == content

@@ -85,7 +85,7 @@ def test_scores_are_written_in_the_masks_colour_and_do_not_cover_each_other():
     assert max(areas) < 1.3 * min(areas)  # none is hidden behind another
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     seed=st.integers(0, 9),

@@ -134,7 +134,7 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=cases(), max_detections=st.sampled_from([2, 100, 300]))
 def test_equals_pycocotools(iou_type, case, max_detections):
     truth, results = case
@@ -146,7 +146,7 @@ def test_equals_pycocotools(iou_type, case, max_detections):
     assert_same(ours, reference(merged, one, iou_type, True, max_detections))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(case=cases())
 def test_equals_pycocotools_per_category(case):
     truth, results = case

@@ -264,7 +264,7 @@ class TestOpenImage:
             open_image(path)
         assert caught.value.status == "unreadable"
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(data=st.data(), kind=st.sampled_from(sorted(ENCODED)))
     def test_changed_bytes_give_an_image_or_an_image_error(self, tmp_path_factory, data, kind):
         content = bytearray(ENCODED[kind])

@@ -147,7 +147,7 @@ def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
 boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st.integers(1, 15))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     before=st.lists(st.tuples(st.integers(1, 2), boxes), max_size=5),
     found=st.lists(st.tuples(st.integers(1, 2), boxes, st.floats(0, 1)), min_size=1, max_size=5),

@@ -75,9 +75,7 @@ def test_the_seed_decides_and_nothing_else(source, tmp_path):
 
 
 @given(st.integers(1, 60), st.integers(1, 99), st.integers(0, 9))
-@settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_split_is_within_the_next(tmp_path, count, percent, seed):
     path = tmp_path / "any.json"
     path.write_text(json.dumps(labelled(count)))

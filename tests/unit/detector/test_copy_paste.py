@@ -132,7 +132,7 @@ def test_seed_decides():
     assert any((one.image != two.image).any() for one, two in zip(first, other, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4))
 def test_every_instance_keeps_pixels_and_no_two_parts_share_any(seed, existing, pasted):
     generator = rng(seed)
@@ -179,7 +179,7 @@ def test_resized_masks_take_the_nearest_pixel():
     assert resized.masks.shape == (1, 20, 10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 5))
 def test_boxes_are_tight(seed, count):
     masks = rng(seed).random((count, 9, 13)) < 0.06

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvler.eigenvectors import lanczos, ncut, normalized_cut
-from cuvler.eigenvectors.affinity import ByteGraph, FloatGraph, NormalizedAffinity, unit_rows
+from cuvler.eigenvectors.affinity import FloatGraph, NormalizedAffinity, unit_rows
+from cuvler.eigenvectors.bit_graph import BitGraph
 
 TAU, EPS = 0.15, 1e-5
 
@@ -188,7 +189,7 @@ def test_scale_of_features_does_not_matter(scale):
     np.testing.assert_allclose(pairs.vectors, expected.vectors, atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(20, 120))
 def test_patches_may_be_reordered_and_rescaled(seed, n):
     rng = np.random.default_rng(seed)
@@ -203,7 +204,7 @@ def test_patches_may_be_reordered_and_rescaled(seed, n):
         assert np.abs((moved.vectors[0] * pairs.vectors[0, order]).sum()) >= 0.9999
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(3, 60), k=st.integers(1, 2))
 def test_what_passes_is_an_eigenvector(seed, n, k):
     rng = np.random.default_rng(seed)
@@ -265,11 +266,36 @@ def test_graph_for_other_devices_is_the_same_graph():
     x = torch.randn(2, 150, generator=torch.Generator().manual_seed(0))
     for image in range(2):
         one = slice(image, image + 1)
-        single = ByteGraph(rows[one], TAU, EPS)
+        single = BitGraph(rows[one], TAU, EPS)
         np.testing.assert_array_equal(single.weights(0), floats.weights(image))
         np.testing.assert_allclose(single.product(x[one]), floats.product(x)[one], atol=1e-4)
         np.testing.assert_array_equal(single.weights(0), weights(batch[image].numpy()))
         np.testing.assert_array_equal(floats.weights(image), floats.weights(image).T)
+
+
+# Around the 64 patches of a word and the 256 of a block.
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 128, 255, 256, 257, 330])
+@pytest.mark.parametrize("tau", [TAU, -0.2])
+def test_graph_of_bits_is_the_graph_at_every_size(n, tau):
+    features = random_features(n, n)
+    features[n // 2] = 0  # as MaskCut takes patches out
+    rows, _ = unit_rows(torch.from_numpy(features)[None])
+    graph = BitGraph(rows, tau, EPS)
+    expected = weights(features, tau)
+    np.testing.assert_array_equal(graph.weights(0), expected)
+    np.testing.assert_allclose(graph.degrees[0], expected.sum(axis=1), rtol=1e-6)
+    x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+    product = graph.product(torch.from_numpy(x)[None])[0]
+    np.testing.assert_allclose(product, expected @ x, atol=1e-5)
+
+
+def test_graph_is_symmetric_where_cosines_are_at_the_threshold():
+    # Cosines of exactly 0.5 and what rounding makes of them.
+    features = np.repeat(np.array([[1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1]]), 90, axis=0)
+    features = features * np.random.default_rng(0).uniform(0.1, 10, (270, 1))
+    rows, _ = unit_rows(torch.from_numpy(features)[None])
+    joined = BitGraph(rows, 0.5, EPS).weights(0)
+    np.testing.assert_array_equal(joined, joined.T)
 
 
 def test_batches_solved_together_give_what_single_images_give():

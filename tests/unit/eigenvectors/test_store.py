@@ -111,7 +111,7 @@ def whole(tmp_path_factory):
     return path
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_flipped_bit_never_changes_what_is_read(whole, data):
     content = bytearray(whole.read_bytes())

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvler.pseudo_masks.clusters import cluster, overlaps, vote
@@ -58,7 +58,6 @@ def test_members_taken_earlier_are_left_out():
 
 
 @given(proposals())
-@settings(deadline=None)
 def test_no_proposal_is_in_two_clusters(masks):
     members = [member for group in cluster(overlaps(masks)) for member in group]
     assert len(members) == len(set(members))
@@ -66,7 +65,6 @@ def test_no_proposal_is_in_two_clusters(masks):
 
 
 @given(proposals(), st.sampled_from([0.0, 0.2, 0.5, 0.9]))
-@settings(deadline=None)
 def test_votes_are_sorted_and_not_empty(masks, tau_m):
     votes = vote(masks, tau_m=tau_m)
     sizes = [v.size for v in votes]

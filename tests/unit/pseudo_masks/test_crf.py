@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -78,7 +78,6 @@ def test_many_colours_make_the_lattice_grow():
 
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12))
-@settings(deadline=None)
 def test_holes_are_filled_as_scipy_does(seed, height, width):
     mask = np.random.default_rng(seed).random((height, width)) < 0.6
     assert (fill_holes(mask) == ndimage.binary_fill_holes(mask)).all()

@@ -28,7 +28,7 @@ def picture(width, height, seed=0):
 
 
 @given(st.integers(0, 1000), st.integers(1, 90), st.integers(1, 90))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_masks_hold_what_they_promise(seed, width, height):
     masks = votecut(picture(width, height), maps(seed), crf="fast")
     assert len(masks) <= 10

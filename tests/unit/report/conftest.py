@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,6 +230,13 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def becomes_true(self, script, *, within=10):
+        """Whether a script gives true within some seconds; for what events bring about."""
+        deadline = time.monotonic() + within
+        while not (true := self.run(script)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return true
 
     def press(self, key, *, text=""):
         codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38}

@@ -100,8 +100,8 @@ def test_pictures_open_by_keyboard_alone(browser, uri):
     browser.press("ArrowRight")
     browser.click("#viewer [data-close]")
     assert not browser.run(OPEN)
-    # Where the reader left off.
-    assert browser.run("document.activeElement === document.querySelectorAll('.panel')[4]")
+    # Where the reader left off, once the page has heard that the picture was closed.
+    assert browser.becomes_true("document.activeElement === document.querySelectorAll('.panel')[4]")
 
 
 @pytest.mark.parametrize("dark", [False, True])
