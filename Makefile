@@ -33,8 +33,9 @@ demo-cutler: setup demo/val/annotations.json
 demo/val/annotations.json: cuvler/demo_data/*.py | setup
 	cuvler demo-data --output demo
 
+# Two processes of one thread each: what CI has, and small models gain nothing from more.
 test: setup
-	pytest -m "not slurm and not gpu"
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slurm and not gpu"
 
 # A SLURM of its own on this machine, from Debian's packages; wants root.
 slurm-test: setup
