@@ -132,15 +132,23 @@ def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
         record: its ``segmentation`` is polygons or RLE, or missing or empty.
         height: of the image, in pixels.
         width: of the image, in pixels.
+
+    Raises:
+        ValueError: it is neither.
     """
     segmentation = record.get("segmentation")
-    if not segmentation:
-        x, y, w, h = record["bbox"]
-        segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
+    try:
+        if not segmentation:
+            x, y, w, h = record["bbox"]
+            segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        if isinstance(segmentation, list):
+            return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+    except Exception as error:  # pycocotools raises no other
+        raise ValueError(
+            f"neither polygons nor run-length encoding: {str(segmentation)[:80]} ({error!r})"
+        ) from error
     return segmentation
 
 

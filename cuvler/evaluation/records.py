@@ -1,23 +1,29 @@
 """Read ground truth and results, and refuse what cannot be scored honestly."""
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-
-from cuvler.coco_json import is_finite, to_rle
+from cuvler.coco_json import is_finite
 from cuvler.errors import DataError
+from cuvler.evaluation.shapes import (
+    areas,
+    boxes,
+    check_inside,
+    finite_numbers,
+    ground_truth_masks,
+    result_masks,
+)
 from cuvler.files import read_json
+
+log = logging.getLogger(__name__)
 
 IouType = Literal["bbox", "segm"]
 Source = str | os.PathLike[str] | Mapping[str, Any] | list[dict[str, Any]]
 Record = dict[str, Any]
-Where = Callable[[int], str]  # names the record of an index in messages
 _KEYS: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 
@@ -36,24 +42,26 @@ def read_ground_truth(source: Source) -> Records:
     """Read a COCO annotation file (or take its loaded content).
 
     Raises:
-        DataError: not a COCO annotation file, an image listed twice, or an annotation of an
-            image that is not listed.
+        DataError: not a COCO annotation file, a record without an id, an image listed twice, or
+            an annotation of an image that is not listed.
     """
     name, content = _load(source, "ground truth")
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
         raise DataError(f"{name}: not COCO annotations (needs 'images' and 'annotations')")
+    listed = _records(name, "image", content["images"], "id")
+    annotations = _records(name, "annotation", content["annotations"], "image_id")
+    kinds = _records(name, "category", content.get("categories") or [], "id")
     images: dict[int, Record] = {}
-    for image in content["images"]:
+    for image in listed:
         if image["id"] in images:
             raise DataError(f"{name}: image id {image['id']} is listed twice")
         images[image["id"]] = image
-    annotations = list(content["annotations"])
     strangers = {a["image_id"] for a in annotations} - images.keys()
     if strangers:
         raise DataError(f"{name}: annotations of images that are not listed: {_few(strangers)}")
     categories = {a.get("category_id", 1) for a in annotations}
-    categories |= {category["id"] for category in content.get("categories", [])}
-    names = {one["id"]: one["name"] for one in content.get("categories", []) if "name" in one}
+    categories |= {kind["id"] for kind in kinds}
+    names = {kind["id"]: kind["name"] for kind in kinds if "name" in kind}
     return Records(name, images, annotations, sorted(categories), names)
 
 
@@ -70,21 +78,34 @@ def read_results(source: Source, truth: Records) -> Records:
     if isinstance(content, Mapping):
         if "annotations" not in content:
             raise DataError(f"{name}: neither a list of results nor COCO annotations")
-        images = {image["id"]: image for image in content.get("images", [])}
+        listed = _records(name, "image", content.get("images") or [], "id")
+        images = {image["id"]: image for image in listed}
         content = content["annotations"]
-    records = list(content)
+    records = _records(name, "result", content, "image_id")
     _check_scores(name, records)
     _check_same_images(name, images, records, truth)
+    seen = len({record["image_id"] for record in records})
+    # An image without results may be one in which nothing was found, or one that was left out.
+    log.info("%s: %d results on %d of %d images", name, len(records), seen, len(truth.images))
     return Records(name, images, records, sorted({r.get("category_id", 1) for r in records}))
 
 
+def _records(name: str, kind: str, records: Any, key: str) -> list[Record]:
+    """Refuse what is not a list of records that have a whole number by this key."""
+    if not isinstance(records, list):
+        raise DataError(f"{name}: {str(records)[:80]} is not a list of records, one {kind} each")
+    for index, record in enumerate(records):
+        if not isinstance(record, Mapping) or not isinstance(record.get(key), int):
+            raise DataError(
+                f"{name}: {kind} {index} needs a whole number as {key!r}: {str(record)[:80]}"
+            )
+    return records
+
+
 def _check_scores(name: str, records: Sequence[Record]) -> None:
-    scores = _numbers([record.get("score") for record in records])
-    if scores is not None and all("image_id" in record for record in records):
+    if finite_numbers([record.get("score") for record in records]) is not None:
         return
     for index, record in enumerate(records):
-        if "image_id" not in record:
-            raise DataError(f"{name}: result {index} has no 'image_id'")
         if not is_finite(record.get("score")):
             raise DataError(
                 f"{name}: {_label(index, record)} needs a finite 'score', "
@@ -133,18 +154,17 @@ def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool
     def where(index: int) -> str:
         return f"{truth.name}: annotation {truth.records[index].get('id', index + 1)}"
 
-    shapes: list[Any] = (
-        _boxes(truth.records, where)
-        if iou_type == "bbox"
-        else [
-            _ground_truth_rle(annotation, truth.images[annotation["image_id"]], where(index))
-            for index, annotation in enumerate(truth.records)
-        ]
-    )
-    areas = _areas(shapes, iou_type)
+    shapes: list[Any]
+    if iou_type == "bbox":
+        shapes = boxes(truth.records, where)
+    else:
+        shapes = ground_truth_masks(truth.records, truth.images, where)
+    own = areas(shapes, where)
     prepared = []
     for index, (annotation, shape) in enumerate(zip(truth.records, shapes, strict=True)):
         area = annotation.get("area")
+        if area is not None and not is_finite(area):
+            raise DataError(f"{where(index)} has the area {area!r}, which is no number")
         record = {
             # pycocotools takes an id of 0 for "not matched", so ids are given anew.
             "id": index + 1,
@@ -152,7 +172,7 @@ def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool
             "category_id": 1 if class_agnostic else annotation.get("category_id", 1),
             "iscrowd": int(annotation.get("iscrowd", 0)),
             _KEYS[iou_type]: shape,
-            "area": areas[index] if area is None else float(area),
+            "area": own[index] if area is None else float(area),
         }
         prepared.append(record)
     return prepared
@@ -166,6 +186,7 @@ def prepare_results(
     Sizes go by the box when boxes are scored and by the mask when masks are, as detectron2
     does.
     """
+    log.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
 
     def where(index: int) -> str:
         return f"{results.name}: {_label(index, results.records[index])}"
@@ -179,13 +200,10 @@ def prepare_results(
             )
     shapes: list[Any]
     if iou_type == "bbox":
-        shapes = _boxes(results.records, where)
-        _check_inside(shapes, results.records, truth, where)
+        shapes = boxes(results.records, where)
+        check_inside(shapes, results.records, truth.images, where)
     else:
-        shapes = [
-            _result_rle(result, truth.images[result["image_id"]], where, index)
-            for index, result in enumerate(results.records)
-        ]
+        shapes = result_masks(results.records, truth.images, where)
     return [
         {
             "id": number,
@@ -197,7 +215,7 @@ def prepare_results(
             "area": area,
         }
         for number, (result, shape, area) in enumerate(
-            zip(results.records, shapes, _areas(shapes, iou_type), strict=True), start=1
+            zip(results.records, shapes, areas(shapes, where), strict=True), start=1
         )
     ]
 
@@ -206,101 +224,6 @@ def _load(source: Source, fallback: str) -> tuple[str, Any]:
     if isinstance(source, str | os.PathLike):
         return str(source), read_json(source)
     return fallback, source
-
-
-def _numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Give an array of finite numbers; None if there is anything else among the values."""
-    try:
-        array = np.array(values)
-    except ValueError:  # of different lengths
-        return None
-    if array.size and array.dtype.kind not in "iuf":
-        return None
-    array = array.astype(np.float64)
-    return array if np.isfinite(array).all() else None
-
-
-def _boxes(records: Sequence[Record], where: Where) -> list[list[float]]:
-    """Check and give all boxes at once; one by one only to name the wrong one."""
-    boxes = _numbers([record.get("bbox") for record in records])
-    if boxes is not None and boxes.reshape(-1, 4).shape == (len(records), 4):
-        boxes = boxes.reshape(-1, 4)
-        if (boxes[:, 2:] >= 0).all():
-            found: list[list[float]] = boxes.tolist()
-            return found
-    return [_box(record, where(index)) for index, record in enumerate(records)]
-
-
-def _box(record: Record, where: str) -> list[float]:
-    box = record.get("bbox")
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        raise DataError(f"{where} needs a 'bbox' of four numbers, not {box!r}")
-    if not all(is_finite(side) for side in box) or min(box[2:]) < 0:
-        raise DataError(f"{where} has the impossible box {list(box)}")
-    return [float(side) for side in box]
-
-
-def _check_inside(
-    boxes: Sequence[list[float]], records: Sequence[Record], truth: Records, where: Where
-) -> None:
-    """Refuse boxes that begin beyond their image: it was of another size.
-
-    Reaching over the border is common.
-    """
-    sizes = {
-        number: (image["width"], image["height"])
-        for number, image in truth.images.items()
-        if image.get("width") and image.get("height")
-    }
-    for index, (box, record) in enumerate(zip(boxes, records, strict=True)):
-        size = sizes.get(record["image_id"])
-        if size and (box[0] > size[0] or box[1] > size[1]):
-            raise DataError(
-                f"{where(index)} has the box {box}, which lies outside of its image of "
-                f"{[size[1], size[0]]} (height, width) pixels"
-            )
-
-
-def _ground_truth_rle(annotation: Record, image: Record, where: str) -> Any:
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        raise DataError(f"{where} has no 'segmentation'; score boxes only (iou type bbox)")
-    height, width = _size(image, where)
-    if isinstance(segmentation, Mapping):
-        _check_size(segmentation, [height, width], where)
-    return to_rle(annotation, height, width)
-
-
-def _result_rle(result: Record, image: Record, where: Where, index: int) -> Any:
-    rle = result.get("segmentation")
-    if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes):
-        raise DataError(f"{where(index)} needs a 'segmentation' in compressed RLE")
-    size = [image.get("height"), image.get("width")]
-    if list(rle["size"]) != size:
-        _check_size(rle, list(_size(image, where(index))), where(index))
-    return rle
-
-
-def _size(image: Record, where: str) -> tuple[int, int]:
-    height, width = image.get("height"), image.get("width")
-    if not height or not width:
-        raise DataError(f"{where}: the ground truth gives no size for image {image['id']}")
-    return int(height), int(width)
-
-
-def _check_size(rle: Mapping[str, Any], size: list[int], where: str) -> None:
-    if list(rle["size"]) != size:
-        raise DataError(
-            f"{where} has a mask of {list(rle['size'])} (height, width) pixels "
-            f"on an image of {size}"
-        )
-
-
-def _areas(shapes: list[Any], iou_type: IouType) -> list[float]:
-    if iou_type == "segm":
-        # One by one: pycocotools cannot take more than 255 at once with NumPy 2.
-        return [float(coco_mask.area(rle)) for rle in shapes]
-    return [width * height for _, _, width, height in shapes]
 
 
 def _label(index: int, record: Record) -> str:

@@ -263,7 +263,23 @@ BAD = {
         bbox=[150, 0, 9, 9]
     ),
     "impossible box": lambda t, r: r[1].update(bbox=[0, 0, math.nan, 3]),
-    "result 1 has no 'image_id'": lambda t, r: r[1].pop("image_id"),
+    "result 1 needs a whole number as 'image_id'": lambda t, r: r[1].pop("image_id"),
+    "image 0 needs a whole number as 'id': {'id': '7'": lambda t, r: t["images"][0].update(id="7"),
+    "annotation 1 needs a whole number as 'image_id'": lambda t, r: t["annotations"][1].update(
+        image_id=None
+    ),
+    "category 0 needs a whole number as 'id'": lambda t, r: t["categories"][0].pop("id"),
+    "annotation 1 has the area nan": lambda t, r: t["annotations"][0].update(area=math.nan),
+    r"annotation 1: neither polygons .* \[\[1, 2\]\]": lambda t, r: t["annotations"][0].update(
+        segmentation=[[1, 2]]
+    ),
+    # pycocotools would score both, as what there is of them.
+    r"result 0 \(image 7\) has a broken mask: its runs do not fill 128 x 112": lambda t, r: r[
+        0
+    ].update(segmentation={"size": [HEIGHT, WIDTH], "counts": "04o"}),
+    r"annotation 1 has a broken mask": lambda t, r: t["annotations"][0].update(
+        segmentation={"size": [HEIGHT, WIDTH], "counts": "%%zz"}
+    ),
     "image id 7 is listed twice": lambda t, r: t["images"].append(dict(t["images"][0])),
     "annotations of images that are not listed: 8": lambda t, r: t["annotations"][0].update(
         image_id=8
@@ -312,6 +328,17 @@ def test_content_that_is_not_results_is_refused():
     truth, _ = perfect()
     with pytest.raises(DataError, match="neither a list of results"):
         evaluate(truth, {"predictions": []})
+    with pytest.raises(DataError, match="None is not a list of records"):
+        evaluate(truth, None)
+    with pytest.raises(DataError, match="result 0 needs a whole number"):
+        evaluate(truth, ["a"])
+
+
+def test_the_log_says_on_how_many_images_there_are_results(caplog):
+    truth, results = perfect()
+    caplog.set_level("INFO")
+    evaluate(truth, results[:1])
+    assert caplog.messages == ["results: 1 results on 1 of 3 images", "scoring boxes"]
 
 
 def test_commands_write_scores_and_gather_them_in_order(tmp_path):
