@@ -20,6 +20,7 @@ from cuvler.files import atomic_path
 
 _CHUNK = 1 << 22  # characters
 _LONGEST = 16 * _CHUNK  # no record is longer; what seems to be is broken
+_KINDS = {"[": "COCO results (a list)", "{": "COCO annotations (an object)"}
 
 
 class AnnotationWriter:
@@ -86,7 +87,7 @@ def stream_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing, not a list of objects, or not whole.
     """
-    with _reading(path) as reader:
+    with _reading(path, "[") as reader:
         for record in reader.items():
             if not isinstance(record, dict):
                 raise ValueError(f"{record!r} is not an object")
@@ -102,7 +103,7 @@ def stream_annotations(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]
     Raises:
         DataError: the file is missing, not a JSON object, or not whole.
     """
-    with _reading(path) as reader:
+    with _reading(path, "{") as reader:
         for section in reader.members():
             if reader.peek() == "[":
                 for record in reader.items():
@@ -143,6 +144,8 @@ def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
             segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
         if isinstance(segmentation, list):
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        if not {"size", "counts"} <= segmentation.keys():
+            raise ValueError("it lacks size or counts")
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
     except Exception as error:  # pycocotools raises no other
@@ -167,10 +170,13 @@ def _open(path: str | os.PathLike[str]) -> TextIO:
 
 
 @contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator["_Reader"]:
+def _reading(path: str | os.PathLike[str], opening: str) -> Iterator["_Reader"]:
     try:
         with _open(path) as stream:
             reader = _Reader(stream)
+            found = reader.peek()
+            if found in ("[", "{") and found != opening:
+                raise DataError(f"{path}: {_KINDS[found]}, where {_KINDS[opening]} are wanted")
             yield reader
             if reader.peek():
                 raise ValueError("something follows the end")

@@ -31,7 +31,7 @@ def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     """Read config files as Snakemake does: later ones go first, key by key.
 
     Raises:
-        ConfigError: a file is missing or not YAML, or none of them has datasets.
+        ConfigError: a file is missing, or not YAML of settings, or none of them has datasets.
     """
     import yaml
     from snakemake.utils import update_config  # type: ignore[import-untyped]
@@ -40,10 +40,15 @@ def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     for path in paths:
         try:
             with open(path, encoding="utf-8") as stream:
-                update_config(config, yaml.safe_load(stream) or {})
+                settings = yaml.safe_load(stream) or {}
+            if not isinstance(settings, dict):
+                raise ConfigError(f"{path}: holds no settings (key: value), but {settings!r:.80}")
+            update_config(config, settings)
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; run this where `snakemake` is run") from None
-        except yaml.YAMLError as error:
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not YAML ({error})") from error
     missing = {"datasets", "datasets_root", "images", "results"} - config.keys()
     if missing:

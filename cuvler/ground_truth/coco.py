@@ -15,11 +15,12 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from cuvler.coco_json import stream_annotations, to_rle
+from cuvler.coco_json import is_finite, stream_annotations, to_rle
 from cuvler.errors import DataError
 from cuvler.ground_truth.records import Ids, Locator, Record, Records
 
 _KEPT = ("id", "image_id", "bbox", "area")
+_WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")
 
 
 def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
@@ -90,22 +91,25 @@ def _segmentation(record: Record, path: Path) -> Any:
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     if polygons:
         return polygons
-    _require(record, {"bbox"}, path, "annotation")
-    x, y, w, h = record["bbox"]
+    x, y, w, h = _box(record, path)
     return [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
 
 def _complete(record: Record, height: int, width: int, path: Path) -> Record:
     """Fill in the box and the area where they are missing: the mask's, or the box's."""
     if "bbox" in record and record.get("area") is not None:
+        _box(record, path)
         return record
     if "segmentation" in record:
-        rle = to_rle(record, height, width)
+        try:
+            rle = to_rle(record, height, width)
+        except ValueError as error:
+            raise DataError(f"{path}: annotation {record.get('id')}: {error}") from error
         record.setdefault("bbox", [float(side) for side in coco_mask.toBbox(rle)])
         record["area"] = float(coco_mask.area(rle))
     else:
-        _require(record, {"bbox"}, path, "annotation")
-        record["area"] = float(record["bbox"][2] * record["bbox"][3])
+        _, _, w, h = _box(record, path)
+        record["area"] = float(w * h)
     return record
 
 
@@ -179,10 +183,26 @@ def _frames(track: Record, videos: dict[int, tuple[int, int, int, int]], path: P
         yield "annotations", _complete(record, height, width, path)
 
 
-def _require(record: Record, keys: set[str], path: Path, kind: str) -> None:
-    missing = keys - record.keys()
+def _box(record: Record, path: Path) -> list[float]:
+    _require(record, {"bbox"}, path, "annotation")
+    box: list[float] = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
+        raise DataError(f"{path}: annotation {record.get('id')} has the impossible box {box}")
+    return box
+
+
+def _require(record: Any, keys: set[str], path: Path, kind: str) -> None:
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is no record{_QUESTION}")
+    missing = [key for key in sorted(keys) if record.get(key) is None]
     if missing:
+        raise DataError(f"{path}: {kind} {record.get('id')} lacks {', '.join(missing)}{_QUESTION}")
+    wrong = [k for k in _WHOLE_NUMBERS if k in keys and not isinstance(record[k], int)]
+    if wrong:
         raise DataError(
-            f"{path}: {kind} {record.get('id')} lacks {', '.join(sorted(missing))}; "
-            "is this the format the dataset's entry says?"
+            f"{path}: {kind} {record.get('id')} needs a whole number as {wrong[0]}, "
+            f"not {record[wrong[0]]!r}"
         )
+
+
+_QUESTION = "; is this the format the dataset's entry says?"

@@ -1,5 +1,6 @@
 """From the records of any format to one COCO json of a single category."""
 
+import csv
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,8 @@ FORMATS: dict[str, Callable[[Sequence[Path], Path, Ids], Records]] = {
     "kitti": kitti_records,
     "open_images": open_images_records,
 }
+# A folder where a file should be, or the other way round.
+_OTHER_FILES = (IsADirectoryError, NotADirectoryError, PermissionError)
 _Box = tuple[int, float, float, float, float]
 
 
@@ -87,7 +90,14 @@ def make_ground_truth(
     }
     with write_annotations(path, opening) as writer:
         target = _Target(writer, masks, remember=bool(extra_annotations))
-        target.add(records)
+        try:
+            target.add(records)
+        except (*_OTHER_FILES, UnicodeDecodeError, csv.Error) as error:
+            names = ", ".join(str(path) for path in [*annotations, *image_lists])
+            raise DataError(
+                f"{names}: cannot be read as {format} ({error}); is this the format the dataset's "
+                "entry says?"
+            ) from error
         for source in extra_annotations:
             target.add_extra(source)
         if not target.names:
@@ -171,6 +181,8 @@ def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip()
     }
+    if not wanted:
+        raise DataError(f"{', '.join(map(str, image_lists))}: no image is named in there")
     kept: set[int] = set()
     found: dict[str, str] = {}
     for section, record in records:

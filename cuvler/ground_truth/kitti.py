@@ -36,7 +36,9 @@ def kitti_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Record
     for file, name, size in zip(files, names, image_sizes(images, names), strict=True):
         image_id = numbers[file.stem]
         yield "images", {"id": image_id, "file_name": name, "width": size[0], "height": size[1]}
-        for line_number, line in enumerate(file.read_text(encoding="ascii").splitlines(), start=1):
+        # What is no text fails as a label, under its file's name.
+        text = file.read_text(encoding="ascii", errors="replace")
+        for line_number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
                 record = _annotation(line, f"{file}, line {line_number}", image_id, size)
                 if record is not None:

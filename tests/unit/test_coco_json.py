@@ -65,7 +65,7 @@ def test_annotations_come_section_by_section(read_with_chunks):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", '[{"a":1}', '[{"a":1}{"a":2}]', '[{"a":1},]', '[{"a":', "[{}] []", "[,{}]"],
+    ["", "[1]", '[{"a":1}', '[{"a":1}{"a":2}]', '[{"a":1},]', '[{"a":', "[{}] []", "[,{}]"],
 )
 def test_results_that_are_not_whole_are_refused(tmp_path, text):
     path = tmp_path / "results.json"
@@ -74,12 +74,24 @@ def test_results_that_are_not_whole_are_refused(tmp_path, text):
         list(stream_results(path))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a"}', '{"a":[}', '{"a":1,}', '{"a":1}}'])
+@pytest.mark.parametrize("text", ["", "{", '{"a"}', '{"a":[}', '{"a":1,}', '{"a":1}}'])
 def test_annotations_that_are_not_whole_are_refused(tmp_path, text):
     path = tmp_path / "annotations.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"annotations\.json: not whole COCO json"):
         list(stream_annotations(path))
+
+
+def test_one_format_in_place_of_the_other_is_named_and_nothing_told_to_delete(tmp_path):
+    path = tmp_path / "found.json"
+    for text, read, message in [
+        ("[]", stream_annotations, "COCO results .* where COCO annotations"),
+        ("{}", stream_results, "COCO annotations .* where COCO results"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(DataError, match=message) as error:
+            list(read(path))
+        assert "delete" not in str(error.value)
 
 
 def test_records_come_from_either_format(read_with_chunks):

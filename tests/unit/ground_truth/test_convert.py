@@ -144,6 +144,35 @@ def test_unknown_formats_and_missing_files_are_named(tmp_path, instances):
             make_ground_truth(tmp_path / "made.json", [tmp_path / "gone"], folder, format=format_)
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_folder_in_place_of_a_file_and_the_other_way_round_are_named(tmp_path, format_):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "file").write_bytes(b"\xff\xfe")
+    for wrong in ("images", "file"):
+        with pytest.raises(DataError, match=rf"{wrong}: "):
+            make_ground_truth(
+                tmp_path / "made.json", [tmp_path / wrong], tmp_path / "images", format=format_
+            )
+    (tmp_path / "boxes.csv").write_text("")
+    with pytest.raises(DataError, match=r"boxes\.csv: .*is this the format"):
+        make_ground_truth(
+            tmp_path / "made.json",
+            [tmp_path / "boxes.csv"],
+            tmp_path / "file",
+            format="open_images",
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\n", "no image is named in there"), (b"\xff\xfe", "cannot be read as coco")],
+)
+def test_an_image_list_that_is_none_is_named(convert, tmp_path, instances, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"list\.txt: {message}"):
+        convert("instances_train2014.json", image_lists=["list.txt"])
+
+
 def test_command(tmp_path, instances):
     (tmp_path / "list.txt").write_text("COCO_train2014_000000000030\n")
     options = {
