@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,11 @@ def _train_process(
         trainer.max_iter,
         cfg.SOLVER.IMS_PER_BATCH,
     )
-    trainer.train(trainer.start_iter, trainer.max_iter)
+    with warnings.catch_warnings():
+        # Mixed precision leaves out steps whose gradients overflow, as the first ones do until the
+        # losses' scale fits; the schedule is one of iterations all the same.
+        warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")
+        trainer.train(trainer.start_iter, trainer.max_iter)
     comm.synchronize()
 
 

@@ -198,6 +198,14 @@ def test_the_loop_is_the_configs(tiny_dataset, tiny_overrides, tmp_path):
         assert type(train.Trainer(cfg, records, "run").loop) is loop
 
 
+def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
+    """The first one, as its gradients overflow in 16 bits; torch would warn of the schedule."""
+    step = Loop.run_step
+    monkeypatch.setattr(Loop, "run_step", lambda loop: step(loop) if loop.iter else None)
+    record = json.loads((run() / "metrics.json").read_text())
+    assert (record["iteration"], record["lr"]) == (6, pytest.approx(0.0001))
+
+
 def test_a_diverging_training_names_the_images(run):
     with pytest.raises(
         TrainingDivergedError, match=r"iteration \d, images .*\d\.png, .*\d\.png: .*NaN.* Lower"
