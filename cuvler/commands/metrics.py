@@ -1,10 +1,12 @@
 """``cuvler metrics``: gather a dataset's scores into one table."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cuvler.commands.named_path import named_path
+from cuvler.errors import DataError
 from cuvler.files import read_json, write_json
 
 
@@ -25,4 +27,12 @@ def command(entries: tuple[tuple[str, Path], ...], output: Path) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise click.BadParameter(f"given twice: {', '.join(sorted(twice))}", param_hint="--entry")
-    write_json(output, {name: read_json(path) for name, path in entries})
+    write_json(output, {name: _scores(path) for name, path in entries})
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """Read one entry, without its curves: they are for the report, the table is for people."""
+    entry = read_json(path)
+    if not isinstance(entry, dict) or not {"bbox", "segm"} & entry.keys():
+        raise DataError(f"{path}: not what `cuvler evaluation` writes (bbox, segm)")
+    return {name: value for name, value in entry.items() if name != "precision"}

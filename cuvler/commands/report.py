@@ -31,6 +31,8 @@ def _count(value: str) -> tuple[str, int]:
 @click.option("--output", required=True, type=Path, help="The page to write.")
 @click.option("--title", default="cuvler report", show_default=True)
 @_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
+@_files("--evaluation", "DATASET/ENTRY", "What `cuvler evaluation` wrote, for its curves.")
+@_files("--fine-tuning", "DATASET", "Metrics of detectors that learned classes.")
 @_files("--root", "DATASET", "Folder of the images; gives the dataset a gallery.")
 @_files("--ground-truth", "DATASET", "COCO annotations.")
 @_files("--eigenvectors", "DATASET/METHOD/BACKBONE", "Folder of shards.")
@@ -64,6 +66,8 @@ def command(
     output: Path,
     title: str,
     metrics: Named,
+    evaluation: Named,
+    fine_tuning: Named,
     root: Named,
     ground_truth: Named,
     eigenvectors: Named,
@@ -83,6 +87,8 @@ def command(
     """
     inputs = Inputs(
         metrics=dict(metrics),
+        evaluations=_by_names(evaluation, "--evaluation", 2),
+        fine_tuning=dict(fine_tuning),
         roots=dict(root),
         ground_truth=dict(ground_truth),
         eigenvectors=_by_names(eigenvectors, "--eigenvectors", 3),

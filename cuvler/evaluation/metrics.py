@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 Metrics = dict[str, float | None]
+Curves = dict[str, list[float]]
+_CURVES = {"AP50": 0, "AP75": 5}  # and the place of their IoU
 
 # COCO's area ranges, in the order of the evaluators' arrays.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -63,7 +65,8 @@ def evaluate(
             message names the file and the record.
     """
     truth = read_ground_truth(ground_truth)
-    return _evaluate(truth, read_results(results, truth), iou_type, class_agnostic, max_detections)
+    found = read_results(results, truth)
+    return _evaluate(truth, found, iou_type, class_agnostic, max_detections)[0]
 
 
 def evaluate_all(
@@ -84,7 +87,9 @@ def evaluate_all(
         max_detections: as for :func:`evaluate`.
 
     Returns:
-        ``{"bbox": {...}, "segm": {...}, "num_images", "num_ground_truth", "num_results"}``.
+        ``{"bbox": {...}, "segm": {...}, "precision": {"bbox": {...}, "segm": {...}},
+        "num_images", "num_ground_truth", "num_results"}``. ``precision`` has the curves that AP50
+        and AP75 are the means of: precision in percent at the recalls 0, 0.01, ... 1.
 
     Raises:
         DataError: as for :func:`evaluate`.
@@ -95,21 +100,24 @@ def evaluate_all(
         # An empty list of results says nothing about masks: they score 0 where there are some.
         masks = has_masks(truth) and (has_masks(found) or not found.records)
         iou_types = ("bbox", "segm") if masks else ("bbox",)
-    scores: dict[str, Any] = {
-        iou_type: _evaluate(truth, found, iou_type, class_agnostic, max_detections)
-        for iou_type in iou_types
-    }
-    counts = {
+    scores: dict[str, Any] = {}
+    curves: dict[str, Curves] = {}
+    for iou_type in iou_types:
+        scores[iou_type], curves[iou_type] = _evaluate(
+            truth, found, iou_type, class_agnostic, max_detections
+        )
+    rest = {
+        "precision": curves,
         "num_images": len(truth.images),
         "num_ground_truth": len(truth.records),
         "num_results": len(found.records),
     }
-    return scores | counts
+    return scores | rest
 
 
 def _evaluate(
     truth: Records, results: Records, iou_type: IouType, class_agnostic: bool, max_detections: int
-) -> Metrics:
+) -> tuple[Metrics, Curves]:
     if not truth.images:
         raise DataError(f"{truth.name}: lists no image to evaluate on")
     limits = sorted({1, 10, 100, max_detections})
@@ -140,7 +148,15 @@ def _evaluate(
         for index, category in enumerate(truth.category_ids):
             name = truth.category_names.get(category, category)
             metrics[f"AP-{name}"] = _percent(precision[:, :, index, _ALL, best])
-    return metrics
+    return metrics, _curves(precision[:, :, :, _ALL, best])
+
+
+def _curves(precision: NDArray[np.float64]) -> Curves:
+    """Take the mean over the categories that have objects; (10 IoU, 101 recalls, categories)."""
+    defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
+    if not defined.size:
+        return {}
+    return {name: (100 * defined[place].mean(axis=1)).tolist() for name, place in _CURVES.items()}
 
 
 def _percent(values: NDArray[np.float64]) -> float | None:

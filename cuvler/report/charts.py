@@ -107,13 +107,11 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
     return _svg(draw, alt, width=4.8, height=3.0)
 
 
-def precision_recall(
-    curves: Mapping[str, Mapping[int, NDArray[np.float64]]], *, alt: str
-) -> Markup:
+def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Markup:
     """Draw precision over recall: an entry a colour, an IoU a kind of line.
 
     Args:
-        curves: entry -> IoU in percent -> precision in percent at 101 recalls.
+        curves: entry -> AP50, AP75 -> precision in percent at 101 recalls.
         alt: what the chart shows, for those who cannot see it.
     """
     recalls = np.linspace(0, 100, 101)
@@ -121,9 +119,8 @@ def precision_recall(
     def draw(axes: "Axes") -> None:
         for number, (entry, of_ious) in enumerate(curves.items()):
             colour = _SERIES[number % len(_SERIES)]
-            for dashes, (iou, precision) in zip(("-", (0, (3, 1.5))), of_ious.items(), strict=True):
-                label = entry if iou == min(of_ious) else None
-                axes.plot(recalls, precision, color=colour, ls=dashes, lw=1.5, label=label)
+            axes.plot(recalls, of_ious["AP50"], color=colour, lw=1.5, label=entry)
+            axes.plot(recalls, of_ious["AP75"], color=colour, lw=1.5, ls=(0, (3, 1.5)))
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 100), ylim=(0, 101))
         _legend_above(axes, len(curves))
 

@@ -15,6 +15,9 @@ class Inputs:
 
     Attributes:
         metrics: dataset -> the json of ``cuvler metrics``.
+        evaluations: (dataset, entry of its metrics) -> the json of ``cuvler evaluation``, for its
+            curves.
+        fine_tuning: dataset -> the metrics of detectors that learned classes.
         roots: dataset -> the folder its file names start from; only these have galleries.
         ground_truth: dataset -> COCO annotations.
         eigenvectors: (dataset, method, backbone) -> the folder of the shards, ``.zarr.zip``.
@@ -31,6 +34,8 @@ class Inputs:
     """
 
     metrics: Mapping[str, Path] = field(default_factory=dict)
+    evaluations: Mapping[Key, Path] = field(default_factory=dict)
+    fine_tuning: Mapping[str, Path] = field(default_factory=dict)
     roots: Mapping[str, Path] = field(default_factory=dict)
     ground_truth: Mapping[str, Path] = field(default_factory=dict)
     eigenvectors: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)

@@ -34,6 +34,10 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
             dataset: sections.metrics_section(inputs, dataset, entries)
             for dataset, entries in metrics.items()
         },
+        fine_tuning={
+            dataset: sections.fine_tuning_section(dataset, read_metrics(path))
+            for dataset, path in inputs.fine_tuning.items()
+        },
         galleries=sections.galleries(inputs),
         accounts={
             f"{dataset} · {method}": sections.account_section(f"{method} on {dataset}", counted)

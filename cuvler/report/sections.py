@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cuvler.evaluation.curves import precision_recall
 from cuvler.evaluation.table import Table, tables
+from cuvler.files import read_json
 from cuvler.images import open_image
 from cuvler.progress import duration
 from cuvler.report import charts
@@ -20,6 +20,8 @@ from cuvler.report.inputs import Inputs, of_dataset
 from cuvler.report.tables import (
     HEADLINE,
     IOU_TYPES,
+    MetricsTable,
+    class_tables,
     metrics_tables,
     round_before,
     rule_times,
@@ -71,23 +73,36 @@ def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> di
     """A dataset's scores as tables, bars and curves.
 
     Raises:
-        DataError: as for :func:`cuvler.evaluation.evaluate`.
+        DataError: a file of scores is missing or damaged.
     """
     full = metrics_tables(dataset, entries)
-    series = {
-        table.title.lower(): [
-            table.rows[name]["AP"].value if name in table.rows else None for name in entries
-        ]
-        for table in full
-    }
     return {
         "headline": metrics_tables(dataset, entries, HEADLINE),
         "full": full,
-        "chart": charts.bars(
-            list(entries), series, alt=f"Bars: AP on {dataset}; the table has the same numbers"
-        ),
+        "chart": _bars(dataset, full),
         "curves": _curves(inputs, dataset, entries),
     }
+
+
+def fine_tuning_section(dataset: str, entries: dict[str, Any]) -> dict[str, Any]:
+    """Scores of detectors that learned classes: the mean over the classes, and of each class."""
+    headline = metrics_tables(None, entries, HEADLINE)
+    return {
+        "headline": headline,
+        "classes": class_tables(entries),
+        "chart": _bars(f"the classes of {dataset}", headline),
+    }
+
+
+def _bars(what: str, found: list[MetricsTable]) -> Markup:
+    names = list(dict.fromkeys(name for table in found for name in table.rows))
+    series = {
+        table.title.lower(): [
+            table.rows[name]["AP"].value if name in table.rows else None for name in names
+        ]
+        for table in found
+    }
+    return charts.bars(names, series, alt=f"Bars: AP on {what}; the table has the same numbers")
 
 
 def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:
@@ -96,16 +111,15 @@ def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:
 
 
 def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Markup]:
-    """Precision over recall of the entries whose results are at hand, masks before boxes."""
-    truth = inputs.ground_truth.get(dataset)
-    results = of_dataset(inputs.annotations, dataset) | of_dataset(inputs.predictions, dataset)
+    """Precision over recall of the entries whose evaluation is given, masks before boxes."""
+    files = of_dataset(inputs.evaluations, dataset)
+    found = {name: read_json(path)["precision"] for name, path in files.items() if name in entries}
     drawn = {}
     for iou_type, title in IOU_TYPES.items():
-        names = [name for name in entries if name in results and iou_type in entries[name]]
-        if truth is None or not names:
+        curves = {name: of[iou_type] for name, of in found.items() if of.get(iou_type)}
+        if not curves:
             continue
-        curves = {name: precision_recall(truth, results[name], iou_type=iou_type) for name in names}
-        ends = ", ".join(f"{name} {percent(entries[name][iou_type]['AP50'])}" for name in names)
+        ends = ", ".join(f"{name} {percent(entries[name][iou_type]['AP50'])}" for name in curves)
         alt = f"Precision over recall of {title.lower()} on {dataset}; areas at IoU 0.5: {ends}"
         drawn[title] = charts.precision_recall(curves, alt=alt)
     return drawn

@@ -46,8 +46,8 @@ class MetricsTable:
 
     Attributes:
         title: Masks or Boxes.
-        columns: names of the metrics.
-        rows: entry -> metric -> cell.
+        columns: names of the metrics, or of the entries where rows are classes.
+        rows: entry or class -> column -> cell.
         published: scores of the papers, laid out like ``rows``; the best of a column is ours.
         sources: published entry -> where it is printed.
     """
@@ -74,9 +74,15 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def metrics_tables(
-    dataset: str, entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
+    dataset: str | None, entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
 ) -> list[MetricsTable]:
-    """Lay out a dataset's scores, masks before boxes; those that no entry has are left out."""
+    """Lay out a dataset's scores, masks before boxes; those that no entry has are left out.
+
+    Args:
+        dataset: whose published scores stand beside them; ``None`` where there are none.
+        entries: entry -> what ``cuvler evaluation`` wrote.
+        columns: the metrics.
+    """
     tables = []
     for iou_type, title in IOU_TYPES.items():
         scores = {name: entry[iou_type] for name, entry in entries.items() if iou_type in entry}
@@ -84,16 +90,33 @@ def metrics_tables(
             rows = {
                 name: {column: _cell(scores, name, column) for column in columns} for name in scores
             }
-            printed = [p for p in published(iou_type) if dataset in p.scores]
+            printed = [(p, p.scores[dataset]) for p in published(iou_type) if dataset in p.scores]
             tables.append(
                 MetricsTable(
                     title,
                     columns,
                     rows,
-                    published={_label(p): _published_cells(p, dataset, columns) for p in printed},
-                    sources={_label(p): p.source for p in printed},
+                    published={_label(p): _published_cells(of, columns) for p, of in printed},
+                    sources={_label(p): p.source for p, _ in printed},
                 )
             )
+    return tables
+
+
+def class_tables(entries: Mapping[str, Any]) -> list[MetricsTable]:
+    """Lay out the AP of each class, a class a row and an entry a column, masks before boxes."""
+    tables = []
+    for iou_type, title in IOU_TYPES.items():
+        scores = {name: entry[iou_type] for name, entry in entries.items() if iou_type in entry}
+        named = dict.fromkeys(key for of in scores.values() for key in of if key.startswith("AP-"))
+        rows = {
+            key.removeprefix("AP-"): {
+                name: Cell(of.get(key), None, best=False) for name, of in scores.items()
+            }
+            for key in named
+        }
+        if rows:
+            tables.append(MetricsTable(title, tuple(scores), rows, published={}, sources={}))
     return tables
 
 
@@ -102,8 +125,7 @@ def _label(entry: Published) -> str:
     return f"{entry.name}, {entry.source.split(',')[0]}"
 
 
-def _published_cells(entry: Published, dataset: str, columns: tuple[str, ...]) -> dict[str, Cell]:
-    scores = entry.scores[dataset]
+def _published_cells(scores: Mapping[str, float], columns: tuple[str, ...]) -> dict[str, Cell]:
     return {column: Cell(scores.get(column), None, best=False) for column in columns}
 
 

@@ -357,6 +357,7 @@ def test_commands_write_scores_and_gather_them_in_order(tmp_path):
     output = str(tmp_path / "metrics.json")
     arguments = ["--entry", f"z={entry}", "--entry", f"a={entry}", "--output", output]
     assert CliRunner().invoke(metrics_command, arguments).exit_code == 0
+    del scores["precision"]  # curves are not for the table
     assert list(json.loads((tmp_path / "metrics.json").read_text()).items()) == [
         ("z", scores),
         ("a", scores),
@@ -377,3 +378,10 @@ def test_metrics_refuses_bad_entries(tmp_path, entries, message):
     outcome = CliRunner().invoke(metrics_command, arguments)
     assert outcome.exit_code == 2
     assert message in outcome.output
+
+
+def test_metrics_refuses_what_evaluation_did_not_write(tmp_path):
+    (tmp_path / "results.json").write_text("[]")
+    arguments = ["--entry", f"a={tmp_path}/results.json", "--output", str(tmp_path / "m.json")]
+    outcome = CliRunner().invoke(metrics_command, arguments)
+    assert "results.json: not what `cuvler evaluation` writes" in str(outcome.exception)

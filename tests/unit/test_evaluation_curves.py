@@ -1,8 +1,9 @@
+"""Precision over recall: the curves whose areas the metrics are."""
+
 import numpy as np
 import pytest
 
-from cuvler.evaluation import evaluate
-from cuvler.evaluation.curves import RECALLS, precision_recall
+from cuvler.evaluation import evaluate_all
 
 
 @pytest.fixture
@@ -13,7 +14,8 @@ def truth():
         for n, box in enumerate(boxes, start=1)
     ]
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 300, "height": 300} for n in range(4)]
-    return {"images": images, "annotations": annotations, "categories": [{"id": 1}]}
+    categories = [{"id": n} for n in (1, 2, 3)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def results(truth, seed):
@@ -31,23 +33,31 @@ def results(truth, seed):
     return found
 
 
+def curves(truth, found, **settings):
+    return evaluate_all(truth, found, **settings)["precision"]["bbox"]
+
+
+@pytest.mark.parametrize("class_agnostic", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_metrics_are_the_means_of_the_curves(truth, seed):
+def test_the_metrics_are_the_means_of_the_curves(truth, seed, class_agnostic):
     found = results(truth, seed)
-    curves = precision_recall(truth, found)
-    metrics = evaluate(truth, found)
-    assert curves[50].mean() == pytest.approx(metrics["AP50"])
-    assert curves[75].mean() == pytest.approx(metrics["AP75"])
-    assert curves[50].shape == RECALLS.shape
-    assert (np.diff(curves[50]) <= 0).all()  # interpolated
-    assert 0 < curves[75].mean() < curves[50].mean()
+    for records in (truth["annotations"], found):
+        for number, record in enumerate(records):
+            record["category_id"] = 1 + number % 2
+    scores = evaluate_all(truth, found, class_agnostic=class_agnostic)
+    drawn = scores["precision"]["bbox"]
+    for name in ("AP50", "AP75"):
+        assert np.mean(drawn[name]) == pytest.approx(scores["bbox"][name])
+        assert len(drawn[name]) == 101
+        assert (np.diff(drawn[name]) <= 1e-9).all()  # interpolated
+    assert 0 < np.mean(drawn["AP75"]) < np.mean(drawn["AP50"])
 
 
 def test_perfect_results_and_none(truth):
     perfect = [{**a, "score": 1.0} for a in truth["annotations"]]
-    assert (precision_recall(truth, perfect)[75] == 100).all()
-    assert (precision_recall(truth, [])[50] == 0).all()
+    assert curves(truth, perfect)["AP75"] == pytest.approx([100] * 101)
+    assert curves(truth, []) == {"AP50": [0] * 101, "AP75": [0] * 101}
 
 
 def test_without_objects_there_is_no_curve(truth):
-    assert precision_recall(truth | {"annotations": []}, results(truth, 0)) == {}
+    assert curves(truth | {"annotations": []}, results(truth, 0)) == {}

@@ -44,6 +44,13 @@ def test_the_plan_of_the_default_config(workplace, arguments, more):
     assert planned == expected | {"total": sum(expected.values())}
 
 
+def test_without_scores_every_detector_is_trained_and_shows_what_it_finds(workplace):
+    settings = workplace.configure(evaluate=[], evaluation={"pseudo_masks": []})
+    planned = jobs(workplace.snakemake("-n", "all", *settings))
+    assert (planned["detector"], planned["predictions"], planned["report"]) == (2, 2, 1)
+    assert not {"evaluation", "metrics", "table"} & planned.keys()
+
+
 def test_the_plan_of_cutler_and_of_both_systems(workplace):
     cutler = {
         "images": 2,  # it trains itself on ImageNet: no COCO train

@@ -33,17 +33,23 @@ FINE_TUNED = [
     for recipe in settings.recipes(config)
     for percent in PERCENTS
 ]
+# Without anything to be scored on, the detectors show what they find in the images of `train`.
+PREDICTED = config["evaluate"] or [config["train"]]
 METRICS = [
     *(f"<results>/{name}_metrics.json" for name in config["evaluate"]),
     *(f"<results>/fine_tuning/{name}_metrics.json" for name in config["fine_tuning"]["evaluate"]),
 ]
 
 
+def require_known(section, name, known):
+    """Refuse a name, mistyped in a target, that the config does not have."""
+    if name not in known:
+        raise WorkflowError(f"{section}.{name}: not in the config; known: {', '.join(known)}")
+
+
 @cache
 def dataset(name):
-    if name not in config["datasets"]:
-        known = ", ".join(config["datasets"])
-        raise WorkflowError(f"datasets.{name}: not in the config; known: {known}")
+    require_known("datasets", name, config["datasets"])
     return settings.dataset(config, name)
 
 
@@ -61,6 +67,14 @@ def listed_annotations(wildcards):
     if found.ground_truth:
         return f"<results>/ground_truth/{found.name}.json"
     return [found.annotations] if found.annotations and found.annotations.exists() else []
+
+
+def scored_annotations(wildcards):
+    """The annotations that something is scored against: there must be some."""
+    found = dataset(wildcards.dataset)
+    if found.annotations is None:
+        raise WorkflowError(f"datasets.{found.name}.annotations: needed to score against, not set")
+    return listed_annotations(wildcards)
 
 
 def ground_truth_of(wildcards):
@@ -136,6 +150,7 @@ def number_of_cuts(wildcards):
 
 
 def eigenvectors_of(wildcards):
+    require_known("pseudo_masks", wildcards.method, ("votecut", "maskcut"))
     folder = f"<results>/eigenvectors/{wildcards.dataset}/{wildcards.method}"
     return [
         f"{folder}/{backbone}/{wildcards.shard}.zarr.zip"
@@ -163,6 +178,7 @@ def folder_of_shards(wildcards, input):
 
 
 def recipe_of(wildcards):
+    require_known("recipes", wildcards.recipe, config["recipes"])
     return config["recipes"][wildcards.recipe]
 
 
@@ -235,12 +251,16 @@ def scored_results(wildcards):
     return f"<results>/predictions/{wildcards.entry}/{wildcards.dataset}.json"
 
 
-def evaluations_of(wildcards):
+def scored_entries(name):
     """The rows of a dataset's metrics: pseudo-masks first, then the detectors."""
-    scored = wildcards.dataset in config["evaluation"]["pseudo_masks"]
+    scored = name in config["evaluation"]["pseudo_masks"]
+    return [*(METHODS if scored else []), *DETECTORS]
+
+
+def evaluations_of(wildcards):
     return [
         f"<results>/evaluation/{wildcards.dataset}/{entry}.json"
-        for entry in [*(METHODS if scored else []), *DETECTORS]
+        for entry in scored_entries(wildcards.dataset)
     ]
 
 
@@ -252,13 +272,22 @@ def report_files():
     return [
         *(("metrics", name, f"{results}/{name}_metrics.json") for name in config["evaluate"]),
         *(
+            ("evaluation", f"{name}/{entry}", f"{results}/evaluation/{name}/{entry}.json")
+            for name in config["evaluate"]
+            for entry in scored_entries(name)
+        ),
+        *(
+            ("fine-tuning", name, f"{results}/fine_tuning/{name}_metrics.json")
+            for name in config["fine_tuning"]["evaluate"]
+        ),
+        *(
             ("annotations", f"{name}/{method}", f"{results}/annotations/{name}/{method}.json")
             for name, method in sorted(masks)
         ),
         *(
             (
                 "annotations",
-                f"{settings.self_training_dataset(config, recipe)}/{recipe}_round{round}",
+                f"{settings.self_training_dataset(config, recipe)}/labels of {recipe}_round{round}",
                 f"{results}/self_training/{recipe}_round{round}.json",
             )
             for recipe in settings.recipes(config)
@@ -266,7 +295,7 @@ def report_files():
         ),
         *(
             ("predictions", f"{name}/{detector}", f"{results}/predictions/{detector}/{name}.json")
-            for name in config["evaluate"]
+            for name in PREDICTED
             for detector in DETECTORS
         ),
     ]

@@ -115,6 +115,12 @@ def inputs(tmp_path_factory):
     ]
     metrics = {"votecut": evaluate_all(truth, annotations)}
     metrics |= {f"cuvler_round{n}": evaluate_all(truth, found) for n, found in enumerate(rounds)}
+    evaluations = {
+        ("demo_val", name): trial.write(f"evaluation/{name}.json", entry)
+        for name, entry in metrics.items()
+    }
+    classes = {"AP-dog": 12.5, "AP-teddy bear": None}
+    learned = {name: {"segm": entry["segm"] | classes} for name, entry in metrics.items()}
     for n, found in enumerate(rounds):
         trial.write(f"predictions/round{n}.json", found)
     trial.write(
@@ -128,6 +134,8 @@ def inputs(tmp_path_factory):
     trial.write("benchmarks/pseudo_masks/demo/1.tsv", header + "0.4\t0:00:00\t-\tNA\n")
     return Inputs(
         metrics={"demo_val": trial.write("metrics.json", metrics)},
+        evaluations=evaluations,
+        fine_tuning={"demo_val": trial.write("fine_tuning.json", learned)},
         roots={"demo_val": trial.folder / "images"},
         ground_truth={"demo_val": trial.write("truth.json", truth)},
         eigenvectors={("demo_val", "votecut", "pixels_p8"): write_eigenvector_shards(trial)},

@@ -49,7 +49,8 @@ class Page(HTMLParser):
 
 def test_all_sections_are_there(page):
     page = Page(page)
-    assert page.sections == ["summary", "metrics", "galleries", "masks", "training", "run"]
+    sections = ["summary", "metrics", "fine-tuning", "galleries", "masks", "training", "run"]
+    assert page.sections == sections
     text = " ".join(filter(None, page.text))
     for word in (
         "Mask AP on demo_val",
@@ -65,11 +66,14 @@ def test_all_sections_are_there(page):
         "8.22",  # GPU-hours: 3700.5 s on 8
         "augmented samples",
         "proposals",
+        "AP of each class",
+        "teddy bear",
     ):
         assert word in text, word
     charts = [a["aria-label"] for tag, a in page.elements if a.get("class") == "chart"]
-    assert len(charts) == 8  # AP, two of precision over recall, four histograms, losses
-    assert "; 1 of them not refined" in charts[4]
+    # AP, two of precision over recall, AP of the fine-tuned, four histograms, losses.
+    assert len(charts) == 9
+    assert "; 1 of them not refined" in charts[5]
     assert "from 2.68 to 1.35 in 99 iterations" in charts[-1]
 
 
@@ -173,6 +177,7 @@ def test_scores_and_changes():
 def options(inputs):
     pairs = [
         ("--metrics", inputs.metrics),
+        ("--fine-tuning", inputs.fine_tuning),
         ("--root", inputs.roots),
         ("--ground-truth", inputs.ground_truth),
         ("--detector", inputs.detectors),
@@ -180,6 +185,7 @@ def options(inputs):
     pairs += [
         (option, {"/".join(key): path for key, path in files.items()})
         for option, files in (
+            ("--evaluation", inputs.evaluations),
             ("--eigenvectors", inputs.eigenvectors),
             ("--annotations", inputs.annotations),
             ("--predictions", inputs.predictions),
