@@ -104,6 +104,8 @@ def _describe(error: "ValidationError") -> str:
             return "; ".join(_describe(e) for e in meant)
         types = " or ".join(str(e.validator_value) for e in error.context)
         return f"{key}: {value} is not allowed; allowed: {types}"
+    if (error.validator, allowed) == ("type", "array"):
+        return f"{key}: {value} is not a list; write it in brackets: {key}=[{instance}]"
     if error.validator == "enum":
         return f"{key}: {value} is not allowed; allowed: {', '.join(allowed)}"
     if error.validator == "pattern":

@@ -41,6 +41,7 @@ def test_the_default_is_right(config):
         ("images/shards", 0, r"images\.shards: 0 is less than the minimum of 1"),
         ("annotations/max_failed", "1%", r"annotations\.max_failed: '1%' is not of type"),
         ("train", "nowhere", r"train: 'nowhere' is not known; known: .*coco_val"),
+        ("evaluate", "coco_val", r'evaluate: "coco_val" is not a list; .* evaluate=\[coco_val\]'),
         ("evaluate", ["nowhere"], r"evaluate: 'nowhere' is not known"),
         ("evaluate", ["imagenet_train"], r"datasets\.imagenet_train\.annotations: needed"),
         ("recipe", "cutlery", r"recipe: 'cutlery' is not known; known: cutler, cuvler"),

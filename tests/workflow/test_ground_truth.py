@@ -63,3 +63,16 @@ def test_missing_files_are_named_with_key_path_and_fix(workplace):
 def test_annotations_that_are_used_as_they_are_are_not_made(workplace):
     output = workplace.snakemake("-n", "results/ground_truth/coco_val.json", status=1)
     assert "datasets.coco_val: its annotations are used as they are" in output
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("imagenet_train_metrics.json", r"datasets\.imagenet_train\.annotations: needed to score"),
+        ("coco_vall_metrics.json", r"datasets\.coco_vall: not in the config; known: .*coco_val"),
+        ("annotations/coco_val/votcut.json", r"pseudo_masks\.votcut: .* known: votecut, maskcut"),
+        ("predictions/cuvlr_round0/coco_val.json", r"recipes\.cuvlr: .* known: cuvler, cutler"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_before_anything_runs(workplace, target, message):
+    assert re.search(message, workplace.snakemake("-n", f"results/{target}", status=1))

@@ -1,6 +1,6 @@
 rule evaluation:
     input:
-        ground_truth=listed_annotations,
+        ground_truth=scored_annotations,
         results=scored_results,
     output:
         "<results>/evaluation/{dataset}/{entry}.json",
