@@ -54,6 +54,10 @@ def command(
     from cuvler.detector.processes import find_place
     from cuvler.detector.train import train_detector
 
+    for word in overrides:
+        # Taken for an override, as a value may begin with a dash: -1.
+        if word.startswith("--"):
+            raise click.NoSuchOption(word.partition("=")[0])
     place = find_place(os.environ)
     if num_gpus is None:
         num_gpus = place.default_gpus()

@@ -27,3 +27,6 @@ def test_mistakes_end_in_one_message(tiny_dataset, tmp_path):
     result = invoke(*tiny_dataset, tmp_path / "run", "--recipe", "best")
     assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "run").exists()
+    result = invoke(*tiny_dataset, tmp_path / "run", "--recipe", "demo", "--wieghts", "a.pth")
+    assert result.exit_code == 2
+    assert "No such option: --wieghts" in result.output
