@@ -17,7 +17,8 @@ rule predictions:
         limit=max_detections("--detections-per-image"),
         batch_size=config["predictions"]["batch_size"],
         num_gpus=config["predictions"]["num_gpus"],
+        tta=["--tta"] if config["predictions"]["tta"] else [],
     shell:
         "cuvler predictions --detector {params.detector:q} --images {input.images:q}"
         " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
-        " {params.limit} --output {output:q} &> {log:q}"
+        " {params.limit} {params.tta} --output {output:q} &> {log:q}"
