@@ -2,11 +2,13 @@
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import struct
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +20,8 @@ from cuvler.files import atomic_path, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _INT64_MAX = 2**63 - 1
@@ -182,6 +186,7 @@ def _refuse(error: OSError) -> None:
 def _walk(root: Path) -> Iterator[str]:
     # Links to folders are followed (ImageNet is often a farm of links), each folder once.
     seen: set[str] = set()
+    others: Counter[str] = Counter()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -190,13 +195,20 @@ def _walk(root: Path) -> Iterator[str]:
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                path = (Path(folder) / name).relative_to(root).as_posix()
-                try:
-                    path.encode("utf-8")
-                except UnicodeEncodeError:  # no json or parquet could name it
-                    raise DataError(f"{path!a}: not UTF-8; rename the file or folder") from None
-                yield path
+            if name.startswith("."):
+                continue
+            if not name.lower().endswith(EXTENSIONS):
+                others[Path(name).suffix.lower() or "no extension"] += 1
+                continue
+            path = (Path(folder) / name).relative_to(root).as_posix()
+            try:
+                path.encode("utf-8")
+            except UnicodeEncodeError:  # no json or parquet could name it
+                raise DataError(f"{path!a}: not UTF-8; rename the file or folder") from None
+            yield path
+    if others:  # the pictures of many phones are .heic
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        logger.warning("%s: passed over what is not %s: %s", root, "/".join(EXTENSIONS), counts)
 
 
 def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any]]:

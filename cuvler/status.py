@@ -231,7 +231,8 @@ def _job(
         parts = parts[2:] if parts[0] == "fine_tuning" else parts[1:]
         seconds = _seconds((results / "benchmarks" / rule).joinpath(*parts).with_suffix(".tsv"))
         return Job(rule, output, "done", log, images, images or 0, left_out, seconds)
-    if not log.exists():
+    # Snakemake removes what a job is to make anew when it starts: the log is of the last time.
+    if output.exists() or not log.exists():
         return Job(rule, output, "waiting", log, images)
     if errors := _ERROR.findall(text):
         return Job(rule, output, "failed", log, images, error=errors[-1])

@@ -11,6 +11,8 @@ from cuvler.errors import ConfigError
 from cuvler.progress import duration
 from cuvler.status import Job, Stage, read_plan, stages
 
+_CHATTER = ("Using workflow", "Config file", "Building DAG", "Assuming unrestricted")
+
 
 @click.command("status", context_settings={"ignore_unknown_options": True})
 @click.argument("snakemake_arguments", nargs=-1, type=click.UNPROCESSED)
@@ -45,8 +47,16 @@ def summary(arguments: Sequence[str]) -> str:
     words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode or not result.stdout:
-        raise ConfigError(f"Snakemake cannot plan this run:\n{result.stderr.strip()[-2000:]}")
+        raise ConfigError(f"Snakemake cannot plan this run:\n{_reason(result.stderr)}")
     return result.stdout
+
+
+def _reason(stderr: str) -> str:
+    """What Snakemake complains of, without its traceback and what it says on the way there."""
+    lines = stderr.strip().splitlines()
+    if any(line.startswith("Traceback") for line in lines):
+        return lines[-1]
+    return "\n".join(line for line in lines if not line.startswith(_CHATTER))[-2000:]
 
 
 def _same_rule(stage: Stage, shown: list[Stage]) -> list[Job]:

@@ -113,7 +113,11 @@ def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:
 def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Markup]:
     """Precision over recall of the entries whose evaluation is given, masks before boxes."""
     files = of_dataset(inputs.evaluations, dataset)
-    found = {name: read_json(path)["precision"] for name, path in files.items() if name in entries}
+    found = {
+        name: read_json(path).get("precision", {})
+        for name, path in files.items()
+        if name in entries
+    }
     drawn = {}
     for iou_type, title in IOU_TYPES.items():
         curves = {name: of[iou_type] for name, of in found.items() if of.get(iou_type)}

@@ -51,6 +51,12 @@ class TestListing:
         assert listing["file_name"].tolist() == ["a/deep/er/y.Png", "a/x.jpeg", "b.JPG", "z.webp"]
         assert listing["image_id"].tolist() == [1, 2, 3, 4]
 
+    def test_what_is_passed_over_is_counted(self, tmp_path, caplog):
+        touch(tmp_path, "1.jpg", "2.HEIC", "sub/3.heic", "4.mp4", ".hidden", "README")
+        assert list_images(tmp_path)["file_name"].tolist() == ["1.jpg"]
+        [message] = caplog.messages
+        assert message.endswith(": 2 .heic, 1 .mp4, 1 no extension")
+
     def test_odd_names_survive_the_file(self, tmp_path):
         touch(tmp_path / "data", *ODD_NAMES)
         write_listing(list_images(tmp_path / "data"), tmp_path / "listing.parquet")

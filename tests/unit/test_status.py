@@ -124,6 +124,13 @@ def test_done_running_failed_quiet_and_waiting(run):
     assert stage.eta() == pytest.approx(130)
 
 
+def test_a_job_to_be_done_again_is_not_running(run):
+    run.log(1, "10:00:00 INFO 100 images: 100 ok")
+    run.plan[1][1].parent.mkdir(parents=True)
+    run.plan[1][1].write_text("of other settings")
+    assert run.stage().jobs[0].state == "waiting"
+
+
 def test_a_speed_is_taken_from_running_jobs_where_none_is_done(run):
     run.log(1, "INFO 40 of 100 images, 2 a second, x\nINFO 50 of 100 images, 4 a second, x\n")
     run.log(2, "INFO 10 of 100 images, 1e+01 a second, x\n")
@@ -210,4 +217,7 @@ def test_a_config_that_snakemake_refuses_is_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cuvler, ["status", "--configfile", "missing.yaml"])
     assert isinstance(result.exception, ConfigError)
-    assert "Snakemake cannot plan this run" in str(result.exception)
+    message = str(result.exception)
+    assert "Snakemake cannot plan this run" in message
+    assert "missing.yaml" in message
+    assert "Traceback" not in message
