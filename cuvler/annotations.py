@@ -73,7 +73,8 @@ def merge_shards(
             shard = _Shard(path, listing.iloc[start:stop])
             shard.copy(writer, excluded)
             statuses += shard.statuses
-        _check_failures(excluded, statuses.total(), max_failed)
+        failed = [(image["file_name"], image["status"]) for image in excluded]
+        require_usable(failed, statuses.total(), max_failed)
         writer.closing["excluded"] = excluded
         counts = {"images": dict(sorted(statuses.items())), "annotations": writer.num_annotations}
         writer.closing["summary"] = counts
@@ -213,11 +214,21 @@ def _differences(one: Record, other: Record) -> str:
     return ", ".join(f"{key}: {one.get(key)!r} against {other.get(key)!r}" for key in keys)
 
 
-def _check_failures(excluded: list[Record], total: int, max_failed: float) -> None:
-    if len(excluded) > max_failed * total:
-        named = _named(f"{image['file_name']} ({image['status']})" for image in excluded)
+def require_usable(failed: Sequence[tuple[str, str]], total: int, max_failed: float) -> None:
+    """Refuse to go on when too many images could not be used.
+
+    Args:
+        failed: their file names, and why.
+        total: how many images there are, with these.
+        max_failed: the largest share that is accepted.
+
+    Raises:
+        DataError: names them.
+    """
+    if len(failed) > max_failed * total:
+        named = _named(f"{name} ({status})" for name, status in failed)
         raise DataError(
-            f"{len(excluded)} of {total} images could not be used, more than the share of "
+            f"{len(failed)} of {total} images could not be used, more than the share of "
             f"{max_failed:g} that annotations.max_failed allows: {named}. The log names "
             "them all. Mend or remove them and delete the dataset's listing, or raise the limit"
         )

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cuvler import masks
+from cuvler.annotations import require_usable
 from cuvler.errors import ConfigError, DataError, ImageError
 from cuvler.files import atomic_path, read_json, write_json
 from cuvler.images import open_image, read_listing
@@ -43,6 +44,7 @@ class Options:
         workers: processes that read images, for each GPU.
         tta: test-time augmentation; see :func:`cuvler.detector.load_detector`.
         unpickle_sha256: of weights in a legacy format; see there too.
+        max_failed: the largest share of images without predictions that is accepted.
     """
 
     batch_size: int = 8
@@ -51,6 +53,7 @@ class Options:
     workers: int = 4
     tta: bool = False
     unpickle_sha256: str = ""
+    max_failed: float = 1.0
 
 
 @dataclass
@@ -96,7 +99,8 @@ def predict_dataset(
         What became of the images. Unreadable ones are left out and logged by name.
 
     Raises:
-        DataError: the detector or the listing cannot be used, or no image could be read.
+        DataError: the detector or the listing cannot be used, no image could be read, or more
+            could not than ``max_failed`` allows.
         CuvlerError: the same in one of several processes; it has said so in the log.
     """
     options = options or Options()
@@ -117,6 +121,8 @@ def predict_dataset(
             log.warning("%s: left out, %s: %s", name, status, reason)
         if summary.images and len(summary.failed) == summary.images:
             raise DataError(f"{root}: none of the {summary.images} images could be read")
+        failed = [(name, status) for name, status, _ in summary.failed]
+        require_usable(failed, summary.images, options.max_failed)
         _join(folder, len(devices), output)
     return summary
 

@@ -34,6 +34,13 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Image-reading processes for each GPU.",
 )
+@click.option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="The share of images that may be missing or unreadable.",
+)
 @click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
 @click.option(
     "--unpickle-sha256",
@@ -50,6 +57,7 @@ def command(
     detections_per_image: int | None,
     num_gpus: int | None,
     workers: int,
+    max_failed: float,
     tta: bool,
     unpickle_sha256: str,
 ) -> None:
@@ -63,7 +71,13 @@ def command(
         output,
         devices=prediction_devices(num_gpus),
         options=Options(
-            batch_size, score_threshold, detections_per_image, workers, tta, unpickle_sha256
+            batch_size=batch_size,
+            score_threshold=score_threshold,
+            detections_per_image=detections_per_image,
+            workers=workers,
+            tta=tta,
+            unpickle_sha256=unpickle_sha256,
+            max_failed=max_failed,
         ),
     )
     log.info(

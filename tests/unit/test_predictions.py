@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,15 @@ def test_unreadable_images_are_counted_and_named(detector, dataset, tmp_path, ca
     ]
     assert "2.png: left out, unreadable" in caplog.text
     assert "4.png: left out, missing" in caplog.text
+
+
+def test_too_many_unreadable_images_stop_the_run_and_are_named(detector, dataset, tmp_path):
+    output = tmp_path / "results.json"
+    predict_to(output, detector, dataset, options=replace(SERIAL, max_failed=0.4))
+    output.unlink()
+    with pytest.raises(DataError, match=r"2 of 5 images .*2\.png \(unreadable\), 4\.png \(miss"):
+        predict_to(output, detector, dataset, options=replace(SERIAL, max_failed=0.3))
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 400)])
@@ -291,7 +301,10 @@ def test_predictions_command(detector, dataset, tmp_path):
     output = tmp_path / "results.json"
     arguments = ["--detector", detector, "--images", listing, "--root", root, "--output", output]
     more = ["--batch-size", "2", "--num-gpus", "0", "--workers", "0"]
-    result = CliRunner().invoke(predictions.command, [str(word) for word in arguments + more])
+    words = [str(word) for word in arguments + more]
+    refused = CliRunner().invoke(predictions.command, words)
+    assert "more than the share of 0.01" in str(refused.exception)
+    result = CliRunner().invoke(predictions.command, [*words, "--max-failed", "0.4"])
     assert result.exit_code == 0, result.output
     _, expected = predict_to(tmp_path / "expected.json", detector, dataset)
     assert json.loads(output.read_text()) == expected

@@ -17,8 +17,10 @@ rule predictions:
         limit=max_detections("--detections-per-image"),
         batch_size=config["predictions"]["batch_size"],
         num_gpus=config["predictions"]["num_gpus"],
+        max_failed=config["annotations"]["max_failed"],
         tta=["--tta"] if config["predictions"]["tta"] else [],
     shell:
         "cuvler predictions --detector {params.detector:q} --images {input.images:q}"
         " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
-        " {params.limit} {params.tta} --output {output:q} &> {log:q}"
+        " --max-failed {params.max_failed} {params.limit} {params.tta}"
+        " --output {output:q} &> {log:q}"
