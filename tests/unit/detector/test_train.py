@@ -206,6 +206,18 @@ def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
     assert (record["iteration"], record["lr"]) == (6, pytest.approx(0.0001))
 
 
+# Without a GPU torch warns that scaling does nothing.
+@pytest.mark.filterwarnings("ignore:.*GradScaler:UserWarning")
+@pytest.mark.parametrize("loop", [Loop, MixedPrecisionLoop])
+def test_a_process_stops_at_its_own_broken_losses(loop, monkeypatch):
+    """Before it meets the others, which may be well."""
+    monkeypatch.setattr("detectron2.utils.comm.gather", None)
+    model = torch.nn.Linear(1, 1)
+    losses = {name: torch.tensor(value) for name, value in (("cls", 1.0), ("mask", math.nan))}
+    with pytest.raises(FloatingPointError, match=r"^mask became infinite or NaN"):
+        loop(model, [], torch.optim.SGD(model.parameters()))._write_metrics(losses, 0.1)
+
+
 def test_a_diverging_training_names_the_images(run):
     with pytest.raises(
         TrainingDivergedError, match=r"iteration \d, images .*\d\.png, .*\d\.png: .*NaN.* Lower"
