@@ -35,7 +35,7 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
             for dataset, entries in metrics.items()
         },
         fine_tuning={
-            dataset: sections.fine_tuning_section(dataset, read_metrics(path))
+            dataset: sections.fine_tuning_section(read_metrics(path))
             for dataset, path in inputs.fine_tuning.items()
         },
         galleries=sections.galleries(inputs),

@@ -20,7 +20,6 @@ from cuvler.report.inputs import Inputs, of_dataset
 from cuvler.report.tables import (
     HEADLINE,
     IOU_TYPES,
-    MetricsTable,
     class_tables,
     metrics_tables,
     round_before,
@@ -76,33 +75,28 @@ def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> di
         DataError: a file of scores is missing or damaged.
     """
     full = metrics_tables(dataset, entries)
+    series = {
+        table.title.lower(): [
+            table.rows[name]["AP"].value if name in table.rows else None for name in entries
+        ]
+        for table in full
+    }
     return {
         "headline": metrics_tables(dataset, entries, HEADLINE),
         "full": full,
-        "chart": _bars(dataset, full),
+        "chart": charts.bars(
+            list(entries), series, alt=f"Bars: AP on {dataset}; the table has the same numbers"
+        ),
         "curves": _curves(inputs, dataset, entries),
     }
 
 
-def fine_tuning_section(dataset: str, entries: dict[str, Any]) -> dict[str, Any]:
+def fine_tuning_section(entries: dict[str, Any]) -> dict[str, Any]:
     """Scores of detectors that learned classes: the mean over the classes, and of each class."""
-    headline = metrics_tables(None, entries, HEADLINE)
     return {
-        "headline": headline,
+        "headline": metrics_tables(None, entries, HEADLINE),
         "classes": class_tables(entries),
-        "chart": _bars(f"the classes of {dataset}", headline),
     }
-
-
-def _bars(what: str, found: list[MetricsTable]) -> Markup:
-    names = list(dict.fromkeys(name for table in found for name in table.rows))
-    series = {
-        table.title.lower(): [
-            table.rows[name]["AP"].value if name in table.rows else None for name in names
-        ]
-        for table in found
-    }
-    return charts.bars(names, series, alt=f"Bars: AP on {what}; the table has the same numbers")
 
 
 def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:

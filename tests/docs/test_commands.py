@@ -192,6 +192,9 @@ EXERCISED = {
     ),
     "snakemake results/annotations/my_photos/votecut.json --configfile mine.yaml": Plan(VOTECUT),
     "snakemake all --configfile mine.yaml": Plan(DETECTOR | {"predictions", "report", "all"}),
+    "snakemake all --configfile mine.yaml config/laptop.yaml": Plan(
+        (DETECTOR - {"weights"}) | {"predictions", "self_training", "report", "all"}
+    ),
     "snakemake results/annotations/imagenet_train/maskcut.json --config recipe=cutler": Plan(
         VOTECUT
     ),
