@@ -273,6 +273,15 @@ def test_graph_for_other_devices_is_the_same_graph():
         np.testing.assert_array_equal(floats.weights(image), floats.weights(image).T)
 
 
+def test_sums_over_thousands_of_patches_stay_far_below_the_tolerance():
+    batch = torch.from_numpy(np.stack([random_features(seed, 3000, 6) for seed in range(2)]))
+    graph = FloatGraph(unit_rows(batch)[0], TAU, EPS)
+    x = torch.nn.functional.normalize(torch.rand(2, 3000), dim=-1)
+    exact = torch.from_numpy(graph.weights(0)) @ x[0].double()
+    error = (graph.product(x)[0] - exact).norm() / exact.norm()
+    assert error < normalized_cut.TOLERANCE / 5
+
+
 # Around the 64 patches of a word and the 256 of a block.
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 128, 255, 256, 257, 330])
 @pytest.mark.parametrize("tau", [TAU, -0.2])
