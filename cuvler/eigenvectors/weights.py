@@ -1,8 +1,10 @@
 """Weight files: fetched once with their sha256 beside them, and read without running code."""
 
+import logging
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +20,24 @@ from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
 
+logger = logging.getLogger(__name__)
+
 _HUB_FILE = "model.safetensors"
 _DINO_RESNET50 = (
     "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+)
+
+# What torch raises on bytes that are no pickle, by what they happen to look like.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -48,6 +65,9 @@ def fetch_backbone(
     def fetch(path: Path) -> None:
         from huggingface_hub import hf_hub_download
 
+        logger.info("fetching %s from the Hugging Face hub", repository)
+        # Each of its retries would be told twice; what remains of them is in the error.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         shutil.copyfile(hf_hub_download(repository, _HUB_FILE), path)
 
     return _fetch(
@@ -123,7 +143,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, *_DAMAGE) as error:
         raise DataError(
             f"{path}: not a file of weights ({error}); fetch it again, or save its state dict "
             "as .safetensors"

@@ -115,7 +115,9 @@ class Trap:
         return print, ("loading this file ran code",)
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps(Trap(), protocol=2)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights", b"root:x:0", b"}X\xff", pickle.dumps(Trap(), protocol=2)]
+)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_that_are_no_weights_are_refused(tmp_path, content, suffix):
     path = tmp_path / f"w{suffix}"
