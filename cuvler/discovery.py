@@ -53,7 +53,9 @@ def discover(
     method: MethodName = "votecut",
     backbones: Sequence[str] | None = None,
     weights: Mapping[str, str | os.PathLike[str]] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
+    n: int = 3,
+    tau: float = 0.15,
     crf: Crf = "fast",
 ) -> list[PseudoMask]:
     """Find the objects in an image by VoteCut (CuVLER, section 3.1) or MaskCut (CutLER, 3.2).
@@ -65,18 +67,21 @@ def discover(
             one of CutLER, or, where their weights are neither given nor can be fetched, the
             weights-free ``pixels_*`` with a warning.
         weights: weight files by backbone; those not named are fetched from the hub, once.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
+        n: how many cuts MaskCut tries.
+        tau: patches whose features have a cosine above it are joined.
         crf: the dense CRF's implementation.
 
     Returns:
         Masks of the image's size, best first; empty where nothing was found.
 
     Raises:
-        ConfigError: a backbone is not known, or there are several for MaskCut.
+        ConfigError: a backbone is not known, or there are several for MaskCut; weights are given
+            for one that is not used; there is no such device.
         DataError: weights cannot be read, or those of a named backbone cannot be fetched.
     """
     loaded = load_backbones(backbones, method=method, weights=weights or {}, device=device)
-    return discover_with(image, loaded, method=method, crf=crf).masks
+    return discover_with(image, loaded, method=method, n=n, tau=tau, crf=crf).masks
 
 
 def discover_with(
@@ -84,6 +89,8 @@ def discover_with(
     backbones: Sequence["Backbone"],
     *,
     method: MethodName = "votecut",
+    n: int = 3,
+    tau: float = 0.15,
     crf: Crf = "fast",
 ) -> Discovery:
     """Find the objects in an image with backbones that are loaded; see :func:`discover`.
@@ -92,17 +99,17 @@ def discover_with(
     """
     rgb = image.convert("RGB")
     if method == "maskcut":
-        return _cut(rgb, backbones[0], crf)
-    return _vote(rgb, backbones, crf)
+        return _cut(rgb, backbones[0], n, tau, crf)
+    return _vote(rgb, backbones, tau, crf)
 
 
-def _vote(rgb: Image.Image, backbones: Sequence["Backbone"], crf: Crf) -> Discovery:
+def _vote(rgb: Image.Image, backbones: Sequence["Backbone"], tau: float, crf: Crf) -> Discovery:
     from cuvler.eigenvectors import ncut
 
     vectors: dict[str, NDArray[np.float32]] = {}
     for backbone in backbones:
         prepared = backbone.prepare(rgb)[None].to(backbone.device)
-        pairs = ncut(backbone.features(prepared)[0])
+        pairs = ncut(backbone.features(prepared)[0], tau=tau)
         if pairs.status == "failed":
             logger.warning("%s: the eigensolver failed; it does not vote", backbone.spec.name)
             continue
@@ -110,14 +117,14 @@ def _vote(rgb: Image.Image, backbones: Sequence["Backbone"], crf: Crf) -> Discov
     return Discovery(votecut(rgb, vectors, crf=crf), vectors)
 
 
-def _cut(rgb: Image.Image, backbone: "Backbone", crf: Crf) -> Discovery:
+def _cut(rgb: Image.Image, backbone: "Backbone", n: int, tau: float, crf: Crf) -> Discovery:
     from cuvler.eigenvectors.cuts import cut_repeatedly
     from cuvler.eigenvectors.partitions import partitions
     from cuvler.pseudo_masks.mask_cut import refine_cuts
 
     grid = backbone.spec.grid
     prepared = backbone.prepare(rgb)[None].to(backbone.device)
-    pairs = cut_repeatedly(backbone.features(prepared), grid)
+    pairs = cut_repeatedly(backbone.features(prepared), grid, n=n, tau=tau)
     if pairs.status[0] == "failed":
         logger.warning("%s: the eigensolver failed; there are no cuts", backbone.spec.name)
         return Discovery([], {})
@@ -131,10 +138,14 @@ def load_backbones(
     *,
     method: MethodName = "votecut",
     weights: Mapping[str, str | os.PathLike[str]],
-    device: str = "cpu",
+    device: str = "auto",
 ) -> list["Backbone"]:
     """Load backbones, kept for the next call; arguments and errors as for :func:`discover`."""
     files = {name: str(path) for name, path in weights.items()}
+    used = VITS[method] if names is None else names
+    for name in files:
+        if name not in used:
+            raise ConfigError(f"weights of {name!r} are given, but used are {', '.join(used)}")
     if names is not None:
         if method == "maskcut" and len(names) != 1:
             raise ConfigError(f"MaskCut works with one backbone, not with {', '.join(names)}")

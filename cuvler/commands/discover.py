@@ -34,13 +34,31 @@ log = logging.getLogger(__name__)
     metavar="BACKBONE=FILE",
     help="A ViT's weights; those not named are fetched from the hub, once.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--n",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="MaskCut: how many cuts are tried.",
+)
+@click.option(
+    "--tau",
+    type=click.FloatRange(-1, 1),
+    default=0.15,
+    show_default=True,
+    help="Patches whose features have a cosine above it are joined.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @click.option("--output", type=Path, default=Path("discovered"), show_default=True)
 @click.argument("images", nargs=-1, required=True, type=Path)
 def command(
     method: MethodName,
     backbones: tuple[str, ...],
     weights: tuple[tuple[str, Path], ...],
+    n: int,
+    tau: float,
     device: str,
     output: Path,
     images: tuple[Path, ...],
@@ -58,9 +76,9 @@ def command(
     )
     for path in images:
         image = open_image(path)
-        found = discover_with(image, loaded, method=method)
+        found = discover_with(image, loaded, method=method, n=n, tau=tau)
         _write(output, path, image, found)
-        log.info("%s: %d objects", path, len(found.masks))
+        log.info("%s: objects found: %d", path, len(found.masks))
 
 
 def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cuvler.errors import ConfigError
 from cuvler.images import read_listing
 
 if TYPE_CHECKING:
@@ -80,10 +79,10 @@ def command(
 
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
-    from cuvler.eigenvectors.features import load_backbone
+    from cuvler.eigenvectors.features import find_device, load_backbone
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
-    device = _device(device)
+    device = find_device(device).type
     # numpy multiplies matrices by a library of its own.
     torch.set_num_threads(threads)
     threadpool_limits(threads)
@@ -96,16 +95,6 @@ def command(
         batch_size=batch_size,
         workers=_workers(device, threads) if workers is None else workers,
     )
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: torch finds no GPU here; choose cpu or auto")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def _workers(device: str, threads: int) -> int:

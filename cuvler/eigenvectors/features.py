@@ -40,11 +40,24 @@ class Backbone:
     precision: str = "float32"
 
 
+def find_device(name: str) -> torch.device:
+    """Find the device that ``cpu``, ``cuda`` or ``auto``, the GPU if there is one, stands for.
+
+    Raises:
+        ConfigError: a GPU is asked for where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device: torch finds no GPU here; choose cpu or auto")
+    return torch.device(name)
+
+
 def load_backbone(
     spec: BackboneSpec,
     *,
     weights: str | os.PathLike[str] | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     precision: "Precision" = "float32",
 ) -> Backbone:
     """Load a backbone.
@@ -52,19 +65,20 @@ def load_backbone(
     Args:
         spec: its entry in the table.
         weights: a ViT's weights, ``.safetensors`` or ``.pth``; nothing for the pixel backbones.
-        device: ``cpu`` or a GPU.
+        device: see :func:`find_device`.
         precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`.
 
     Raises:
-        ConfigError: weights are given where none are used, or the other way round.
+        ConfigError: weights are given where none are used, or the other way round, or there is no
+            such device.
         DataError: the weights cannot be read, or are of another model.
     """
-    device = torch.device(device)
+    where = find_device(device)
     if spec.timm is None:
         if weights is not None:
             raise ConfigError(f"backbone {spec.name!r} is made of pixels and takes no weights")
         prepare = partial(pixel_features, size=spec.size, patch=spec.patch)
-        return Backbone(spec, device, prepare, lambda prepared: prepared, None)
+        return Backbone(spec, where, prepare, lambda prepared: prepared, None)
     if weights is None:
         raise ConfigError(
             f"backbone {spec.name!r} needs weights; fetch them with "
@@ -74,6 +88,6 @@ def load_backbone(
     from cuvler.download.digests import verified_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
 
-    features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(device)
+    features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(where)
     prepare = partial(prepare_image, size=spec.size)
-    return Backbone(spec, device, prepare, features, verified_sha256(weights), precision)
+    return Backbone(spec, where, prepare, features, verified_sha256(weights), precision)

@@ -97,9 +97,8 @@ EXERCISED = {
     "cuvler discover photo.jpg --backbone dino_s16 --output found": Run(
         "found/photo.masks.png", {"dino_s16": "pixels_p16"}
     ),
-    "cuvler discover photo.jpg --method maskcut --backbone dino_b8 --output found": Run(
-        "found/photo.json", {"dino_b8": "pixels_p8"}
-    ),
+    "cuvler discover photo.jpg --method maskcut --n 3 --tau 0.15 --backbone dino_b8"
+    " --output found": Run("found/photo.json", {"dino_b8": "pixels_p8"}),
     "cuvler detector --annotations annotations.json --root images --recipe votecut_cad"
     " --output my_detector": Run("my_detector/model_final.pth", train("votecut_cad")),
     "cuvler predict photo.jpg --weights my_detector --output found": Run(

@@ -3,6 +3,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
@@ -73,6 +74,23 @@ def test_an_unknown_backbone_is_named(disc):
         cuvler.discover(disc[0], backbones=["pixel_p16"])
 
 
+def test_weights_that_nobody_uses_are_refused(disc):
+    with pytest.raises(ConfigError, match=r"'dino_s61' are given, but used are pixels_p16"):
+        cuvler.discover(disc[0], backbones=["pixels_p16"], weights={"dino_s61": "w.pth"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed(disc):
+    with pytest.raises(ConfigError, match="torch finds no GPU here"):
+        cuvler.discover(disc[0], backbones=["pixels_p16"], device="cuda")
+
+
+def test_tau_and_the_number_of_cuts_are_the_callers(disc):
+    one = {"method": "maskcut", "backbones": ["pixels_p8"], "n": 1}
+    assert len(cuvler.discover(disc[0], **one)) == 1
+    assert cuvler.discover(disc[0], **one, tau=-1) == []  # all patches are joined
+
+
 def run(folder, *images):
     options = [option for name in PIXELS for option in ("--backbone", name)]
     arguments = ["discover", *options, "--output", str(folder / "found"), *map(str, images)]
@@ -97,11 +115,12 @@ def test_the_command_writes_pictures_and_json(disc, tmp_path):
 
 def test_the_command_cuts(disc, tmp_path):
     disc[0].save(tmp_path / "x.png")
-    arguments = ["discover", "--method", "maskcut", "--backbone", "pixels_p8", "--output"]
+    arguments = ["discover", "--method", "maskcut", "--n", "2", "--tau", "0.2"]
+    arguments += ["--backbone", "pixels_p8", "--output"]
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "found"), str(tmp_path / "x.png")])
     assert result.exit_code == 0, result.output
-    # The image, and the eigenvector of each of the three cuts.
-    assert open_image(tmp_path / "found/x.eigenvectors.png").size == (824, 180)
+    # The image, and the eigenvector of each cut.
+    assert open_image(tmp_path / "found/x.eigenvectors.png").size == (616, 180)
     assert json.loads((tmp_path / "found/x.json").read_text())["annotations"]
 
 
