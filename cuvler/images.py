@@ -217,7 +217,8 @@ def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any
     if not images:
         raise DataError(f"{annotations}: holds no images; a COCO json with 'images' is wanted")
     for image in images:
-        if not {"id", "file_name"} <= image.keys():
+        named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
+        if not named or "id" not in image:
             raise DataError(f"{annotations}: image {image} lacks 'id' or 'file_name'")
     return list(images)
 

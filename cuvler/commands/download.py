@@ -1,5 +1,6 @@
 """``cuvler download``: published weights, annotations and images, or any other file."""
 
+import difflib
 import logging
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -63,10 +64,19 @@ def command(
 
 def _name(source: str, output: Path | None) -> str:
     """Give the name of the file behind an address."""
+    from cuvler.download import published_files
+
     parts = urlsplit(source)
     name = unquote(parts.path).rpartition("/")[2] if parts.scheme in ("http", "https") else ""
     if output:
         return output.name
     if name in ("", ".", "..") or parts.netloc == "drive.google.com":
-        raise ConfigError(f"{source}: no name that is known, and gives none; give --output")
+        if not parts.scheme:
+            close = difflib.get_close_matches(source, published_files(), n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(
+                f"{source}: neither a name that is known nor an address; {hint}"
+                "`cuvler download` lists the names"
+            )
+        raise ConfigError(f"{source}: gives the file no name; give --output")
     return name

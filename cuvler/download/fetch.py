@@ -48,7 +48,12 @@ def download(
             )
         log.info("%s: is there already", destination)
         return digest
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{destination.parent}: cannot be made ({error.strerror}); give another folder"
+        ) from error
     part = destination.with_name(f"{destination.name}.part")
     digest = _fetch_checked(source, part, destination, sha256, fetch)
     with part.open("rb") as stream:

@@ -126,7 +126,14 @@ class TestListing:
 
     @pytest.mark.parametrize(
         "images",
-        [[], [{"id": 1}], [{"id": "one", "file_name": "a.jpg"}], [{"id": 1, "file_name": "a"}] * 2],
+        [
+            [],
+            [7],
+            [{"id": 1}],
+            [{"id": 1, "file_name": None}],
+            [{"id": "one", "file_name": "a.jpg"}],
+            [{"id": 1, "file_name": "a"}] * 2,
+        ],
     )
     def test_broken_annotations_are_named(self, tmp_path, images):
         with pytest.raises(DataError):

@@ -70,10 +70,16 @@ def test_a_pin_is_checked(known, site, tmp_path):
 
 
 def test_a_name_that_is_not_known_and_an_address_without_a_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"cutler\.pth: no name that is known"):
-        run("cutler.pth", "--folder", tmp_path)
+    with pytest.raises(ConfigError, match=r"cutler_final\.pth: .* mean cutler_\w+_final\.pth\?"):
+        run("cutler_final.pth", "--folder", tmp_path)
     with pytest.raises(ConfigError, match="give --output"):
         run("https://drive.google.com/file/d/1aB/view", "--folder", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(known, site, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: cannot be made"):
+        run(site.url, "--folder", tmp_path / "file")
 
 
 def test_options_of_one_source(tmp_path):
