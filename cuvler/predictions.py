@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cuvler import masks
 from cuvler.annotations import require_usable
-from cuvler.errors import ConfigError, DataError, ImageError
+from cuvler.devices import check_gpus
+from cuvler.errors import DataError, ImageError
 from cuvler.files import atomic_path, read_json, write_json
 from cuvler.images import open_image, read_listing
 from cuvler.progress import Progress
@@ -133,13 +134,9 @@ def prediction_devices(num_gpus: int | None) -> list[str]:
     Raises:
         ConfigError: there are not so many.
     """
-    visible = torch.cuda.device_count()
     if num_gpus is None:
-        num_gpus = min(visible, 1)
-    if num_gpus > visible:
-        raise ConfigError(
-            f"{num_gpus} GPUs were asked for, {visible} are visible; --num-gpus 0 uses the CPU"
-        )
+        num_gpus = min(torch.cuda.device_count(), 1)
+    check_gpus(num_gpus)
     return [f"cuda:{index}" for index in range(num_gpus)] or ["cpu"]
 
 

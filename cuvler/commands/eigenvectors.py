@@ -77,9 +77,10 @@ def command(
     import torch
     from threadpoolctl import threadpool_limits
 
+    from cuvler.devices import find_device
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
-    from cuvler.eigenvectors.features import find_device, load_backbone
+    from cuvler.eigenvectors.features import load_backbone
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
     device = find_device(device).type

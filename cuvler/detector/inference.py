@@ -22,6 +22,7 @@ from cuvler.detector.config import (
     use_plain_batch_norm,
 )
 from cuvler.detector.data import resized_shape
+from cuvler.devices import find_device
 from cuvler.errors import ConfigError, DataError
 
 
@@ -125,7 +126,7 @@ def load_detector(
 
     Raises:
         DataError: the weights are missing or not of this detector.
-        ConfigError: the config cannot be used.
+        ConfigError: the config cannot be used, or there is no such device.
     """
     path = Path(weights)
     if path.is_dir():
@@ -139,9 +140,7 @@ def load_detector(
         cfg = base_config()
         merge_file(cfg, beside)
     use_plain_batch_norm(cfg)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    cfg.MODEL.DEVICE = device
+    cfg.MODEL.DEVICE = str(find_device(device))
     if detections_per_image is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = detections_per_image
     cfg.TEST.AUG.ENABLED = tta

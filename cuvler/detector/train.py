@@ -28,6 +28,7 @@ from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
 from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
 from cuvler.detector.solver import build_optimizer, is_predictor
+from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.files import atomic_path
 
@@ -73,11 +74,7 @@ def train_detector(
         DataError: annotations, images or weights cannot be used.
         TrainingDivergedError: a loss became infinite or NaN; the message names the images.
     """
-    if num_gpus > torch.cuda.device_count():
-        raise ConfigError(
-            f"{num_gpus} GPUs were asked for, {torch.cuda.device_count()} are visible; "
-            "--num-gpus 0 uses the CPU"
-        )
+    check_gpus(num_gpus)
     check_image_format(cfg)
     cfg = cfg.clone()
     cfg.defrost()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cuvler.devices import find_device
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.pixels import pixel_features
 from cuvler.errors import ConfigError
@@ -40,19 +41,6 @@ class Backbone:
     precision: str = "float32"
 
 
-def find_device(name: str) -> torch.device:
-    """Find the device that ``cpu``, ``cuda`` or ``auto``, the GPU if there is one, stands for.
-
-    Raises:
-        ConfigError: a GPU is asked for where there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device: torch finds no GPU here; choose cpu or auto")
-    return torch.device(name)
-
-
 def load_backbone(
     spec: BackboneSpec,
     *,
@@ -65,7 +53,7 @@ def load_backbone(
     Args:
         spec: its entry in the table.
         weights: a ViT's weights, ``.safetensors`` or ``.pth``; nothing for the pixel backbones.
-        device: see :func:`find_device`.
+        device: see :func:`cuvler.devices.find_device`.
         precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`.
 
     Raises:

@@ -284,6 +284,8 @@ def test_detectors_that_are_not_there_are_named(detector, tmp_path):
     (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: .*WIDTH"):
         load_detector(tmp_path)
+    with pytest.raises(ConfigError, match=r"device: 'gpu' is none"):
+        load_detector(detector, device="gpu")
 
 
 def test_classes_without_a_category_are_refused(detector, tmp_path):
