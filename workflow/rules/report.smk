@@ -1,3 +1,6 @@
+include: "report_inputs.smk"
+
+
 rule report:
     input:
         [path for option, name, path in report_files()],
