@@ -87,6 +87,11 @@ class Stage:
         done = sum(job.images_done for job in self.jobs)
         return done, sum(sizes), sum(job.left_out for job in self.jobs)
 
+    @property
+    def longest_said(self) -> float | None:
+        """The most seconds that one of the running jobs says it takes yet."""
+        return max((job.eta for job in self.jobs if job.eta is not None), default=None)
+
     def eta(self, others: Iterable[Job] = ()) -> float | None:
         """Seconds until the last job is done, as many running at a time as now.
 
@@ -95,7 +100,6 @@ class Stage:
         """
         if self.done:
             return 0.0
-        said = [job.eta for job in self.jobs if job.eta is not None]
         waiting = [job for job in self.jobs if job.state != "done" and job.eta is None]
         abreast = max(1, self.count("running"))
         rate = _rate(self.jobs) or _rate(others)
@@ -105,7 +109,7 @@ class Stage:
         if waiting and not times:
             return None
         rest = len(waiting) * statistics.fmean(times) / abreast if waiting else 0.0
-        return max(said, default=0.0) + rest
+        return (self.longest_said or 0.0) + rest
 
 
 def _rate(jobs: Iterable[Job]) -> float | None:

@@ -69,8 +69,10 @@ def _row(stage: Stage, eta: float | None) -> tuple[str, ...]:
         done, total, lost = stage.images
         images, left_out = f"{done:,}/{total:,}", f"{lost:,}" if lost else ""
     states = [f"{stage.count(s)} {s}" for s in ("running", "failed", "quiet") if stage.count(s)]
-    left = "" if stage.done else "?" if eta is None else duration(eta)
     progress = f"{stage.count('done')}/{len(stage.jobs)}"
+    left = "" if stage.done else "?" if eta is None else duration(eta)
+    if eta is None and stage.longest_said is not None:
+        left = f"over {duration(stage.longest_said)}"
     return f"{stage.rule} {stage.name}".strip(), progress, images, left_out, ", ".join(states), left
 
 

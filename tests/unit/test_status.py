@@ -208,7 +208,10 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
     assert "eigenvectors/coco/votecut/dino_s8/1.log: Error: torn" in output
     assert "About 2 min 30 s left" in output
     assert "not counting what has no speed yet: detector." in output
-    for index in range(1, 6):
+    run.plan.append(("detector", run.results / "detectors/cuvler_round1/model_final.pth", False))
+    run.log(5, "INFO  eta: 0:03:51  iter: 139  total_loss: 3\n")
+    assert "1 running  over 3 min 51 s" in printed()
+    for index in range(1, 7):
         run.done(index)
     assert "All is done." in printed()
 
