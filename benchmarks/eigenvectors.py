@@ -14,9 +14,10 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, ext
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.partitions import partitions
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
-from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
+from cuvler.eigenvectors.vit import Precision, ViTFeatures, create_vit, prepare_image
 
 VITS = [name for name, spec in BACKBONES.items() if spec.timm is not None]
 
@@ -45,7 +46,14 @@ def main() -> None:
     parser.add_argument("--patches", type=int, nargs="*", default=[900, 1156, 3600])
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--backbones", nargs="*", default=[], metavar="NAME", help="or: all")
-    parser.add_argument("--images", type=int, default=4, help="images a ViT is timed on")
+    parser.add_argument(
+        "--images",
+        type=int,
+        # On a GPU a few images take no longer than starting the processes that decode them.
+        default=512 if torch.cuda.is_available() else 4,
+        help="images a ViT is timed on",
+    )
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -57,7 +65,8 @@ def main() -> None:
         files()
         names = VITS if arguments.backbones == ["all"] else arguments.backbones
         if names:
-            vits([BACKBONES[name] for name in names], arguments.images, arguments.repeats)
+            backbones = (random_vit(BACKBONES[name], arguments.precision) for name in names)
+            vits(backbones, arguments.images, arguments.repeats)
 
 
 def machine(threads: int) -> str:
@@ -188,22 +197,23 @@ def gpu_time(features: NDArray[np.float32], repeats: int) -> str:
     return f"{1e3 * seconds / count:.2f} ms"
 
 
-def random_vit(spec: BackboneSpec) -> Backbone:
+def random_vit(spec: BackboneSpec, precision: Precision) -> Backbone:
     """A backbone with random weights, on the GPU if there is one."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = ViTFeatures(create_vit(spec), spec.feature).to(device)
-    return Backbone(spec, device, partial(prepare_image, size=spec.size), model, None)
+    model = ViTFeatures(create_vit(spec), spec.feature, precision).to(device)
+    prepare = partial(prepare_image, size=spec.size)
+    return Backbone(spec, device, prepare, model, None, precision)
 
 
-def vits(specs: list[BackboneSpec], images: int, repeats: int) -> None:
+def vits(backbones: Iterable[Backbone], images: int, repeats: int) -> None:
     """Print the table of what the ViTs do a second, alone and with what surrounds them."""
-    print("\n| backbone | device | batch | forward | forward + eigenvectors | whole stage |")
+    print("\n| backbone | device, precision | batch | forward | with eigenvectors | whole stage |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         listing = write_images(Path(folder), images)
-        for spec in specs:
-            backbone = random_vit(spec)
+        for backbone in backbones:
+            spec = backbone.spec
             batch_size = min(default_batch_size(backbone), images)
             batch = torch.randint(0, 256, (batch_size, 3, spec.size, spec.size), dtype=torch.uint8)
             seconds = median(vit_functions(backbone, batch, listing, Path(folder)), repeats)
@@ -215,7 +225,11 @@ def vits(specs: list[BackboneSpec], images: int, repeats: int) -> None:
                     ("stage", images),
                 )
             )
-            print(f"| {spec.name} | {backbone.device} | {batch_size} | {rates} |", flush=True)
+            print(
+                f"| {spec.name} | {backbone.device}, {backbone.precision} | {batch_size} "
+                f"| {rates} |",
+                flush=True,
+            )
 
 
 def write_images(folder: Path, count: int) -> pd.DataFrame:

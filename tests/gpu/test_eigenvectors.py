@@ -1,5 +1,6 @@
 """The eigenvector stage on a GPU gives what it gives on the CPU."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,8 @@ def on(device, name):
         return load_backbone(spec, device=device)
     torch.manual_seed(0)
     model = ViTFeatures(create_vit(spec), spec.feature).to(device)
-    return Backbone(
-        spec, torch.device(device), lambda image: prepare_image(image, spec.size), model, None
-    )
+    # Not a lambda: loader processes that are not forked are sent it.
+    return Backbone(spec, torch.device(device), partial(prepare_image, size=spec.size), model, None)
 
 
 @pytest.mark.parametrize("name", ["dino_s16", "dinov2_s14", "pixels_p16"])
