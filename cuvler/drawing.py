@@ -48,7 +48,8 @@ def draw_masks(
     Args:
         image: RGB.
         masks: each of shape (height, width) of the image.
-        scores: one number a mask, written as 0.87.
+        scores: one number a mask, written as 0.87; where all are 1, as MaskCut's, they would
+            tell nothing and hide something.
         opacity: of the tint, from 0 (contours only) to 1.
         colours: RGB, taken in turn.
 
@@ -67,7 +68,7 @@ def draw_masks(
             raise ValueError(f"mask of {masks[index].shape} on an image of {pixels.shape[:2]}")
         _tint(pixels, masks[index], colours[index % len(colours)], opacity, thickness)
     drawn = Image.fromarray(pixels)
-    if scores is not None:
+    if scores is not None and any(score != 1 for score in scores):
         _write_scores(drawn, masks, scores, colours)
     return drawn
 
@@ -104,7 +105,10 @@ def plot(
 
 
 def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
-    """Show an eigenvector as colours, from its smallest value (dark) to its largest (bright).
+    """Show an eigenvector as colours, from its small values (dark) to its large ones (bright).
+
+    A hundredth of the values at either end share a colour: a few patches unlike all others would
+    leave one for everything else.
 
     Args:
         values: (h, w), on the patch grid; not all need to be finite.
@@ -114,9 +118,9 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
         An RGB image.
     """
     finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    low, high = np.percentile(values[finite], (1, 99)) if finite.any() else (0.0, 0.0)
     spread = float(high - low) or 1.0
-    levels = np.where(finite, (values - low) / spread, 0) * 255
+    levels = np.where(finite, (values - low) / spread, 0).clip(0, 1) * 255
     # Resized before it is coloured: between colours of the map there are colours not in it.
     small = Image.fromarray(levels.astype(np.float32))
     smooth = np.asarray(small.resize(size, Image.Resampling.BICUBIC))

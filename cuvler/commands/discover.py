@@ -1,13 +1,13 @@
 """``cuvler discover``: find the objects in single images."""
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 import click
 from PIL import Image
 
 from cuvler.commands.named_path import named_path
+from cuvler.commands.pictures import pictures
 from cuvler.discovery import Discovery, MethodName, discover_with, load_backbones
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--output", type=Path, default=Path("discovered"), show_default=True)
-@click.argument("images", nargs=-1, required=True, type=Path)
+@click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
 def command(
     method: MethodName,
     backbones: tuple[str, ...],
@@ -61,16 +61,13 @@ def command(
     tau: float,
     device: str,
     output: Path,
-    images: tuple[Path, ...],
+    images: list[Path],
 ) -> None:
-    """Find the objects in IMAGES.
+    """Find the objects in IMAGES, files or folders of them.
 
     Writes, into the output folder, NAME.masks.png (the masks with their scores),
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
-    twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
-    if twice:
-        raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
     loaded = load_backbones(
         list(backbones) or None, method=method, weights=dict(weights), device=device
     )

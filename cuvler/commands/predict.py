@@ -1,16 +1,17 @@
 """``cuvler predict``: run a trained detector on single images."""
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 import click
+
+from cuvler.commands.pictures import pictures
 
 log = logging.getLogger(__name__)
 
 
 @click.command("predict")
-@click.argument("images", type=Path, nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
 @click.option("--weights", type=Path, required=True, help="A detector's folder, or weights.")
 @click.option("--recipe", help="The weights' recipe, where no config.yaml lies beside them.")
 @click.option(
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--output", type=Path, default=Path("predicted"), show_default=True)
 def command(
-    images: tuple[Path, ...],
+    images: list[Path],
     weights: Path,
     recipe: str | None,
     score_threshold: float,
@@ -38,10 +39,10 @@ def command(
     unpickle_sha256: str,
     output: Path,
 ) -> None:
-    """Draw what a detector finds over each IMAGE, and write it as COCO annotations.
+    """Draw what a detector finds over each of IMAGES, files or folders of them.
 
     Writes, into the output folder, NAME.masks.png (the masks with their scores) for each image,
-    and predictions.json.
+    and predictions.json (COCO annotations).
     """
     from cuvler.detector import load_detector
     from cuvler.drawing import draw_masks
@@ -49,9 +50,6 @@ def command(
     from cuvler.images import open_image
     from cuvler.predictions import as_coco_annotations
 
-    twice = [name for name, count in Counter(path.stem for path in images).items() if count > 1]
-    if twice:
-        raise click.UsageError(f"several images are named {twice[0]}; run them one by one")
     detector = load_detector(
         weights, device=device, recipe=recipe, tta=tta, unpickle_sha256=unpickle_sha256
     )

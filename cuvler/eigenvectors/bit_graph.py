@@ -74,21 +74,26 @@ def _mirror(joined: NDArray[np.uint64]) -> None:
     The cosines of the two may have been rounded differently.
     """
     words = len(joined)
-    square = np.zeros(_WORD, dtype=np.uint64)
+    square = np.empty(_WORD, dtype=np.uint64)
     for word in range(words):
         rows = joined[:, word * _WORD : (word + 1) * _WORD]
         diagonal = rows[word]
         for i in range(len(diagonal)):
             diagonal[i] &= ~np.uint64(0) >> np.uint64(_WORD - 1 - i)
-        square[: len(diagonal)] = diagonal
+        _load(diagonal, square)
         _transpose(square)
         diagonal |= square[: len(diagonal)]
         for other in range(word + 1, words):
-            columns = joined[word, other * _WORD : (other + 1) * _WORD]
-            square[:] = 0
-            square[: len(columns)] = columns
+            _load(joined[word, other * _WORD : (other + 1) * _WORD], square)
             _transpose(square)
             rows[other] = square
+
+
+@numba.njit(cache=True, nogil=True)
+def _load(columns: NDArray[np.uint64], square: NDArray[np.uint64]) -> None:
+    """Put up to 64 words into a square, zeros after them."""
+    square[: len(columns)] = columns
+    square[len(columns) :] = 0
 
 
 @numba.njit(cache=True, nogil=True)

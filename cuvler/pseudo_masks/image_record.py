@@ -52,8 +52,6 @@ class ImageRecord:
 
 def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
     """Find one image's masks; an image that cannot be used gets its status and the reason."""
-    if task.status in ("missing", "unreadable"):
-        return failed(task, task.status, "when its eigenvectors were extracted")
     path = root / task.file_name
     try:
         image = open_image(path)
@@ -61,6 +59,9 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
         # Roots differ between machines; the accounting must not.
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
         return failed(task, error.status, reason)
+    if task.status in ("missing", "unreadable"):
+        reason = "it can be read now, but not when its eigenvectors were extracted: extract again"
+        return failed(task, task.status, reason, image.size)
     if task.status != "ok":
         return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
     found = method.masks(image, task.vectors)

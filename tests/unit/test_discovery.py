@@ -124,6 +124,19 @@ def test_the_command_cuts(disc, tmp_path):
     assert json.loads((tmp_path / "found/x.json").read_text())["annotations"]
 
 
+def test_a_folder_stands_for_its_images(disc, tmp_path):
+    (tmp_path / "photos/more").mkdir(parents=True)
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    disc[0].save(tmp_path / "photos/b.PNG")
+    disc[0].save(tmp_path / "photos/a.jpg")
+    arguments = ["discover", "--backbone", "pixels_p16", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos")])
+    assert result.exit_code == 0, result.output
+    assert {path.stem for path in (tmp_path / "out").glob("*.json")} == {"a", "b"}
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos/more")])
+    assert "more: no image files (.jpg, .jpeg, .png, .webp) in it" in result.output
+
+
 def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

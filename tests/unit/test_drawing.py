@@ -100,6 +100,13 @@ def test_any_masks_on_any_size(size, seed, count):
     assert drawn.mode == "RGB"
 
 
+def test_scores_that_are_all_1_are_not_written():
+    masks = [square(10, 10, 20), square(40, 40, 20)]
+    plain = np.asarray(draw_masks(grey(), masks))
+    np.testing.assert_array_equal(np.asarray(draw_masks(grey(), masks, [1.0, 1.0])), plain)
+    assert (np.asarray(draw_masks(grey(), masks, [1.0, 0.5])) != plain).any()
+
+
 def test_masks_of_another_size_and_scores_too_few_are_refused():
     with pytest.raises(ValueError, match=r"mask of \(3, 3\) on an image of \(80, 120\)"):
         draw_masks(grey(), [np.ones((3, 3), bool)])
@@ -118,6 +125,14 @@ def test_heat_map_runs_from_dark_to_bright_whatever_the_scale():
     scaled = draw_heat_map(np.repeat(values, 16, axis=0) * 1000, (240, 160))
     difference = np.asarray(ImageChops.difference(picture, scaled))
     assert difference.max() <= 4  # at most one step of the map, from rounding
+
+
+def test_an_outlier_leaves_the_heat_map_its_colours():
+    values = np.repeat(np.linspace(0, 1, 20).reshape(1, 20), 20, axis=0)
+    values[0, 0] = 1000
+    lightness = np.asarray(draw_heat_map(values, (200, 200)).convert("L")).astype(int)[150]
+    assert lightness[0] < 10
+    assert lightness[-1] > 240
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, np.nan])

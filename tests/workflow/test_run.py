@@ -10,6 +10,8 @@ import time
 import pytest
 from PIL import Image
 
+from cuvler.images import read_listing
+
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 ANNOTATIONS = "results/demo/annotations/demo_train/votecut.json"
@@ -60,6 +62,16 @@ def test_from_images_to_report_and_again(workplace, tiny):
     plan = workplace.snakemake("-n", "all", *changed)
     assert re.search(r"^pseudo_masks +4$", plan, re.MULTILINE)
     assert not re.search(r"^(images|eigenvectors) ", plan, re.MULTILINE)
+
+
+def test_a_dataset_in_another_folder_is_listed_anew(workplace, tiny, scenes):
+    listing = "results/demo/images/photos.parquet"
+    tiny["datasets"]["photos"] = {"images": str(scenes / "val/images")}
+    workplace.snakemake(listing, *workplace.configure(**tiny))
+    assert "Nothing to be done" in workplace.snakemake("-n", listing, *workplace.configure(**tiny))
+    tiny["datasets"]["photos"] = {"images": str(scenes / "train/images")}
+    workplace.snakemake(listing, *workplace.configure(**tiny))
+    assert len(read_listing(workplace.folder / listing)) == 9
 
 
 def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):

@@ -11,7 +11,9 @@ rule images:
         "../envs/cuvler.yaml"
     threads: 128
     params:
-        root=images_of,
+        # A string: Snakemake does not notice a change of paths. Here it must, or a dataset's new
+        # folder goes on with the listing of the old one; later rules go by the listing.
+        root=lambda wildcards: str(images_of(wildcards)),
         annotations=lambda wildcards: (
             ["--annotations", dataset(wildcards.dataset).annotations]
             if dataset(wildcards.dataset).annotations

@@ -83,13 +83,15 @@ def test_every_image_is_accounted_for(shard):
     ]
     sizes = [(image["width"], image["height"]) for image in shard["images"]]
     known, unknown = (64, 48), (None, None)
-    assert sizes == [known, known, unknown, unknown, known, unknown]
+    assert sizes == [known, known, unknown, unknown, known, known]
 
 
 def test_reasons_name_no_folder(shard, dataset):
     reasons = {i["file_name"]: i["reason"] for i in shard["images"] if "reason" in i}
     assert set(reasons) == {"gone.png", "broken.png", "unsolved.png", "lost.png"}
     assert reasons["gone.png"] == "no such file"
+    assert "cannot identify image file" in reasons["broken.png"]
+    assert "extract again" in reasons["lost.png"]
     assert not any(str(dataset) in reason for reason in reasons.values())
 
 
