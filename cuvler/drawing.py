@@ -48,8 +48,7 @@ def draw_masks(
     Args:
         image: RGB.
         masks: each of shape (height, width) of the image.
-        scores: one number a mask, written as 0.87; where all are 1, as MaskCut's, they would
-            tell nothing and hide something.
+        scores: one number a mask, written as 0.87.
         opacity: of the tint, from 0 (contours only) to 1.
         colours: RGB, taken in turn.
 
@@ -68,7 +67,7 @@ def draw_masks(
             raise ValueError(f"mask of {masks[index].shape} on an image of {pixels.shape[:2]}")
         _tint(pixels, masks[index], colours[index % len(colours)], opacity, thickness)
     drawn = Image.fromarray(pixels)
-    if scores is not None and any(score != 1 for score in scores):
+    if scores is not None:
         _write_scores(drawn, masks, scores, colours)
     return drawn
 
@@ -209,13 +208,13 @@ def _write_scores(
     colours: Sequence[Colour],
 ) -> None:
     draw = ImageDraw.Draw(image)
-    font_size = max(11, round(max(image.size) / 22))
+    font_size = max(11, round(max(image.size) / 32))
     font = ImageFont.load_default(size=font_size)
     taken: list[_Area] = []
     for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
         text = f"{score:.2f}"
         box = draw.textbbox((0, 0), text, font=font)
-        pad = max(2, font_size // 5)
+        pad = max(2, font_size // 6)
         width, height = int(box[2] - box[0]) + 2 * pad, int(box[3] - box[1]) + 2 * pad
         place = _free_place(mask, (width, height), image.size, taken)
         if place is None:

@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Find the objects in IMAGES, files or folders of them.
 
-    Writes, into the output folder, NAME.masks.png (the masks with their scores),
+    Writes, into the output folder, NAME.masks.png (the masks, with VoteCut's scores),
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
     loaded = load_backbones(
@@ -74,13 +74,15 @@ def command(
     for path in images:
         image = open_image(path)
         found = discover_with(image, loaded, method=method, n=n, tau=tau)
+        # MaskCut's scores are all 1: they would tell nothing, and hide a part of the picture.
+        scores = None if method == "maskcut" else [mask.score for mask in found.masks]
+        masks = draw_masks(image, [mask.mask for mask in found.masks], scores)
+        _save(masks, output, path, "masks")
         _write(output, path, image, found)
         log.info("%s: objects found: %d", path, len(found.masks))
 
 
 def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> None:
-    masks = [mask.mask for mask in found.masks]
-    _save(draw_masks(image, masks, [m.score for m in found.masks]), output, path, "masks")
     if found.eigenvectors:
         maps = [(n, draw_heat_map(vector, image.size)) for n, vector in found.eigenvectors.items()]
         _save(draw_sheet([("image", image), *maps]), output, path, "eigenvectors")

@@ -100,13 +100,6 @@ def test_any_masks_on_any_size(size, seed, count):
     assert drawn.mode == "RGB"
 
 
-def test_scores_that_are_all_1_are_not_written():
-    masks = [square(10, 10, 20), square(40, 40, 20)]
-    plain = np.asarray(draw_masks(grey(), masks))
-    np.testing.assert_array_equal(np.asarray(draw_masks(grey(), masks, [1.0, 1.0])), plain)
-    assert (np.asarray(draw_masks(grey(), masks, [1.0, 0.5])) != plain).any()
-
-
 def test_masks_of_another_size_and_scores_too_few_are_refused():
     with pytest.raises(ValueError, match=r"mask of \(3, 3\) on an image of \(80, 120\)"):
         draw_masks(grey(), [np.ones((3, 3), bool)])
