@@ -118,5 +118,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: not valid JSON ({error}); delete the file and run again to make it anew"
+            f"{path}: not valid JSON ({error}); delete what was made here and run again, "
+            "fetch what was not again"
         ) from error

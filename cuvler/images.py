@@ -9,9 +9,9 @@ import struct
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PIL import ExifTags, Image
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _INT64_MAX = 2**63 - 1
@@ -55,6 +57,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # Width and height change places.
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -69,8 +72,28 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             of more than 179 million pixels, Pillow's limit: they are refused by their header.
         OSError: this process has too many open files or too little memory.
     """
+    return _read_patiently(_read, path)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Give the (width, height) of what :func:`open_image` would give, without decoding it.
+
+    Raises:
+        ImageError, OSError: as :func:`open_image`, for what the header says.
+    """
+    return _read_patiently(_read_size, path)
+
+
+def _read_patiently(read: Callable[[str | os.PathLike[str]], T], path: str | os.PathLike[str]) -> T:
     try:
-        return _read_patiently(path)
+        for seconds in _PATIENCE:
+            try:
+                return read(path)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
+                time.sleep(seconds)
+        return read(path)
     except FileNotFoundError:
         raise ImageError("missing", f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
@@ -79,17 +102,6 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
         raise ImageError("unreadable", f"{path}: {error or type(error).__name__}") from error
-
-
-def _read_patiently(path: str | os.PathLike[str]) -> Image.Image:
-    for seconds in _PATIENCE:
-        try:
-            return _read(path)
-        except OSError as error:
-            if error.errno not in _PASSING:
-                raise
-            time.sleep(seconds)
-    return _read(path)
 
 
 def _read(path: str | os.PathLike[str]) -> Image.Image:
@@ -101,13 +113,26 @@ def _read(path: str | os.PathLike[str]) -> Image.Image:
             return _to_rgb(_upright(image))
 
 
+def _read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        # Pillow decodes a whole PNG to look for an orientation behind its pixels, where almost
+        # none has one.
+        known = image.format != "PNG" or "exif" in image.info or "xmp" in image.info
+        return (height, width) if known and _orientation(image) in _SIDEWAYS else (width, height)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     # ImageOps.exif_transpose also writes the EXIF anew, and fails where another tag is broken.
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGE:
-        return image  # Viewers, too, show an image whose EXIF cannot be read as it is stored.
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return None  # Viewers, too, show an image whose EXIF cannot be read as it is stored.
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights
-from cuvler.detector.config import check_image_format
+from cuvler.detector.config import check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
@@ -135,7 +135,9 @@ def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
     """
     settings = cfg.clone()
     settings.defrost()
-    # These may differ, and the training can be gone on with; the weights' content counts.
+    # These may differ, and the training can be gone on with; the weights' content counts. Batch
+    # norm is synchronised or not by the number of GPUs, which may differ too.
+    use_plain_batch_norm(settings)
     settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = ""
     settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
     digest = hashlib.sha256(settings.dump().encode())

@@ -103,7 +103,8 @@ def write_eigenvectors(
             dtype=values.dtype,
             chunks=(min(rows, max(1, len(values))), *values.shape[1:]),
             # Float noise: zstd saves a tenth and costs more than the disk. Half of it would do
-            # in float16, but one mask in some 500 would be another (benchmarks/precision.py).
+            # in float16, but now and then a mask would be another: none of the 158 that
+            # benchmarks/precision.py votes for, one of 372 on other scenes.
             compressors=None,
             # A chunk that is left out because it holds fill values looks like a lost one.
             config={"write_empty_chunks": True},

@@ -1,23 +1,18 @@
 """What every converter yields: images, and the objects in them, as COCO has them."""
 
-import os
 import re
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import ExifTags, Image
-
-from cuvler.errors import DataError, ImageError
+from cuvler.errors import DataError
+from cuvler.images import image_size
 
 Record = dict[str, Any]
 # An image comes before the annotations on it. Annotations may lack an id; they get one.
 Records = Iterator[tuple[Literal["images", "annotations"], Record]]
 Ids = Literal["order", "digits"]
-
-_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
@@ -45,34 +40,8 @@ def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
     return numbers
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Give an image's (width, height) as it is shown upright, without decoding it.
-
-    Raises:
-        ImageError: ``missing`` or ``unreadable``.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow decodes a whole PNG to look for EXIF data that almost none has.
-            known = image.format != "PNG" or "exif" in image.info
-            sideways = known and _orientation(image) in _SIDEWAYS
-    except FileNotFoundError:
-        raise ImageError("missing", f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError("unreadable", f"{path}: {error}") from error
-    return (height, width) if sideways else (width, height)
-
-
-def _orientation(image: Image.Image) -> int | None:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
-        return None  # shown as it is stored, as open_image does
-
-
 def image_sizes(root: Path, names: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Give :func:`image_size` of many files under ``root``, in order.
+    """Give :func:`cuvler.images.image_size` of many files under ``root``, in order.
 
     Raises:
         ImageError: as :func:`image_size`, at the first file that has no size.

@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree  # the user's own files; none is fetched and parsed unseen
 
 from cuvler.errors import DataError, ImageError
-from cuvler.ground_truth.records import Ids, Record, Records, box_record, image_size, number
-from cuvler.images import EXTENSIONS
+from cuvler.ground_truth.records import Ids, Record, Records, box_record, number
+from cuvler.images import EXTENSIONS, image_size
 
 log = logging.getLogger(__name__)
 

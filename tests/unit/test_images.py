@@ -13,6 +13,7 @@ from PIL import Image
 
 from cuvler.errors import DataError, ImageError
 from cuvler.images import (
+    image_size,
     list_images,
     listing_sha256,
     open_image,
@@ -225,6 +226,7 @@ class TestOpenImage:
         Image.new("L", (5, 4), 128).convert(mode).save(tmp_path / f"image.{extension}")
         image = open_image(tmp_path / f"image.{extension}")
         assert (image.mode, image.size) == ("RGB", (5, 4))
+        assert image_size(tmp_path / f"image.{extension}") == (5, 4)
 
     def test_16_bit_values_are_scaled_not_clipped(self, tmp_path):
         ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
@@ -238,6 +240,7 @@ class TestOpenImage:
         upright = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
         save_turned(upright, tmp_path / f"a.{extension}", orientation)
         np.testing.assert_array_equal(open_image(tmp_path / f"a.{extension}"), upright)
+        assert image_size(tmp_path / f"a.{extension}") == upright.size
 
     @pytest.mark.parametrize("orientation", [0, 9])
     def test_an_orientation_that_is_none_is_passed_over(self, tmp_path, orientation):

@@ -282,6 +282,8 @@ def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
     cfg.DATALOADER.NUM_WORKERS = 17
     cfg.SOLVER.CHECKPOINT_PERIOD = 1
     cfg.OUTPUT_DIR = "elsewhere"
+    assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "BN"
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "SyncBN"  # on several GPUs
     assert fingerprint(cfg, annotations) == first
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert fingerprint(cfg, annotations) != first

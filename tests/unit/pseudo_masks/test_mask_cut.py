@@ -37,6 +37,15 @@ def test_the_objects_are_cut_one_by_one():
     assert not (found[0] & found[1]).any()
 
 
+def test_a_cut_is_held_against_the_one_before_it_only():
+    first, second = square(5, 5, 4, 3.0), square(12, 12, 5, 3.0)
+    found = partitions(np.stack([first, second, second, first]))
+    # The third is the second once more. The fourth is none of the third, but all of it is taken.
+    assert [cut.sum() for cut in found] == [16, 25, 0, 0]
+    shifted = square(6, 5, 4, 3.0)
+    assert partitions(np.stack([first, second, shifted]))[2].sum() == 4
+
+
 @pytest.mark.parametrize("crf", ["fast", "pydensecrf"])
 def test_masks_have_the_image_size(crf):
     image, features, kinds = two_objects()
