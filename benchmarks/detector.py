@@ -1,16 +1,18 @@
 """How fast the detector trains and predicts, ours against detectron2's own loops.
 
-The same model, settings and images in one run. Training: iterations a second of detectron2's
+The same model, settings and images in one run, taking turns of a second or two, so that a machine
+with other work slows all ways down alike. Training: iterations a second of detectron2's
 ``DefaultTrainer``, of ours with nothing but what that does (no soft targets, DropLoss, copy-paste),
-and of ours as the recipe says. Loading: images a second of one process that reads and augments what
-is trained on, which is what a fast GPU waits for. Inference: images a second from files to COCO
-results, with a loop over ``DefaultPredictor`` and with ``cuvler predictions``.
+and of ours as the recipe says, which is more work. Loading: images a second of one process that
+reads and augments what is trained on, which is what a fast GPU waits for. Inference: images a
+second from files to COCO results, with a loop over ``DefaultPredictor`` and with ``cuvler
+predictions``.
 
 ``python benchmarks/detector.py`` takes the demo's small detector and the CPU. The published recipe
 on a GPU, in mixed precision:
 
     python benchmarks/detector.py --recipe votecut_cad --num-gpus 1 --size 800 --batch 8 \
-        --workers 8 --iterations 100 --annotations instances_val2017.json --root val2017
+        --workers 8 --annotations instances_val2017.json --root val2017
 """
 
 import contextlib
@@ -31,11 +33,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.datasets import register_coco_instances
-from detectron2.engine import DefaultPredictor, DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine import DefaultPredictor, DefaultTrainer, TrainerBase
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils.events import EventStorage
 
 import cuvler.detector  # noqa: F401 (registers the heads)
 from cuvler.demo_data import generate
+from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_recipe
 from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
@@ -44,25 +48,39 @@ from cuvler.detector.train import Trainer
 from cuvler.files import read_json
 from cuvler.predictions import Options, predict_dataset
 
-# Iterations before the clock starts.
-WARM_UP = 3
+Data = tuple[Path, Path]  # Annotations, and the folder their file names start from.
+
+# Iterations of a training before another has its turn.
+TURN = 5
 THEIR_HEADS = {
     "PseudoLabelCascadeROIHeads": "CascadeROIHeads",
     "PseudoLabelStandardROIHeads": "StandardROIHeads",
 }
 
 
-class Stopwatch(HookBase):  # type: ignore[misc]
-    """Notes when each iteration ended, with its work on the GPU."""
+class Turns:
+    """A training that goes on for some iterations whenever it is its turn."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, trainer: TrainerBase) -> None:
+        self.trainer = trainer
+        self.done = trainer.iter = trainer.start_iter = 0
+        with EventStorage(0) as trainer.storage:
+            trainer.before_train()
 
-    def after_step(self) -> None:
-        """Note."""
+    def __call__(self, _round: int) -> float:
+        """Go on; give iterations a second."""
+        trainer = self.trainer
+        start = time.perf_counter()
+        with trainer.storage:
+            for iteration in range(self.done, self.done + TURN):
+                trainer.iter = iteration
+                trainer.before_step()
+                trainer.run_step()
+                trainer.after_step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
+        self.done += TURN
+        return TURN / (time.perf_counter() - start)
 
 
 def make_data(folder: Path, count: int) -> tuple[Path, Path]:
@@ -109,21 +127,11 @@ def detectron2_trainer(cfg: CfgNode, folder: Path) -> DefaultTrainer:
     return DefaultTrainer(cfg)
 
 
-def our_trainer(cfg: CfgNode, folder: Path, data: tuple[Path, Path]) -> Trainer:
+def our_trainer(cfg: CfgNode, folder: Path, data: Data) -> Trainer:
     """Set up ours."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(folder)
     return Trainer(cfg, read_annotations(*data).records, "benchmark")
-
-
-def iterations_a_second(trainer: TrainerBase, iterations: int) -> float:
-    """Train; give the rate after the warm-up."""
-    stopwatch = Stopwatch()
-    trainer.register_hooks([stopwatch])
-    # DefaultTrainer's own train takes no numbers.
-    TrainerBase.train(trainer, 0, WARM_UP + iterations)
-    times = stopwatch.times[WARM_UP - 1 :]
-    return iterations / (times[-1] - times[0])
 
 
 def without_extras(cfg: CfgNode) -> CfgNode:
@@ -144,7 +152,7 @@ def load_by_detectron2(cfg: CfgNode) -> float:
     return float(len(records) / (time.perf_counter() - start))
 
 
-def load_by_us(cfg: CfgNode, data: tuple[Path, Path]) -> float:
+def load_by_us(cfg: CfgNode, data: Data) -> float:
     """Give the images a second that our batches are made of."""
     records = read_annotations(*data).records
     batches = TrainingBatches(records, cfg, cfg.SEED)
@@ -188,18 +196,54 @@ def predict_by_us(
 
 
 def medians(ways: dict[str, Callable[[int], float]], rounds: int) -> dict[str, float]:
-    """Take turns; give each way's median."""
+    """Take turns, one each to warm up; give each way's median."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number, (name, measure) in itertools.product(range(rounds), ways.items()):
+    for number, (name, measure) in itertools.product(range(rounds + 1), ways.items()):
         rates[name].append(measure(number))
         click.echo(f"{name}: {rates[name][-1]:.2f}", err=True)
-    return {name: statistics.median(values) for name, values in rates.items()}
+    return {name: statistics.median(values[1:]) for name, values in rates.items()}
 
 
-def print_rows(unit: str, rates: dict[str, float], reference: str) -> None:
-    """Print rows of the table, with the ratio to the reference."""
+def train(cfg: CfgNode, folder: Path, data: Data, rounds: int) -> dict[str, float]:
+    """Give iterations a second; the last trainer leaves its model in the folder."""
+    ours = our_trainer(cfg, folder / "ours", data)
+    trainers = {
+        "training, detectron2's `DefaultTrainer`": detectron2_trainer(cfg, folder / "theirs"),
+        "training, ours, the same work": our_trainer(without_extras(cfg), folder / "plain", data),
+        "training, ours, the whole recipe": ours,
+    }
+    rates = medians({name: Turns(trainer) for name, trainer in trainers.items()}, 4 * rounds)
+    save_model(ours.model, folder / "ours" / MODEL)
+    return rates
+
+
+def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
+    """Give images a second of one process."""
+    ways: dict[str, Callable[[int], float]] = {
+        "loading, detectron2's `DatasetMapper`": lambda _: load_by_detectron2(cfg),
+        "loading, ours, the same work": lambda _: load_by_us(without_extras(cfg), data),
+        "loading, ours, the whole recipe": lambda _: load_by_us(cfg, data),
+    }
+    return medians(ways, 2 * rounds)
+
+
+def predict(cfg: CfgNode, weights: Path, data: Data, workers: int, rounds: int) -> dict[str, float]:
+    """Give images a second."""
+    options = Options(batch_size=8, workers=workers)
+    ways: dict[str, Callable[[int], float]] = {
+        "inference, loop over `DefaultPredictor`": lambda _: predict_by_detectron2(
+            cfg, weights, *data
+        ),
+        "inference, `cuvler predictions`": lambda _: predict_by_us(cfg, weights, *data, options),
+    }
+    return medians(ways, rounds)
+
+
+def print_rows(unit: str, rates: dict[str, float]) -> None:
+    """Print rows of the table, with the ratio to the first, detectron2's."""
+    reference = next(iter(rates.values()))
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.2f} {unit}/s | {rate / rates[reference]:.2f} |")
+        print(f"| {name} | {rate:.2f} {unit}/s | {rate / reference:.2f} |")
 
 
 @click.command()
@@ -209,8 +253,7 @@ def print_rows(unit: str, rates: dict[str, float], reference: str) -> None:
 @click.option("--images", default=48, show_default=True, help="At most so many.")
 @click.option("--size", default=0, help="Shortest side; 0 is as the recipe says.")
 @click.option("--batch", default=4, show_default=True, help="Images an iteration.")
-@click.option("--iterations", default=15, show_default=True, help="Timed ones, each round.")
-@click.option("--rounds", default=3, show_default=True, help="The median is taken of.")
+@click.option("--rounds", default=5, show_default=True, help="More take longer, and tell more.")
 @click.option("--workers", default=1, show_default=True, help="Processes that load data.")
 @click.option("--threads", default=1, show_default=True, help="Of torch, on the CPU.")
 @click.option("--num-gpus", type=click.IntRange(0, 1), default=0, show_default=True)
@@ -221,7 +264,6 @@ def main(
     images: int,
     size: int,
     batch: int,
-    iterations: int,
     rounds: int,
     workers: int,
     threads: int,
@@ -237,47 +279,15 @@ def main(
         data = one_category(annotations, folder, images), root.absolute()
         register_coco_instances("benchmark", {}, *map(os.fspath, data))
         cfg = settings(recipe, num_gpus, size, batch, workers)
-        cfg.SOLVER.MAX_ITER = WARM_UP + iterations
-        plain = without_extras(cfg)
-        train_ways: dict[str, Callable[[int], float]] = {
-            "training, detectron2's `DefaultTrainer`": lambda number: iterations_a_second(
-                detectron2_trainer(cfg, folder / f"theirs{number}"), iterations
-            ),
-            "training, ours, the same work": lambda number: iterations_a_second(
-                our_trainer(plain, folder / f"plain{number}", data), iterations
-            ),
-            "training, ours, the whole recipe": lambda number: iterations_a_second(
-                our_trainer(cfg, folder / f"ours{number}", data), iterations
-            ),
-        }
-        trained = medians(train_ways, rounds)
-        loaded = medians(
-            {
-                "loading, detectron2's `DatasetMapper`": lambda _: load_by_detectron2(cfg),
-                "loading, ours, the same work": lambda _: load_by_us(plain, data),
-                "loading, ours, the whole recipe": lambda _: load_by_us(cfg, data),
-            },
-            rounds,
-        )
-        weights = folder / "ours0" / MODEL
-        options = Options(batch_size=8, workers=workers)
-        predicted = medians(
-            {
-                "inference, loop over `DefaultPredictor`": lambda _: predict_by_detectron2(
-                    cfg, weights, *data
-                ),
-                "inference, `cuvler predictions`": lambda _: predict_by_us(
-                    cfg, weights, *data, options
-                ),
-            },
-            rounds,
-        )
-    print(f"Recipe {recipe}, batches of {batch}, {images} images, medians of {rounds} rounds\n")
+        trained = train(cfg, folder, data, rounds)
+        loaded = load(cfg, data, rounds)
+        predicted = predict(cfg, folder / "ours" / MODEL, data, workers, rounds)
+    print(f"Recipe {recipe}, batches of {batch}, {images} images, medians of turns\n")
     print("| way | rate | times detectron2's |")
     print("|---|---|---|")
-    print_rows("iterations", trained, "training, detectron2's `DefaultTrainer`")
-    print_rows("images", loaded, "loading, detectron2's `DatasetMapper`")
-    print_rows("images", predicted, "inference, loop over `DefaultPredictor`")
+    print_rows("iterations", trained)
+    print_rows("images", loaded)
+    print_rows("images", predicted)
 
 
 if __name__ == "__main__":
