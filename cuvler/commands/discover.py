@@ -7,11 +7,10 @@ import click
 from PIL import Image
 
 from cuvler.commands.named_path import named_path
-from cuvler.commands.pictures import pictures
+from cuvler.commands.pictures import Pictures, pictures
 from cuvler.discovery import Discovery, MethodName, discover_with, load_backbones
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
-from cuvler.images import open_image
 from cuvler.masks import encode, geometry
 
 log = logging.getLogger(__name__)
@@ -71,8 +70,8 @@ def command(
     loaded = load_backbones(
         list(backbones) or None, method=method, weights=dict(weights), device=device
     )
-    for path in images:
-        image = open_image(path)
+    opened = Pictures(images)
+    for path, image in opened:
         found = discover_with(image, loaded, method=method, n=n, tau=tau)
         # MaskCut's scores are all 1: they would tell nothing, and hide a part of the picture.
         scores = None if method == "maskcut" else [mask.score for mask in found.masks]
@@ -80,6 +79,7 @@ def command(
         _save(masks, output, path, "masks")
         _write(output, path, image, found)
         log.info("%s: objects found: %d", path, len(found.masks))
+    opened.require_all()
 
 
 def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> None:

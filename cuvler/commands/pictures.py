@@ -1,11 +1,17 @@
 """Single pictures on the command line, for the commands that write pictures of the same names."""
 
+import logging
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+from PIL import Image
 
-from cuvler.images import EXTENSIONS
+from cuvler.errors import DataError, ImageError
+from cuvler.images import EXTENSIONS, open_image
+
+log = logging.getLogger(__name__)
 
 
 def pictures(
@@ -30,3 +36,31 @@ def pictures(
 
 def _images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+
+
+class Pictures:
+    """Goes through images, past those that cannot be opened."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._failed = 0
+
+    def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
+        for path in self._paths:
+            try:
+                image = open_image(path)
+            except ImageError as error:
+                log.warning("%s", error)
+                self._failed += 1
+            else:
+                yield path, image
+
+    def require_all(self) -> None:
+        """Complain of those that were passed over, once the others are done.
+
+        Raises:
+            DataError: there were some.
+        """
+        if self._failed:
+            count = f"{self._failed} of {len(self._paths)} images"
+            raise DataError(f"{count} could not be opened; the warnings name them")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cuvler.commands.pictures import pictures
+from cuvler.commands.pictures import Pictures, pictures
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +47,14 @@ def command(
     from cuvler.detector import load_detector
     from cuvler.drawing import draw_masks
     from cuvler.files import atomic_path, write_json
-    from cuvler.images import open_image
     from cuvler.predictions import as_coco_annotations
 
     detector = load_detector(
         weights, device=device, recipe=recipe, tta=tta, unpickle_sha256=unpickle_sha256
     )
     found = []
-    for path in images:
-        image = open_image(path)
+    opened = Pictures(images)
+    for path, image in opened:
         instances = detector(image)
         instances = instances[instances.scores >= score_threshold]
         found.append((path.name, image.size, instances))
@@ -66,3 +65,4 @@ def command(
             picture.save(temporary, format="PNG")
         log.info("%s: %d objects", path, len(instances))
     write_json(output / "predictions.json", as_coco_annotations(found, detector.categories))
+    opened.require_all()

@@ -133,6 +133,12 @@ def test_a_folder_stands_for_its_images(disc, tmp_path):
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos")])
     assert result.exit_code == 0, result.output
     assert {path.stem for path in (tmp_path / "out").glob("*.json")} == {"a", "b"}
+    (tmp_path / "photos/a.jpg").write_bytes(b"no image")
+    (tmp_path / "out/b.json").unlink()
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos")])
+    assert result.exit_code == 1
+    assert "1 of 2 images could not be opened" in str(result.exception)
+    assert (tmp_path / "out/b.json").exists()
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos/more")])
     assert "more: no image files (.jpg, .jpeg, .png, .webp) in it" in result.output
 
