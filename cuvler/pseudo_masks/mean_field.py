@@ -16,6 +16,11 @@ _NEAR_CORNERS, _ALIKE_CORNERS = 3, 6  # of a simplex in 2 and in 5 dimensions
 
 _compiled = njit(cache=True, error_model="numpy")
 
+# Every mask takes some megabytes and frees them. glibc gives them back to the system and fetches
+# fresh pages for the next mask, a sixth of the whole time, unless it has seen something larger
+# freed: it keeps up to twice that.
+np.empty(2**24, np.uint8)
+
 
 def infer(
     image: NDArray[np.uint8],
@@ -183,5 +188,5 @@ def _positions(shape: tuple[int, int], deviation: float) -> tuple[Floats, Floats
 def _colours(image: NDArray[np.uint8], deviation: float) -> tuple[Floats, Floats, Floats]:
     """Each pixel's red, green and blue, (n,), in standard deviations."""
     levels = np.arange(256, dtype=np.float32) / np.float32(deviation)
-    red, green, blue = (levels[image[..., channel]].ravel() for channel in range(3))
+    red, green, blue = (levels.take(image[..., channel]).ravel() for channel in range(3))
     return red, green, blue
