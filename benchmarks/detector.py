@@ -67,7 +67,7 @@ class Turns:
         with EventStorage(0) as trainer.storage:
             trainer.before_train()
 
-    def __call__(self, _round: int) -> float:
+    def __call__(self) -> float:
         """Go on; give iterations a second."""
         trainer = self.trainer
         start = time.perf_counter()
@@ -83,7 +83,7 @@ class Turns:
         return TURN / (time.perf_counter() - start)
 
 
-def make_data(folder: Path, count: int) -> tuple[Path, Path]:
+def make_data(folder: Path, count: int) -> Data:
     """Generate scenes: (annotations, root)."""
     generate(folder / "demo", train=count, val=1)
     return folder / "demo/train/annotations.json", folder / "demo/train/images"
@@ -195,11 +195,11 @@ def predict_by_us(
     return summary.images / (time.perf_counter() - start)
 
 
-def medians(ways: dict[str, Callable[[int], float]], rounds: int) -> dict[str, float]:
+def medians(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """Take turns, one each to warm up; give each way's median."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number, (name, measure) in itertools.product(range(rounds + 1), ways.items()):
-        rates[name].append(measure(number))
+    for _, (name, measure) in itertools.product(range(rounds + 1), ways.items()):
+        rates[name].append(measure())
         click.echo(f"{name}: {rates[name][-1]:.2f}", err=True)
     return {name: statistics.median(values[1:]) for name, values in rates.items()}
 
@@ -219,10 +219,10 @@ def train(cfg: CfgNode, folder: Path, data: Data, rounds: int) -> dict[str, floa
 
 def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
     """Give images a second of one process."""
-    ways: dict[str, Callable[[int], float]] = {
-        "loading, detectron2's `DatasetMapper`": lambda _: load_by_detectron2(cfg),
-        "loading, ours, the same work": lambda _: load_by_us(without_extras(cfg), data),
-        "loading, ours, the whole recipe": lambda _: load_by_us(cfg, data),
+    ways: dict[str, Callable[[], float]] = {
+        "loading, detectron2's `DatasetMapper`": lambda: load_by_detectron2(cfg),
+        "loading, ours, the same work": lambda: load_by_us(without_extras(cfg), data),
+        "loading, ours, the whole recipe": lambda: load_by_us(cfg, data),
     }
     return medians(ways, 2 * rounds)
 
@@ -230,11 +230,11 @@ def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
 def predict(cfg: CfgNode, weights: Path, data: Data, workers: int, rounds: int) -> dict[str, float]:
     """Give images a second."""
     options = Options(batch_size=8, workers=workers)
-    ways: dict[str, Callable[[int], float]] = {
-        "inference, loop over `DefaultPredictor`": lambda _: predict_by_detectron2(
+    ways: dict[str, Callable[[], float]] = {
+        "inference, loop over `DefaultPredictor`": lambda: predict_by_detectron2(
             cfg, weights, *data
         ),
-        "inference, `cuvler predictions`": lambda _: predict_by_us(cfg, weights, *data, options),
+        "inference, `cuvler predictions`": lambda: predict_by_us(cfg, weights, *data, options),
     }
     return medians(ways, rounds)
 

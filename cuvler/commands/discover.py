@@ -60,7 +60,7 @@ def command(
     tau: float,
     device: str,
     output: Path,
-    images: list[Path],
+    images: Pictures,
 ) -> None:
     """Find the objects in IMAGES, files or folders of them.
 
@@ -70,19 +70,20 @@ def command(
     loaded = load_backbones(
         list(backbones) or None, method=method, weights=dict(weights), device=device
     )
-    opened = Pictures(images)
-    for path, image in opened:
+    for path, image in images:
         found = discover_with(image, loaded, method=method, n=n, tau=tau)
         # MaskCut's scores are all 1: they would tell nothing, and hide a part of the picture.
         scores = None if method == "maskcut" else [mask.score for mask in found.masks]
-        masks = draw_masks(image, [mask.mask for mask in found.masks], scores)
-        _save(masks, output, path, "masks")
-        _write(output, path, image, found)
+        _write(output, path, image, found, scores)
         log.info("%s: objects found: %d", path, len(found.masks))
-    opened.require_all()
+    images.require_all()
 
 
-def _write(output: Path, path: Path, image: Image.Image, found: Discovery) -> None:
+def _write(
+    output: Path, path: Path, image: Image.Image, found: Discovery, scores: list[float] | None
+) -> None:
+    masks = draw_masks(image, [mask.mask for mask in found.masks], scores)
+    _save(masks, output, path, "masks")
     if found.eigenvectors:
         maps = [(n, draw_heat_map(vector, image.size)) for n, vector in found.eigenvectors.items()]
         _save(draw_sheet([("image", image), *maps]), output, path, "eigenvectors")

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def pictures(
     _context: click.Context, _parameter: click.Parameter, paths: tuple[Path, ...]
-) -> list[Path]:
+) -> "Pictures":
     """Put a folder's images (not those of folders in it) in its place; a click callback.
 
     Raises:
@@ -31,7 +31,7 @@ def pictures(
     twice = [name for name, count in Counter(path.stem for path in found).items() if count > 1]
     if twice:
         raise click.BadParameter(f"several images are named {twice[0]}; run them one by one")
-    return found
+    return Pictures(found)
 
 
 def _images_in(folder: Path) -> list[Path]:

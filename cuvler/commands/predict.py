@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--output", type=Path, default=Path("predicted"), show_default=True)
 def command(
-    images: list[Path],
+    images: Pictures,
     weights: Path,
     recipe: str | None,
     score_threshold: float,
@@ -53,8 +53,7 @@ def command(
         weights, device=device, recipe=recipe, tta=tta, unpickle_sha256=unpickle_sha256
     )
     found = []
-    opened = Pictures(images)
-    for path, image in opened:
+    for path, image in images:
         instances = detector(image)
         instances = instances[instances.scores >= score_threshold]
         found.append((path.name, image.size, instances))
@@ -65,4 +64,4 @@ def command(
             picture.save(temporary, format="PNG")
         log.info("%s: %d objects", path, len(instances))
     write_json(output / "predictions.json", as_coco_annotations(found, detector.categories))
-    opened.require_all()
+    images.require_all()

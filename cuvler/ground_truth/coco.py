@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from cuvler.coco_json import is_finite, stream_annotations, to_rle
 from cuvler.errors import DataError
-from cuvler.ground_truth.records import Ids, Locator, Record, Records
+from cuvler.ground_truth.records import OTHER_FORMAT, Ids, Locator, Record, Records
 
 _KEPT = ("id", "image_id", "bbox", "area")
 _WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")
@@ -193,16 +193,14 @@ def _box(record: Record, path: Path) -> list[float]:
 
 def _require(record: Any, keys: set[str], path: Path, kind: str) -> None:
     if not isinstance(record, dict):
-        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is no record{_QUESTION}")
+        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is no record; {OTHER_FORMAT}")
     missing = [key for key in sorted(keys) if record.get(key) is None]
     if missing:
-        raise DataError(f"{path}: {kind} {record.get('id')} lacks {', '.join(missing)}{_QUESTION}")
+        lacks = f"{kind} {record.get('id')} lacks {', '.join(missing)}"
+        raise DataError(f"{path}: {lacks}; {OTHER_FORMAT}")
     wrong = [k for k in _WHOLE_NUMBERS if k in keys and not isinstance(record[k], int)]
     if wrong:
         raise DataError(
             f"{path}: {kind} {record.get('id')} needs a whole number as {wrong[0]}, "
             f"not {record[wrong[0]]!r}"
         )
-
-
-_QUESTION = "; is this the format the dataset's entry says?"

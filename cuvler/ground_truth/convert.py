@@ -13,7 +13,7 @@ from cuvler.errors import ConfigError, DataError
 from cuvler.ground_truth.coco import coco_records, youtube_vis_records
 from cuvler.ground_truth.kitti import kitti_records
 from cuvler.ground_truth.open_images import open_images_records
-from cuvler.ground_truth.records import Ids, Record, Records
+from cuvler.ground_truth.records import OTHER_FORMAT, Ids, Record, Records
 from cuvler.ground_truth.xml import imagenet_records, voc_records
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ def make_ground_truth(
         except (*_OTHER_FILES, UnicodeDecodeError, csv.Error) as error:
             names = ", ".join(str(path) for path in [*annotations, *image_lists])
             raise DataError(
-                f"{names}: cannot be read as {format} ({error}); is this the format the dataset's "
-                "entry says?"
+                f"{names}: cannot be read as {format} ({error}); {OTHER_FORMAT}"
             ) from error
         for source in extra_annotations:
             target.add_extra(source)

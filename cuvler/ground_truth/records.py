@@ -13,6 +13,8 @@ Record = dict[str, Any]
 # An image comes before the annotations on it. Annotations may lack an id; they get one.
 Records = Iterator[tuple[Literal["images", "annotations"], Record]]
 Ids = Literal["order", "digits"]
+# What to ask who gave a file that cannot be read as what it should be.
+OTHER_FORMAT = "is this the format the dataset's entry says?"
 
 
 def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
