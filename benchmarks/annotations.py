@@ -23,7 +23,7 @@ import pandas as pd
 
 from cuvler import masks
 from cuvler.coco_json import write_annotations
-from cuvler.images import write_listing
+from cuvler.listing import write_listing
 
 HEIGHT, WIDTH = 375, 500  # ImageNet's commonest size
 _VARIANTS = 500

@@ -10,6 +10,7 @@ import numpy as np
 
 from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import DataError
+from cuvler.masks import run_sums
 from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def merge_shards(
     any number of shards.
 
     Args:
-        listing: the whole dataset, as :func:`cuvler.images.read_listing` gives it.
+        listing: the whole dataset, as :func:`cuvler.listing.read_listing` gives it.
         shards: the files of shard 0, 1, ...
         output: the COCO json to write.
         max_failed: the largest share of excluded images that is accepted.
@@ -178,8 +179,6 @@ class _Shard:
             raise DataError(f"{self.path}: the masks of {_named(names)} are missing; {_AGAIN}")
 
     def _check_mask(self, annotation: Record) -> None:
-        from cuvler.rle import run_sums
-
         height, width = (int(side) for side in self._sizes[self._masked])
         segmentation = annotation["segmentation"]
         sums = run_sums(segmentation["counts"])

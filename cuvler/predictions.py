@@ -18,7 +18,8 @@ from cuvler.annotations import require_usable
 from cuvler.devices import check_gpus
 from cuvler.errors import DataError, ImageError
 from cuvler.files import atomic_path, read_json, write_json
-from cuvler.images import open_image, read_listing
+from cuvler.images import open_image
+from cuvler.listing import read_listing
 from cuvler.progress import Progress
 
 if TYPE_CHECKING:

@@ -199,7 +199,7 @@ def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> 
 
 
 def _shard_sizes(listing: Path) -> dict[int, int]:
-    from cuvler.images import read_listing
+    from cuvler.listing import read_listing
 
     if not listing.exists():
         return {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cuvler.annotations import merge_shards
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 
 log = logging.getLogger(__name__)
 

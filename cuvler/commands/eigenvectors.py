@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 
 if TYPE_CHECKING:
     from cuvler.eigenvectors.vit import Precision

@@ -7,7 +7,7 @@ import click
 
 from cuvler.errors import DataError
 from cuvler.ground_truth import FORMATS, make_ground_truth
-from cuvler.ground_truth.records import Ids
+from cuvler.ground_truth.source_records import Ids
 
 log = logging.getLogger(__name__)
 

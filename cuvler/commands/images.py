@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cuvler.errors import DataError
-from cuvler.images import list_images, write_listing
+from cuvler.listing import list_images, write_listing
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from cuvler.commands.status import summary
 from cuvler.config import fine_tuning_detector
 from cuvler.datasets import read_config
 from cuvler.errors import ConfigError
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 from cuvler.plan import IMAGES, RATES, Planner, Rate, Row
 from cuvler.status import read_plan
 

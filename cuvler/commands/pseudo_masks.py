@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from cuvler.errors import DataError
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 from cuvler.progress import with_progress
 from cuvler.pseudo_masks.crf import Crf
 from cuvler.pseudo_masks.methods import MaskCut, Method, VoteCut

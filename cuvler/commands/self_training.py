@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 from cuvler.self_training import cutler_annotations, cuvler_annotations
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
-from cuvler.images import listing_sha256, open_image
+from cuvler.images import open_image
+from cuvler.listing import listing_sha256
 from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from cuvler.errors import DataError
 from cuvler.files import atomic_path
-from cuvler.images import listing_sha256
+from cuvler.listing import listing_sha256
 
 FORMAT_VERSION = 1
 # The words of the accounting, worst last; the file holds their positions.
@@ -246,7 +246,7 @@ class EigenvectorStore:
 
         Args:
             other: the other backbone's file.
-            images_sha256: the shard's :func:`cuvler.images.listing_sha256`; datasets that count
+            images_sha256: the shard's :func:`cuvler.listing.listing_sha256`; datasets that count
                 their images from 1 have the same ids.
 
         Raises:

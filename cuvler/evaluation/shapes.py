@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cuvler.coco_json import is_finite, to_rle
 from cuvler.errors import DataError
+from cuvler.masks import run_sums
 
 Record = dict[str, Any]
 Where = Callable[[int], str]  # names the record of an index in messages
@@ -155,8 +156,6 @@ def areas(shapes: Sequence[Any], where: Where) -> list[float]:
 
 
 def _mask_area(rle: Mapping[str, Any], where: Where, index: int) -> float:
-    from cuvler.rle import run_sums
-
     counts = rle["counts"]
     height, width = rle["size"]
     sums = run_sums(counts if isinstance(counts, str) else counts.decode("latin-1"))

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from cuvler.coco_json import is_finite, stream_annotations, to_rle
 from cuvler.errors import DataError
-from cuvler.ground_truth.records import OTHER_FORMAT, Ids, Locator, Record, Records
+from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Locator, Record, Records
 
 _KEPT = ("id", "image_id", "bbox", "area")
 _WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")

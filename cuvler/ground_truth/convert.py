@@ -13,7 +13,7 @@ from cuvler.errors import ConfigError, DataError
 from cuvler.ground_truth.coco import coco_records, youtube_vis_records
 from cuvler.ground_truth.kitti import kitti_records
 from cuvler.ground_truth.open_images import open_images_records
-from cuvler.ground_truth.records import OTHER_FORMAT, Ids, Record, Records
+from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Record, Records
 from cuvler.ground_truth.xml import imagenet_records, voc_records
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cuvler.errors import DataError
-from cuvler.ground_truth.records import Ids, Record, Records, box_record, image_sizes, number
+from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, image_sizes, number
 
 _FIELDS = 15  # type, truncated, occluded, alpha, box (4), dimensions (3), location (3), rotation
 
@@ -21,7 +21,7 @@ def kitti_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Record
     Args:
         annotations: folders of ``000000.txt``.
         images: the folder of ``000000.png``, from which sizes come; they differ.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.records.number`.
+        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
         DataError: no labels, or a line that is none.

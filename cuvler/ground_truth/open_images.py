@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cuvler.errors import DataError
-from cuvler.ground_truth.records import Ids, Record, Records, box_record, image_sizes, number
+from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, image_sizes, number
 from cuvler.images import EXTENSIONS
 
 _COLUMNS = ("ImageID", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
@@ -26,7 +26,7 @@ def open_images_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
         annotations: the tables.
         images: the folder of ``{ImageID}.jpg``; every image in there is listed, also those
             without a box, and sizes come from them.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.records.number`.
+        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
         DataError: not such a table, or boxes of an image that is not in the folder.

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree  # the user's own files; none is fetched and parsed unseen
 
 from cuvler.errors import DataError, ImageError
-from cuvler.ground_truth.records import Ids, Record, Records, box_record, number
+from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, number
 from cuvler.images import EXTENSIONS, image_size
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def voc_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
     Args:
         annotations: folders of XML files, searched at any depth.
         images: the folder of the images, named as the XML files are.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.records.number`.
+        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
         DataError: no XML files, or one that is damaged.

@@ -31,7 +31,7 @@ def process_shard(
     time, however many the shard has. An image that kills its process is ``crashed``.
 
     Args:
-        listing: the shard's rows, as :func:`cuvler.images.read_listing` gives them.
+        listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
         root: folder that the file names start from.
         eigenvectors: the shard's file of each backbone, in the order of the backbones.
         method: how to find masks.

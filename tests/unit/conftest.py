@@ -21,6 +21,19 @@ def one_thread():
 
 
 @pytest.fixture
+def odd_names():
+    """File names that shells, URLs and line-based formats get wrong."""
+    return [
+        "with space.jpg",
+        "qu'ote\".jpg",
+        "new\nline.jpg",
+        "-dash.jpg",
+        "ünï日本.jpg",
+        "$(x).jpg",
+    ]
+
+
+@pytest.fixture
 def public_folder():
     """A folder that everyone may enter; those of tmp_path are closed to others."""
     with tempfile.TemporaryDirectory() as folder:

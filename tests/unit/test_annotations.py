@@ -5,15 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from cuvler import masks
 from cuvler.annotations import merge_shards
 from cuvler.errors import DataError
 from cuvler.files import write_json
-from cuvler.rle import run_sums
 
 STATUSES = ["ok", "no_mask", "ok", "unreadable", "ok", "ok", "eigensolver_failed", "ok"]
 FAILED = {"width": None, "height": None, "reason": "out of luck"}
@@ -172,16 +169,6 @@ def test_left_out_images_are_logged_with_their_reason(tmp_path, caplog):
         "left out: 3 '\".jpg (unreadable: out of luck)",
         "left out: 6 '\".jpg (eigensolver_failed: out of luck)",
     ]
-
-
-@given(
-    st.integers(1, 40).flatmap(
-        lambda width: st.lists(st.lists(st.booleans(), min_size=width, max_size=width), min_size=1)
-    )
-)
-def test_run_sums_are_those_of_the_mask(rows):
-    mask = np.array(rows)
-    assert run_sums(masks.encode(mask)["counts"]) == (mask.size, mask.sum())
 
 
 def test_a_first_shard_that_is_something_else_is_named(tmp_path):

@@ -12,7 +12,7 @@ from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
 from cuvler.eigenvectors.features import load_backbone
 from cuvler.errors import DataError
-from cuvler.images import list_images
+from cuvler.listing import list_images
 from cuvler.pseudo_masks.methods import VoteCut
 from cuvler.pseudo_masks.voting import process_shard, settings_of, write_shard
 from cuvler.report.accounting import account

@@ -15,7 +15,7 @@ from cuvler.detector.checkpoints import save_state
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
 from cuvler.files import atomic_path, read_json, write_json
-from cuvler.images import write_listing
+from cuvler.listing import write_listing
 
 
 def test_json_round_trip_makes_folders(tmp_path):

@@ -49,3 +49,14 @@ def test_geometry(mask, transposed):
         ys, xs = np.nonzero(mask)
         width, height = np.ptp(xs) + 1, np.ptp(ys) + 1
         assert geometry["bbox"] == [xs.min(), ys.min(), width, height]
+
+
+@given(MASKS)
+def test_run_sums_are_those_of_the_mask(mask):
+    assert masks.run_sums(masks.encode(mask)["counts"]) == (mask.size, mask.sum())
+
+
+@given(st.text())
+def test_run_sums_of_any_text(text):
+    sums = masks.run_sums(text)
+    assert sums is None or 0 <= sums[1] <= sums[0]

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import plan as plan_command
 from cuvler.errors import ConfigError
-from cuvler.images import write_listing
+from cuvler.listing import write_listing
 from cuvler.plan import RATES, Planner, Rate
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import status as status_command
 from cuvler.errors import ConfigError, DataError
-from cuvler.images import write_listing
+from cuvler.listing import write_listing
 from cuvler.status import log_of, read_plan, stages
 
 NOW = 1_800_000_000.0

@@ -10,7 +10,7 @@ import time
 import pytest
 from PIL import Image
 
-from cuvler.images import read_listing
+from cuvler.listing import read_listing
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

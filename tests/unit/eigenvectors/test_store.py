@@ -15,7 +15,7 @@ from cuvler.eigenvectors.store import (
     write_eigenvectors,
 )
 from cuvler.errors import DataError
-from cuvler.images import listing_sha256
+from cuvler.listing import listing_sha256
 
 SETTINGS = {"backbone": "pixels_p16", "tau": 0.15, "k": 2}
 

@@ -9,7 +9,7 @@ from PIL import Image
 from cuvler.cli import cuvler
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
-from cuvler.images import read_listing, write_listing
+from cuvler.listing import read_listing, write_listing
 from cuvler.masks import decode
 from cuvler.pseudo_masks import voting
 from cuvler.pseudo_masks.methods import VoteCut
