@@ -20,6 +20,9 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     # No classification loss for proposals that overlap no annotation (IoU <= the threshold).
     cfg.MODEL.ROI_HEADS.DROP_LOSS = False
     cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH = 0.01
+    # The annotations it compares with: all of the image, as in CutLER's paper, or released, the
+    # smaller set that the released models were trained with.
+    cfg.MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH = "all"
     # Instances of another image of the batch are pasted over each image.
     cfg.INPUT.COPY_PASTE = CfgNode({"ENABLED": False})
     # Pasted instances are scaled by a factor drawn from this range.

@@ -27,6 +27,11 @@ from torch.nn import functional
 
 from cuvler.errors import ConfigError
 
+# What DropLoss compares with: all boxes of the image, as the paper says, or those that the
+# released models were trained with.
+_GROUND_TRUTHS = ("all", "released")
+_RELEASED_PROPOSALS = 100
+
 
 def soft_cross_entropy(logits: Tensor, classes: Tensor, scores: Tensor) -> Tensor:
     """Cross-entropy against (s, 1 - s) for foreground and (0, 1) for background.
@@ -61,6 +66,23 @@ def overlaps_any(boxes: Tensor, ground_truth: Tensor, threshold: float) -> Tenso
     return overlaps.any(dim=1)
 
 
+def released_ground_truth(matched: Tensor) -> Tensor:
+    """Give the boxes that DropLoss of the released models compares an image's proposals with.
+
+    Of the boxes that the first 100 proposals are matched with, K are distinct; the released
+    training code compares with the boxes of the first K proposals, in which some repeat and
+    others are missing.
+
+    Args:
+        matched: (R, 4), the ground-truth box that each of an image's proposals is matched with.
+
+    Returns:
+        (K, 4).
+    """
+    distinct = torch.unique(matched[:_RELEASED_PROPOSALS], dim=0)
+    return matched[: len(distinct)]
+
+
 class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
     """detectron2's box predictor with soft targets and DropLoss, each of which can be off."""
 
@@ -72,12 +94,19 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
         soft_targets: bool,
         drop_loss: bool,
         drop_loss_iou_thresh: float,
+        drop_loss_ground_truth: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(input_shape, **kwargs)
         self.soft_targets = soft_targets
         self.drop_loss = drop_loss
         self.drop_loss_iou_thresh = drop_loss_iou_thresh
+        self.drop_loss_ground_truth = drop_loss_ground_truth
+        if drop_loss_ground_truth not in _GROUND_TRUTHS:
+            raise ConfigError(
+                f"MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH: {drop_loss_ground_truth!r} is not "
+                f"allowed; allowed: {', '.join(_GROUND_TRUTHS)}"
+            )
         if soft_targets and self.box_reg_loss_type != "smooth_l1":
             raise ConfigError(
                 "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: soft targets (MODEL.ROI_HEADS."
@@ -91,6 +120,7 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
         arguments["soft_targets"] = cfg.MODEL.ROI_HEADS.SOFT_TARGETS
         arguments["drop_loss"] = cfg.MODEL.ROI_HEADS.DROP_LOSS
         arguments["drop_loss_iou_thresh"] = cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH
+        arguments["drop_loss_ground_truth"] = cfg.MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH
         return arguments
 
     def losses(
@@ -135,10 +165,17 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
 
     @torch.no_grad()
     def _kept(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> Tensor:
+        if self.drop_loss_ground_truth == "released":
+            if not all(p.has("gt_boxes") for p in proposals):
+                return torch.ones(len(predictions[0]), device=predictions[0].device)
+            compared = [released_ground_truth(p.gt_boxes.tensor) for p in proposals]
+        else:
+            # (0, M, 4) of an image without proposals has no first entry.
+            compared = [p.gt_image_boxes[:1].flatten(0, 1) for p in proposals]
         boxes = self.predict_boxes_for_gt_classes(predictions, proposals)
         kept = [
-            overlaps_any(decoded, p.gt_image_boxes[0], self.drop_loss_iou_thresh)
-            for decoded, p in zip(boxes, proposals, strict=True)
+            overlaps_any(decoded, truth, self.drop_loss_iou_thresh)
+            for decoded, truth, p in zip(boxes, compared, proposals, strict=True)
             if len(p)
         ]
         return torch.cat(kept) if kept else torch.ones(0, device=predictions[0].device)

@@ -17,6 +17,7 @@ from cuvler.detector.config import load_recipe
 from cuvler.detector.heads import (
     PseudoLabelOutputLayers,
     overlaps_any,
+    released_ground_truth,
     soft_cross_entropy,
     soft_mask_loss,
 )
@@ -25,7 +26,14 @@ from cuvler.errors import ConfigError
 LN2 = math.log(2)
 
 
-def predictor(soft_targets=False, drop_loss=False, num_classes=1, agnostic=True, **kwargs):
+def predictor(
+    soft_targets=False,
+    drop_loss=False,
+    num_classes=1,
+    agnostic=True,
+    drop_loss_ground_truth="all",
+    **kwargs,
+):
     return PseudoLabelOutputLayers(
         ShapeSpec(channels=8),
         box2box_transform=Box2BoxTransform((10.0, 10.0, 5.0, 5.0)),
@@ -34,6 +42,7 @@ def predictor(soft_targets=False, drop_loss=False, num_classes=1, agnostic=True,
         soft_targets=soft_targets,
         drop_loss=drop_loss,
         drop_loss_iou_thresh=0.01,
+        drop_loss_ground_truth=drop_loss_ground_truth,
         **kwargs,
     )
 
@@ -180,6 +189,66 @@ def test_images_without_objects_add_no_class_loss_under_drop_loss():
         sum(losses.values()).backward()
 
 
+A, B, FAR = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0], [50.0, 50.0, 60.0, 60.0]
+
+
+def class_loss(images, **options):
+    """The classification loss at zero logits and deltas."""
+    count = sum(map(len, images))
+    with EventStorage():
+        predictions = (torch.zeros(count, 2), torch.zeros(count, 4))
+        return predictor(drop_loss=True, **options).losses(predictions, images)["loss_cls"].item()
+
+
+def without_objects(*boxes, stage=0):
+    """Proposals of an image without ground truth, which detectron2 gives boxes from stage 1 on."""
+    empty = Instances((100, 100))
+    empty.proposal_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+    empty.gt_classes = torch.ones(len(boxes), dtype=torch.long)
+    if stage:
+        empty.gt_boxes = Boxes(torch.zeros(len(boxes), 4))
+    empty.gt_image_boxes = torch.zeros(len(boxes), 0, 4)
+    return empty
+
+
+def test_released_drop_loss_compares_with_the_boxes_of_the_first_proposals():
+    image = proposals(
+        [A, [1.0, 0.0, 11.0, 10.0], B, FAR], [0, 0, 0, 1], [A, A, B, A], [1.0] * 4, [A, B]
+    )
+    assert class_loss([image]) == pytest.approx(0.519860, abs=1e-6)
+    # Two are distinct; the first two are A both times.
+    released = class_loss([image], drop_loss_ground_truth="released")
+    assert released == pytest.approx(0.346574, abs=1e-6)
+
+
+def test_released_drop_loss_is_off_where_an_image_of_the_batch_has_no_object():
+    with_objects = proposals([A, FAR], [0, 1], [A, A], [1.0, 1.0])
+    first = [with_objects, without_objects(FAR)]
+    assert class_loss(first) == pytest.approx(LN2 / 3)
+    assert class_loss(first, drop_loss_ground_truth="released") == pytest.approx(LN2)
+    # An image that has no proposal either counts too.
+    first = [with_objects, without_objects()]
+    assert class_loss(first, drop_loss_ground_truth="released") == pytest.approx(LN2)
+    # Later stages of a cascade compare with an empty box: nothing of that image is kept.
+    later = [with_objects, without_objects(FAR, stage=1), without_objects(stage=1)]
+    assert class_loss(later, drop_loss_ground_truth="released") == pytest.approx(LN2 / 3)
+
+
+def test_released_drop_loss_counts_in_the_first_hundred_proposals():
+    one, two, three = ([float(x)] * 4 for x in (1, 2, 3))
+    matched = torch.tensor([one, two, *[one] * 98, three])
+    assert released_ground_truth(matched).tolist() == [one, two]
+    assert released_ground_truth(matched[1:]).tolist() == [two, one, one]
+    assert released_ground_truth(matched[:0]).tolist() == []
+    # Two objects in the same place are one.
+    assert released_ground_truth(torch.tensor([one, one])).tolist() == [one]
+
+
+def test_other_ground_truths_for_drop_loss_are_refused():
+    with pytest.raises(ConfigError, match=r"DROP_LOSS_GROUND_TRUTH: 'paper'.*all, released"):
+        tiny_model("MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH", "paper")
+
+
 def test_soft_targets_refuse_losses_that_they_cannot_weigh():
     with pytest.raises(ConfigError, match=r"BBOX_REG_LOSS_TYPE.*smooth_l1.*giou"):
         predictor(soft_targets=True, box_reg_loss_type="giou")
@@ -282,3 +351,18 @@ def test_images_without_annotations_can_be_trained_on(heads):
     losses = losses_of(model, [training_input(objects=0)])
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(loss == 0 for name, loss in losses.items() if name.startswith("loss_cls"))
+
+
+@pytest.mark.parametrize(("heads", "first"), [("Cascade", "_stage0"), ("Standard", "")])
+def test_released_drop_loss_in_the_whole_model(heads, first):
+    name = ("MODEL.ROI_HEADS.NAME", f"PseudoLabel{heads}ROIHeads")
+    released = tiny_model(*name, "MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH", "released")
+    off = tiny_model(*name, "MODEL.ROI_HEADS.DROP_LOSS", "False")
+    for inputs, same in (
+        ([training_input(), training_input(objects=0)], True),
+        ([training_input(), training_input()], False),
+    ):
+        expected, found = losses_of(off, inputs), losses_of(released, inputs)
+        assert (found["loss_cls" + first] == expected["loss_cls" + first]) == same
+        for stage in ("_stage1", "_stage2") if first else ():
+            assert found["loss_cls" + stage] < expected["loss_cls" + stage]
