@@ -30,8 +30,8 @@ demo-cutler: setup demo/val/annotations.json
 	@echo "The report: results/demo/report.html"
 
 # The annotations of the last split are written last, so that they stand for all of it.
-demo/val/annotations.json: cuvler/demo_data/*.py | setup
-	cuvler demo-data --output demo
+demo/val/annotations.json: demo_scenes/*.py | setup
+	python -m demo_scenes --output demo
 
 # Two processes of one thread each: what CI has, and small models gain nothing from more.
 test: setup

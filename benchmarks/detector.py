@@ -21,6 +21,8 @@ import json
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,7 +40,6 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils.events import EventStorage
 
 import cuvler.detector  # noqa: F401 (registers the heads)
-from cuvler.demo_data import generate
 from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_recipe
 from cuvler.detector.data import TrainingBatches
@@ -85,7 +86,9 @@ class Turns:
 
 def make_data(folder: Path, count: int) -> Data:
     """Generate scenes: (annotations, root)."""
-    generate(folder / "demo", train=count, val=1)
+    numbers = ["--train", str(count), "--val", "1"]
+    command = [sys.executable, "-m", "demo_scenes", "--output", str(folder / "demo"), *numbers]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
     return folder / "demo/train/annotations.json", folder / "demo/train/images"
 
 

@@ -52,7 +52,6 @@ COMMANDS = {
     "status": ("cuvler.commands.status", "Show how far a run is."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),
     "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),
-    "demo-data": ("cuvler.commands.demo_data", "Generate the demo's scenes."),
 }
 
 

@@ -23,8 +23,9 @@ PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 def scenes(tmp_path_factory):
     """The demo's generator on a small scale: train/ and val/, each images and annotations."""
     folder = tmp_path_factory.mktemp("scenes") / "it's a demo"
-    command = ["cuvler", "demo-data", "--output", folder, "--train", "9", "--val", "3"]
-    subprocess.run(command, check=True, env=os.environ | {"PATH": PATH})
+    options = ["--output", folder, "--train", "9", "--val", "3"]
+    command = [sys.executable, "-m", "demo_scenes", *options]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
     return folder
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.demo_data.catalogue import Solid, draw_solid
-from cuvler.demo_data.scene import Body, Stage, View, draw_stage
-from cuvler.demo_data.tracing import Hit, masks, owners, trace
+from demo_scenes.catalogue import Solid, draw_solid
+from demo_scenes.scene import Body, Stage, View, draw_stage
+from demo_scenes.tracing import Hit, masks, owners, trace
 
 SMALLEST = 0.01
 LEAST_VISIBLE = 0.4

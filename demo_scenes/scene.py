@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.demo_data import surfaces
-from cuvler.demo_data.catalogue import PLACES
-from cuvler.demo_data.materials import Material
-from cuvler.demo_data.noise import Array, SolidNoise
-from cuvler.demo_data.shapes import Shape
+from demo_scenes import surfaces
+from demo_scenes.catalogue import PLACES
+from demo_scenes.materials import Material
+from demo_scenes.noise import Array, SolidNoise
+from demo_scenes.shapes import Shape
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cuvler.demo_data.colours import hsv
-from cuvler.demo_data.noise import Array, fractal
-from cuvler.demo_data.surfaces import SIDE, lit, speckled
+from demo_scenes.colours import hsv
+from demo_scenes.noise import Array, fractal
+from demo_scenes.surfaces import SIDE, lit, speckled
 
 # How a thing is drawn: its outline moved by so many pixels, scaled, and made darker or lighter.
 Layer = tuple[float, float, float]

@@ -6,7 +6,7 @@ One colour is an array (3,); the colours of many points or pixels are planes, (3
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cuvler.demo_data.noise import Array
+from demo_scenes.noise import Array
 
 _TO_CONES = np.array(
     [

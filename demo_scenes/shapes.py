@@ -1,4 +1,4 @@
-"""The demo's solids, as signed distance functions traced by :mod:`cuvler.demo_data.render`.
+"""The demo's solids, as signed distance functions traced by :mod:`demo_scenes.render`.
 
 A solid stands on y = 0 in its own frame (y up, about two units tall) and gives, for every
 point, a lower bound of its distance to the solid: negative inside, positive outside. Boxes,
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvler.demo_data.noise import Array
+from demo_scenes.noise import Array
 
 Distance = Callable[[Array, Array, Array], Array]
 

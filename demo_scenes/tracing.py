@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.demo_data.noise import Array
-from cuvler.demo_data.scene import Body, View
+from demo_scenes.noise import Array
+from demo_scenes.scene import Body, View
 
 Index = NDArray[np.intp]
 Points = tuple[Array, ...]

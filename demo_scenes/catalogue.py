@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cuvler.demo_data import litter, materials, shapes, surfaces
-from cuvler.demo_data.colours import difference, hsv
-from cuvler.demo_data.materials import Material, fruit
-from cuvler.demo_data.noise import Array, SolidNoise
-from cuvler.demo_data.shapes import Shape
-from cuvler.demo_data.surfaces import Surface
+from demo_scenes import litter, materials, shapes, surfaces
+from demo_scenes.colours import difference, hsv
+from demo_scenes.materials import Material, fruit
+from demo_scenes.noise import Array, SolidNoise
+from demo_scenes.shapes import Shape
+from demo_scenes.surfaces import Surface
 
 MakeShape = Callable[[np.random.Generator], Shape]
 MakeMaterial = Callable[[Array, Array, SolidNoise, np.random.Generator], Material]

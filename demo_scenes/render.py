@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from cuvler.demo_data import surfaces
-from cuvler.demo_data.colours import display, linear, mix, smoothstep, tint
-from cuvler.demo_data.noise import Array
-from cuvler.demo_data.scene import Body, Light, Stage
-from cuvler.demo_data.tracing import OVERSAMPLING, Hit, Points, coverage, owners
+from demo_scenes import surfaces
+from demo_scenes.colours import display, linear, mix, smoothstep, tint
+from demo_scenes.noise import Array
+from demo_scenes.scene import Body, Light, Stage
+from demo_scenes.tracing import OVERSAMPLING, Hit, Points, coverage, owners
 
 
 def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Generator) -> Array:

@@ -10,15 +10,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cuvler import masks
-from cuvler.commands.demo_data import command
-from cuvler.demo_data import catalogue, composition, dataset, generate, litter, surfaces
-from cuvler.demo_data.colours import display, hsv, linear
-from cuvler.demo_data.noise import SolidNoise, fractal
-from cuvler.demo_data.render import render
-from cuvler.demo_data.scene import View, draw_stage
-from cuvler.demo_data.tracing import coverage, owners, trace
-from cuvler.demo_data.tracing import masks as body_masks
-from cuvler.errors import ConfigError, DataError
+from cuvler.errors import DataError
+from demo_scenes import catalogue, composition, dataset, generate, litter, surfaces
+from demo_scenes.__main__ import command
+from demo_scenes.colours import display, hsv, linear
+from demo_scenes.noise import SolidNoise, fractal
+from demo_scenes.render import render
+from demo_scenes.scene import View, draw_stage
+from demo_scenes.tracing import coverage, owners, trace
+from demo_scenes.tracing import masks as body_masks
 
 KINDS = [
     pytest.param(make_shape, make_material, id=f"{name}{number}")
@@ -159,9 +159,10 @@ class TestArguments:
         ("name", "value"), [("train", 0), ("val", -1), ("workers", 0), ("seed", -1)]
     )
     def test_numbers_out_of_range_are_named(self, tmp_path, name, value):
-        arguments = {"train": 1, "val": 1, "seed": 0, "workers": 1} | {name: value}
-        with pytest.raises(ConfigError, match=f"--{name} {value}: must be"):
-            generate(tmp_path / "new", **arguments)
+        arguments = ["--output", str(tmp_path / "new"), f"--{name}", str(value)]
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 2
+        assert f"--{name}" in result.output
         assert not (tmp_path / "new").exists()
 
     def test_a_folder_with_other_pictures_is_refused(self, tmp_path):
@@ -171,6 +172,9 @@ class TestArguments:
         with pytest.raises(DataError, match=r"val/images: holds 1 files .* 000000000009\.jpg"):
             generate(tmp_path, train=1, val=1)
         assert not (tmp_path / "train").exists()
+        result = CliRunner().invoke(command, ["--output", str(tmp_path), "--val", "1"])
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: ")
 
     def test_a_file_in_the_folders_place_is_refused(self, tmp_path):
         (tmp_path / "train").mkdir()
@@ -181,7 +185,7 @@ class TestArguments:
     def test_the_command_passes_its_options_on(self, tmp_path, monkeypatch):
         seen = {}
         monkeypatch.setattr(
-            "cuvler.commands.demo_data.generate",
+            "demo_scenes.__main__.generate",
             lambda output, **options: seen.update(output=output, **options),
         )
         options = ["--train", "7", "--val", "2", "--seed", "9", "--workers", "3"]

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from cuvler import masks
-from cuvler.demo_data.catalogue import CATEGORIES
-from cuvler.demo_data.composition import compose
-from cuvler.demo_data.render import render
-from cuvler.errors import ConfigError, DataError
+from cuvler.errors import DataError
 from cuvler.files import atomic_path, write_json
 from cuvler.progress import with_progress
+from demo_scenes.catalogue import CATEGORIES
+from demo_scenes.composition import compose
+from demo_scenes.render import render
 
 # An image's entry in the annotations, and the category and mask of each solid in it.
 Picture = tuple[dict[str, Any], list[tuple[str, masks.Rle]]]
@@ -39,16 +39,14 @@ def generate(
 
     Args:
         output: folder to write to; it may hold an earlier run's files, which are replaced.
-        train: number of pictures of the train split.
-        val: number of pictures of the val split.
-        seed: chooses the pictures.
-        workers: processes to render with.
+        train: number of pictures of the train split, at least 1.
+        val: number of pictures of the val split, at least 1.
+        seed: chooses the pictures; not negative.
+        workers: processes to render with, at least 1.
 
     Raises:
-        ConfigError: a number is out of range.
         DataError: a folder of images holds files that do not belong to the set.
     """
-    _check_arguments(train=train, val=val, workers=workers, seed=seed)
     counts = {"train": train, "val": val}
     folders = {split: Path(output) / split for split in counts}
     for split, folder in folders.items():
@@ -63,21 +61,10 @@ def generate(
             write_json(folder / "annotations.json", _annotations(shown, split, seed))
 
 
-def _check_arguments(*, train: int, val: int, workers: int, seed: int) -> None:
-    for name, value, least in (
-        ("train", train, 1),
-        ("val", val, 1),
-        ("workers", workers, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise ConfigError(f"--{name} {value}: must be {least} or more")
-
-
 def _check_folder(folder: Path, count: int) -> None:
     """Refuse a folder with files that would pass for pictures of the set."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; remove it or choose another --output")
+        raise DataError(f"{folder}: is not a folder; remove it or choose another output folder")
     if not folder.exists():
         return
     ours = {_file_name(number) for number in range(1, count + 1)}
@@ -89,7 +76,7 @@ def _check_folder(folder: Path, count: int) -> None:
     if foreign:
         raise DataError(
             f"{folder}: holds {len(foreign)} files that are not of this set, such as "
-            f"{foreign[0]}; remove them or choose another --output"
+            f"{foreign[0]}; remove them or choose another output folder"
         )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cuvler.demo_data.colours import hsv, mix, smoothstep, tint
-from cuvler.demo_data.noise import Array, fractal
+from demo_scenes.colours import hsv, mix, smoothstep, tint
+from demo_scenes.noise import Array, fractal
 
 Surface = Callable[[np.random.Generator], Array]
 

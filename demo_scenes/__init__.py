@@ -1,5 +1,5 @@
 """The demo's data: rendered still lifes with exact masks, in COCO's format."""
 
-from cuvler.demo_data.dataset import generate
+from demo_scenes.dataset import generate
 
 __all__ = ["generate"]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvler.demo_data.colours import hsv, mix, smoothstep, tint
-from cuvler.demo_data.noise import Array, SolidNoise
+from demo_scenes.colours import hsv, mix, smoothstep, tint
+from demo_scenes.noise import Array, SolidNoise
 
 Paint = Callable[[Array, Array, Array], Array]
 TAU = 2 * np.pi
