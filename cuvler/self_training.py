@@ -5,7 +5,8 @@ score as the soft target. CutLER (Wang et al., CVPR 2023, section 3.4) takes wha
 is sure of and keeps, of the masks it was trained on, those it did not find again.
 
 A prediction keeps its own box: the box head's estimate is often better than the mask's
-outline. Areas are counted on the masks.
+outline. Areas are counted on the masks. A prediction with an empty mask is left out and counted:
+training passes over instances without pixels, and no mask of an image overlaps it.
 
 Both write a COCO json that accounts for every image. An image without annotations stays among
 ``images`` where any record tells its size, which COCO demands; detectron2 passes over it in
@@ -47,11 +48,13 @@ class Counts:
     Attributes:
         num_predictions: all of them.
         num_predictions_kept: those of a high enough score that have pixels.
+        num_predictions_empty: those of a high enough score with an empty mask, left out.
         num_former_kept: former annotations that no kept prediction replaces.
     """
 
     num_predictions: int = 0
     num_predictions_kept: int = 0
+    num_predictions_empty: int = 0
     num_former_kept: int = 0
 
 
@@ -125,6 +128,7 @@ def _merge(
             writer.add_image(image)
             kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
             counts.num_predictions_kept += len(kept)
+            counts.num_predictions_empty += len(found) - len(kept)
             counts.num_former_kept += len(remaining)
             for record in [*kept, *remaining]:
                 writer.add_annotation({"id": writer.num_annotations + 1, **record})

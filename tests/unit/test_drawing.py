@@ -46,6 +46,14 @@ def test_the_first_mask_lies_on_top_and_colours_differ():
     assert len(set(PALETTE)) == len(PALETTE)
 
 
+def test_an_empty_mask_shows_nothing():
+    empty = np.zeros_like(square(0, 0, 1))
+    for scores in (None, [0.9, 0.4]):
+        both = draw_masks(grey(), [square(10, 10, 30), empty], scores)
+        alone = draw_masks(grey(), [square(10, 10, 30)], scores and scores[:1])
+        assert ImageChops.difference(both, alone).getbbox() is None
+
+
 def test_a_small_mask_is_seen_on_a_larger_one():
     for masks in ([square(0, 0, 60), square(10, 10, 20)], [square(10, 10, 20), square(0, 0, 60)]):
         colour = PALETTE[0 if masks[0].sum() == 400 else 1]

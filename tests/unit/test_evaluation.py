@@ -74,7 +74,8 @@ def cases(draw):
         candidates = st.one_of(boxes(), st.sampled_from(placed)) if placed else boxes()
         scores = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
         for box, score in draw(st.lists(st.tuples(candidates, scores), max_size=5)):
-            record = mask_record(box, draw(st.sampled_from([None, 2, 5])))
+            # Where every pixel is a hole, the mask is empty; its box is not.
+            record = mask_record(box, draw(st.sampled_from([None, 2, 5, 1])))
             category = draw(st.sampled_from([1, 5]))
             results.append(
                 {"image_id": image_id, "category_id": category, "score": score, **record}

@@ -81,6 +81,7 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
         "threshold": 0.2,
         "num_predictions": 4,
         "num_predictions_kept": 3,
+        "num_predictions_empty": 0,
         "num_former_kept": 0,
     }
 
@@ -107,11 +108,16 @@ def test_areas_count_the_mask_and_boxes_are_the_detectors():
     assert annotation["bbox"] == [4.5, 4.5, 11.0, 11.0]
 
 
-def test_masks_without_pixels_are_left_out():
-    empty = record(1, 0.9, box=(0, 0, 0, 0))
-    content = cuvler([empty, record(1, 0.8)], (1,))
+def test_masks_without_pixels_are_left_out_and_counted():
+    empty = record(1, 0.9, box=(0, 0, 0, 0)) | {"bbox": [1.0, 1.0, 2.5, 3.0]}
+    unsure = record(1, 0.1, box=(0, 0, 0, 0))
+    content = cuvler([empty, record(1, 0.8), unsure], (1,))
     assert [a["score"] for a in content["annotations"]] == [0.8]
     assert content["info"]["num_predictions_kept"] == 1
+    assert content["info"]["num_predictions_empty"] == 1
+    # Nor does one stand for an annotation that nothing else found.
+    content = cutler(former(record(1, 0.3)), [empty], (1, 2, 3))
+    assert [a["score"] for a in content["annotations"]] == [0.3]
 
 
 @pytest.mark.parametrize(("shift", "stays"), [(0, False), (3, False), (4, True), (20, True)])

@@ -158,5 +158,8 @@ def test_mean_iou_counts_objects_that_were_missed(trial):
     objects = [trial.square(2, 0, 0, 10), trial.square(2, 30, 10, 20)]
     assert mean_best_iou(objects, [trial.square(2, 0, 0, 10)], image) == pytest.approx(0.5)
     assert mean_best_iou(objects, [], image) == 0
+    empty = trial.square(2, 0, 0, 0) | {"bbox": [0, 0, 10, 10]}
+    assert mean_best_iou(objects, [empty], image) == 0
+    assert mean_best_iou(objects, [trial.square(2, 0, 0, 10), empty], image) == pytest.approx(0.5)
     boxes = [{"bbox": [0, 0, 10, 10]}, {"bbox": [30, 10, 20, 10]}]
     assert mean_best_iou(boxes, objects, image) == pytest.approx(0.75)
