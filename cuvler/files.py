@@ -11,6 +11,8 @@ from typing import Any
 
 from cuvler.errors import CuvlerError, DataError
 
+StrPath = str | os.PathLike[str]
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PROBE = 2**20  # bytes
 

@@ -1,29 +1,18 @@
-"""Weights in and out: detectron2's checkpoints, and ResNet-50 as torchvision names it (DINO).
+"""Reading and writing detectron2's checkpoints, and ResNet-50 with torchvision's names (DINO)."""
 
-No file runs code: ``.pth`` files are read with ``weights_only``, and detectron2's ``.pkl`` files by
-an unpickler that builds numpy arrays and nothing else. A legacy file that holds more is unpickled
-only for who asks for it and gives its sha256.
-"""
-
-import hashlib
-import io
 import os
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cuvler.errors import DataError
 from cuvler.files import atomic_path
+from cuvler.tensor_files import NeedsUnpicklingError, read_tensors
 
 _BACKBONE = "backbone.bottom_up."
 # torchvision's names of a ResNet's modules -> detectron2's.
@@ -37,23 +26,6 @@ _TORCHVISION = (
 )
 # Constants that some versions of detectron2 save and others do not.
 _CONSTANTS = re.compile(r"^(pixel_mean|pixel_std)$|\.cell_anchors\.\d+$|\.num_batches_tracked$")
-_PICKLED = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class NeedsUnpicklingError(DataError):
-    """A file cannot be read without running the code that it names."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: object) -> None:
-        super().__init__(
-            f"{path}: not a file of tensors ({reason}). If it is whole and from someone you trust, "
-            "--unpickle-sha256 with the sha256 that they name lets it run code (from Python: "
-            "unpickle_sha256; in a recipe: MODEL.UNPICKLE_SHA256)"
-        )
 
 
 @dataclass(frozen=True)
@@ -88,24 +60,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged, or holds more than tensors and plain values.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
-        raise NeedsUnpicklingError(path, _refused(error)) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path}: not a file of tensors ({reason})") from error
-    if not isinstance(state, dict):
-        raise DataError(f"{path}: holds no state dict")
-    return state
-
-
-def _refused(error: pickle.UnpicklingError) -> str:
-    """Say in a few words what torch refused to build."""
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it asks for {asked[1]}" if asked else str(error).partition("\n")[0]
+    return read_tensors(path)
 
 
 def read_weights(path: str | os.PathLike[str], *, unpickle_sha256: str = "") -> dict[str, Tensor]:
@@ -123,14 +78,14 @@ def read_weights(path: str | os.PathLike[str], *, unpickle_sha256: str = "") -> 
         DataError: the file is missing, damaged, would run code, has another sha256, or holds
             something else.
     """
-    path = Path(path)
-    readers = {".pkl": _read_pickle, ".safetensors": _read_safetensors}
     try:
-        content = readers.get(path.suffix, load_state)(path)
-    except NeedsUnpicklingError:
-        if not unpickle_sha256:
-            raise
-        content = _unpickle(path, unpickle_sha256)
+        content = read_tensors(path, unpickle_sha256=unpickle_sha256)
+    except NeedsUnpicklingError as error:
+        raise DataError(
+            f"{error}. If you trust its source, --unpickle-sha256 with the SHA-256 that they "
+            "publish lets it run code (from Python: unpickle_sha256; in a recipe: "
+            "MODEL.UNPICKLE_SHA256)"
+        ) from error
     state = content.get("model", content)
     if not isinstance(state, dict) or not state:
         raise DataError(f"{path}: holds no state dict")
@@ -165,66 +120,6 @@ def _torchvision_name(name: str) -> str:
     for pattern, replacement in _TORCHVISION:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            content = _ArrayUnpickler(stream, encoding="latin1").load()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
-        raise NeedsUnpicklingError(path, error) from error
-    except (EOFError, ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: not a pickle of arrays ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no state dict")
-    return content
-
-
-def _unpickle(path: Path, sha256: str) -> dict[str, Any]:
-    """Read a file that may run code, but not another one than was asked for."""
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256.lower():
-        raise DataError(f"{path}: has the sha256 {found}, not {sha256}; it was not unpickled")
-    # What is run are the bytes that were looked at, not the file, which could change meanwhile.
-    stream = io.BytesIO(content)
-    try:
-        if path.suffix == ".pkl":
-            state = pickle.load(stream, encoding="latin1")  # noqa: S301 (its sha256 was given)
-        else:
-            state = torch.load(stream, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(f"{path}: not a pickle ({error})") from error
-    if not isinstance(state, dict):
-        raise DataError(f"{path}: holds no state dict")
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        tensors: dict[str, Any] = load_file(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a safetensors file ({error})") from error
-    return tensors
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers; any other callable is refused, not run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Look up what a pickle asks for."""
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            if name == "_reconstruct":
-                return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-            if name == "scalar":
-                return np._core.multiarray.scalar  # type: ignore[attr-defined]
-        if (module, name) in _PICKLED:
-            return _PICKLED[module, name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def load_weights(

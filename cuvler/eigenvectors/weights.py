@@ -2,15 +2,11 @@
 
 import logging
 import os
-import pickle
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cuvler.download.digests import file_sha256, record_sha256
@@ -19,25 +15,13 @@ from cuvler.download.http import fetch_http
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
+from cuvler.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
 _HUB_FILE = "model.safetensors"
 _DINO_RESNET50 = (
     "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
-)
-
-# What torch raises on bytes that are no pickle, by what they happen to look like.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    struct.error,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
 )
 
 
@@ -137,17 +121,11 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         DataError: the file is missing, damaged, or holds more than tensors.
     """
-    if not Path(path).exists():
-        raise DataError(f"{path}: no such file")
-    try:
-        if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *_DAMAGE) as error:
-        raise DataError(
-            f"{path}: not a file of weights ({error}); fetch it again, or save its state dict "
-            "as .safetensors"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path}: not a state dict; save the model's state dict alone")
+    state = read_tensors(path)
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{path}: not a state dict ({name} is {type(value).__name__}); save the model's "
+                "state dict alone"
+            )
     return state

@@ -14,6 +14,7 @@ from cuvler.detector.config import base_config, merge_file
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
+from cuvler.tensor_files import read_tensors
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
@@ -38,7 +39,7 @@ def sprung(tmp_path):
     return tmp_path / "sprung"
 
 
-@pytest.mark.parametrize("read", [read_state, read_weights, load_state])
+@pytest.mark.parametrize("read", [read_state, read_weights, load_state, read_tensors])
 @pytest.mark.parametrize("suffix", [".pth", ".pt"])
 def test_torch_files_run_no_code(tmp_path, sprung, read, suffix):
     torch.save({"model": {"weight": Trap(sprung)}}, tmp_path / f"weights{suffix}")
@@ -100,16 +101,16 @@ def test_nothing_is_evaluated_or_handed_to_a_shell():
 
 
 def test_only_known_places_unpickle():
-    unpickling = [
+    unpickling = sorted(
         (path.name, name)
         for path, name, keywords in calls()
         if name in ("pickle.load", "pickle.loads")
         or (name == "torch.load" and keywords.get("weights_only") != "True")
-    ]
+    )
     # Training records that the program has pickled itself; and files of which the user gives
     # the sha256, asking for it.
     assert unpickling == [
-        ("checkpoints.py", "pickle.load"),
-        ("checkpoints.py", "torch.load"),
         ("records.py", "pickle.loads"),
+        ("tensor_files.py", "pickle.load"),
+        ("tensor_files.py", "torch.load"),
     ]

@@ -122,17 +122,17 @@ class Trap:
 def test_files_that_are_no_weights_are_refused(tmp_path, content, suffix):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"w{suffix}: not a file of weights"):
+    with pytest.raises(DataError, match=rf"w\{suffix}: not a file of tensors"):
         read_state(path)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / "w.pth"
     torch.save({"weight": torch.ones(1), "more": Trap()}, path)
-    with pytest.raises(DataError, match="not a file of weights"):
+    with pytest.raises(DataError, match=r"w\.pth: .*asks for print"):
         read_state(path)
     torch.save({"weight": torch.ones(1), "epoch": 3}, path)
-    with pytest.raises(DataError, match="not a state dict"):
+    with pytest.raises(DataError, match=r"w\.pth: not a state dict.*epoch"):
         read_state(path)
     with pytest.raises(DataError, match="no such file"):
         read_state(tmp_path / "nothing.pth")

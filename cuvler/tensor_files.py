@@ -1,0 +1,158 @@
+"""Reading files of tensors (``.pth``, ``.safetensors``, ``.pkl``) without running their code.
+
+``.pth`` files are read with ``weights_only``, detectron2's ``.pkl`` files by an unpickler that
+builds numpy arrays and nothing else. A file that holds more is unpickled only if the caller gives
+its SHA-256.
+"""
+
+import hashlib
+import io
+import math
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from cuvler.errors import DataError
+from cuvler.files import StrPath
+
+
+class NeedsUnpicklingError(DataError):
+    """A file cannot be read without running the code that it names."""
+
+    def __init__(self, path: StrPath, reason: object) -> None:
+        super().__init__(
+            f"{path}: not a file of tensors ({reason}); fetch it again, or save its state dict "
+            "alone, as .safetensors"
+        )
+
+
+def read_tensors(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Any]:
+    """Read a dictionary of tensors into CPU memory.
+
+    Args:
+        path: a ``.safetensors`` file, a ``.pkl`` file of numpy arrays, or, with any other suffix,
+            a file of ``torch.save``. The last two may also hold plain Python values.
+        unpickle_sha256: the SHA-256 of a file that may run code if it cannot be read otherwise.
+
+    Raises:
+        NeedsUnpicklingError: the file holds more than tensors, arrays and plain values.
+        DataError: the file is missing, damaged, not a dictionary, or has another SHA-256.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".pkl": _read_pickle,
+        ".safetensors": load_file,
+    }
+    try:
+        content = _read(readers.get(path.suffix, _read_torch), path)
+    except NeedsUnpicklingError:
+        if not unpickle_sha256:
+            raise
+        content = _unpickle(path, unpickle_sha256)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a state dict but {type(content).__name__}")
+    return content
+
+
+def _read(read: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        raise NeedsUnpicklingError(path, _reason(error)) from error
+    # On damaged files the readers raise anything, SyntaxError and AssertionError included.
+    except Exception as error:
+        reason = _reason(error)
+        raise DataError(f"{path}: not a file of tensors ({reason}); fetch it again") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or what torch refuses to build."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return f"it asks for {refused[1]}"
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _read_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as stream:
+        return _ArrayUnpickler(stream, encoding="latin1").load()
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds arrays of numbers and plain containers; any other callable is refused, not run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for the callable that a pickle names."""
+        module = module.replace("numpy._core", "numpy.core")
+        if (module, name) in _PICKLED:
+            return _PICKLED[module, name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+class _Dtype:
+    """A dtype of numbers. numpy's own would take any flags from a pickle, and can crash on them."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not re.fullmatch(r"[biufc]\d{1,2}", name):
+            raise pickle.UnpicklingError(f"it asks for arrays of {name!r}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray[Any, np.dtype[Any]]):
+    """An array that takes only numbers, and as many as its shape says, from a pickle."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        if math.prod(shape) * dtype.dtype.itemsize != len(data):
+            raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
+        # numpy's stubs ask for an np.bool, numpy for an int.
+        super().__setstate__((1, shape, dtype.dtype, int(fortran), data))  # type: ignore[arg-type]
+
+
+def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
+    content = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(content, dtype.dtype, count=1)[0]
+
+
+# What numpy's pickles of arrays and scalars name, in any protocol.
+_PICKLED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("__builtin__", "bytes"): lambda: b"",  # Python 3's way to pickle no bytes for Python 2
+    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): "numpy.ndarray",  # an argument of _reconstruct
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(0),
+    ("numpy.core.multiarray", "scalar"): _scalar,
+}
+
+
+def _unpickle(path: Path, sha256: str) -> Any:
+    """Read a file that may run code, if its SHA-256 is the given one."""
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256.lower():
+        raise DataError(f"{path}: has the sha256 {found}, not {sha256}; it was not unpickled")
+    # Unpickle the bytes that were checked, not the file, which could change in between.
+    stream = io.BytesIO(content)
+    try:
+        if path.suffix == ".pkl":
+            return pickle.load(stream, encoding="latin1")  # noqa: S301 (its sha256 was given)
+        return torch.load(stream, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise DataError(f"{path}: not a pickle ({_reason(error)})") from error

@@ -1,0 +1,103 @@
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from cuvler.errors import DataError
+from cuvler.tensor_files import read_tensors
+
+ARRAYS = {"weight": np.arange(6.0).reshape(2, 3), "scale": np.float32(0.5)}
+TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}
+
+
+def write_new(path):
+    torch.save(TENSORS, path)
+
+
+def write_old(path):
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(ARRAYS, protocol=2))
+
+
+WRITERS = {
+    "zip.pth": write_new,
+    "old.pth": write_old,
+    "arrays.pkl": write_pickle,
+    "tensors.safetensors": lambda path: save_file(TENSORS, path),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("dtype", ["?", "<i8", ">i4", "<f2", ">f4", "<f8", "u1", "<c8"])
+def test_pickled_arrays_of_numbers_are_read(tmp_path, protocol, dtype):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    written = {"c": array, "f": array.T, "empty": array[:0], "scalar": array[1, 2]}
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(pickle.dumps(written, protocol=protocol))
+    content = read_tensors(path)
+    for name, value in written.items():
+        assert content[name].dtype == value.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(content[name], value)
+
+
+@pytest.mark.parametrize("dtype", ["O", "S3", "U2", "M8[s]", "i4,f4"])
+def test_pickled_arrays_of_anything_else_are_refused(tmp_path, dtype):
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(pickle.dumps({"weight": np.zeros(2, dtype)}))
+    with pytest.raises(DataError, match=r"arrays\.pkl"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_read(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    content = read_tensors(tmp_path / name)
+    np.testing.assert_array_equal(content["weight"], ARRAYS["weight"])
+
+
+def read_junk(path, content):
+    """Read bytes as each caller does; only a DataError that names the file may come of them."""
+    path.write_bytes(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = read_tensors(path)
+    except DataError as error:
+        content = {}
+        if str(path) not in str(error):
+            raise
+    assert isinstance(content, dict)
+
+
+# Pickles are programs: bytes of their opcodes get further into the readers than any bytes do.
+OPCODES = st.sampled_from([bytes([code]) for code in b"(.0123FGIJKLMNPQRSTUVXabcdeghijlopqrstu}]"])
+JUNK = st.binary(max_size=60) | st.lists(OPCODES | st.binary(max_size=4)).map(b"".join)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+@settings(max_examples=200, deadline=None)
+@given(start=st.sampled_from([b"", b"\x80\x02", b"\x80\x04", b"PK\x03\x04"]), junk=JUNK)
+def test_junk_is_a_data_error(tmp_path_factory, suffix, start, junk):
+    read_junk(tmp_path_factory.mktemp("junk") / f"w{suffix}", start + junk)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_files_are_a_data_error(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("damaged") / name
+    WRITERS[name](path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    read_junk(path, bytes(content[:end]))
