@@ -53,7 +53,8 @@ class Dataset:
         ids: where image ids come from: ``order``, ``digits`` or ``annotations``.
         shards: how many jobs it is dealt into.
         masks: whether masks are scored, and not only boxes.
-        max_detections: of an image that count; None leaves it at COCO's 100.
+        detections_per_image: how many are predicted; None leaves it to the detector.
+        max_detections: how many of them count; None leaves it at COCO's 100.
         source: where to get it; may be empty.
     """
 
@@ -65,6 +66,7 @@ class Dataset:
     ids: str
     shards: int
     masks: bool
+    detections_per_image: int | None
     max_detections: int | None
     source: str
 
@@ -233,6 +235,8 @@ def dataset(config: Mapping[str, Any], name: str) -> Dataset:
         ids=ids,
         shards=entry.get("shards", config["images"]["shards"]),
         masks=entry.get("masks", True),
+        # What is to count must have been predicted.
+        detections_per_image=entry.get("detections_per_image", entry.get("max_detections")),
         max_detections=entry.get("max_detections"),
         source=entry.get("source", ""),
     )

@@ -47,8 +47,8 @@ class Counts:
 
     Attributes:
         num_predictions: all of them.
-        num_predictions_kept: those of a high enough score that have pixels.
-        num_predictions_empty: those of a high enough score with an empty mask, left out.
+        num_predictions_kept: those within the limits that have pixels.
+        num_predictions_empty: those within the limits with an empty mask, left out.
         num_former_kept: former annotations that no kept prediction replaces.
     """
 
@@ -59,7 +59,12 @@ class Counts:
 
 
 def cuvler_annotations(
-    predictions: File, images: "pd.DataFrame", output: File, *, threshold: float = 0.2
+    predictions: File,
+    images: "pd.DataFrame",
+    output: File,
+    *,
+    threshold: float = 0.2,
+    detections_per_image: int | None = None,
 ) -> Counts:
     """Keep the predictions of ``threshold`` or more; their scores are the soft targets.
 
@@ -71,12 +76,14 @@ def cuvler_annotations(
         output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
             first), ``info`` and ``excluded``.
         threshold: the lowest score kept.
+        detections_per_image: the best that many predictions of an image are looked at. Those
+            are the same as a detector limited to so many would give.
 
     Raises:
         DataError: a prediction is of no image of the listing or has no score or mask, masks
             of an image differ in size, or no prediction reaches the threshold.
     """
-    return _merge(None, predictions, images, output, threshold)
+    return _merge(None, predictions, images, output, threshold, detections_per_image)
 
 
 def cutler_annotations(
@@ -86,6 +93,7 @@ def cutler_annotations(
     output: File,
     *,
     threshold: float = 0.7,
+    detections_per_image: int | None = 30,
 ) -> Counts:
     """Keep the predictions of ``threshold`` or more, and the annotations they do not replace.
 
@@ -98,8 +106,9 @@ def cutler_annotations(
         images: the listing of the dataset.
         output: the COCO json to write.
         threshold: the lowest score kept.
+        detections_per_image: the best that many predictions of an image are looked at.
     """
-    return _merge(former, predictions, images, output, threshold)
+    return _merge(former, predictions, images, output, threshold, detections_per_image)
 
 
 def _merge(
@@ -108,6 +117,7 @@ def _merge(
     images: "pd.DataFrame",
     output: File,
     threshold: float,
+    limit: int | None,
 ) -> Counts:
     opening = {"licenses": [], "categories": CATEGORIES}
     with (
@@ -126,13 +136,15 @@ def _merge(
                 excluded.append({**image, "status": "no_prediction", "reason": reason})
                 continue
             writer.add_image(image)
+            found = found[:limit]
             kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
             counts.num_predictions_kept += len(kept)
             counts.num_predictions_empty += len(found) - len(kept)
             counts.num_former_kept += len(remaining)
             for record in [*kept, *remaining]:
                 writer.add_annotation({"id": writer.num_annotations + 1, **record})
-        writer.closing["info"] = {"threshold": threshold, **asdict(counts)}
+        limits = {"threshold": threshold, "detections_per_image": limit}
+        writer.closing["info"] = limits | asdict(counts)
         writer.closing["excluded"] = excluded
     return counts
 

@@ -41,7 +41,9 @@ def _describe(one: Presence) -> str:
         return f"{entry.title}: images alone"
     scored = "boxes and masks" if entry.masks else "boxes"
     limit = entry.max_detections or MAX_DETECTIONS
-    parts = [f"{entry.title}: {scored}, {limit} detections an image"]
+    predicted = entry.detections_per_image or limit
+    counted = f"{limit}" if predicted == limit else f"{limit} of {predicted}"
+    parts = [f"{entry.title}: {scored}, {counted} detections an image"]
     if entry.ground_truth:
         parts.append(f"ground truth from {entry.ground_truth.format}")
         parts.append("made" if one.made else "not made yet")

@@ -20,7 +20,7 @@ from cuvler.files import write_json
     "--results",
     required=True,
     type=click.Path(path_type=Path),
-    help="COCO results, or COCO annotations with scores (pseudo-masks).",
+    help="COCO results, or COCO annotations (pseudo-masks); without any score, all count as 1.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Json of metrics.")
 @click.option(
@@ -41,7 +41,7 @@ from cuvler.files import write_json
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Detections of an image that count for AP (LVIS: 300).",
+    help="Detections of an image that count for AP (LVIS's own evaluation: 300).",
 )
 def command(
     ground_truth: Path,

@@ -27,14 +27,37 @@ log = logging.getLogger(__name__)
     type=click.FloatRange(0, 1),
     help="The lowest score kept (CuVLER 0.2; CutLER 0.7, in round 2 0.65).",
 )
+@click.option(
+    "--detections-per-image",
+    type=click.IntRange(1),
+    help="Look at the best that many predictions of an image (CutLER 30).",
+)
 @click.option("--output", required=True, type=Path, help="The COCO json to write.")
 def command(
-    predictions: Path, images: Path, former: Path | None, threshold: float, output: Path
+    predictions: Path,
+    images: Path,
+    former: Path | None,
+    threshold: float,
+    detections_per_image: int | None,
+    output: Path,
 ) -> None:
     """Keep the predictions a detector is sure of as annotations to train on."""
     listing = read_listing(images)
     if former is None:
-        counts = cuvler_annotations(predictions, listing, output, threshold=threshold)
+        counts = cuvler_annotations(
+            predictions,
+            listing,
+            output,
+            threshold=threshold,
+            detections_per_image=detections_per_image,
+        )
     else:
-        counts = cutler_annotations(former, predictions, listing, output, threshold=threshold)
+        counts = cutler_annotations(
+            former,
+            predictions,
+            listing,
+            output,
+            threshold=threshold,
+            detections_per_image=detections_per_image,
+        )
     log.info("%s", ", ".join(f"{key} {value}" for key, value in asdict(counts).items()))

@@ -47,11 +47,12 @@ def evaluate(
 
     Args:
         ground_truth: COCO annotations: a path, or the loaded json.
-        results: COCO results, or COCO annotations whose records have a ``score``: a path, or
-            the loaded json. Images are matched by id.
+        results: COCO results, or COCO annotations, where a file without any ``score`` counts
+            with score 1: a path, or the loaded json. Images are matched by id.
         iou_type: ``bbox`` scores boxes, ``segm`` masks.
         class_agnostic: every category is one; otherwise each is scored and the mean taken.
-        max_detections: the best that many detections of an image count (LVIS: 300).
+        max_detections: the best that many detections of an image count (LVIS's own evaluation:
+            300; the published figures, also of LVIS: 100).
 
     Returns:
         AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to

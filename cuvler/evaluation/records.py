@@ -66,7 +66,9 @@ def read_ground_truth(source: Source) -> Records:
 
 
 def read_results(source: Source, truth: Records) -> Records:
-    """Read COCO results, or COCO annotations that carry scores (pseudo-masks).
+    """Read COCO results, or COCO annotations (pseudo-masks).
+
+    Annotations of which none has a score, such as MaskCut's published ones, get score 1.
 
     Raises:
         DataError: neither format; results for images the ground truth does not know; the same
@@ -81,6 +83,10 @@ def read_results(source: Source, truth: Records) -> Records:
         listed = _records(name, "image", content.get("images") or [], "id")
         images = {image["id"]: image for image in listed}
         content = content["annotations"]
+        listed = _records(name, "result", content, "image_id")
+        if listed and not any("score" in record for record in listed):
+            log.info("%s: annotations without scores count with score 1", name)
+            content = [{**record, "score": 1.0} for record in listed]
     records = _records(name, "result", content, "image_id")
     _check_scores(name, records)
     _check_same_images(name, images, records, truth)

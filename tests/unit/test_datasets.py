@@ -30,11 +30,20 @@ def test_every_benchmark_of_the_papers_is_known_with_what_it_is_scored_by(config
     check_config(config | {"evaluate": sorted(WITH_MASKS | BOXES | {"imagenet_val"})}, SCHEMA)
     found = {name: dataset(config, name) for name in KNOWN}
     assert {name for name in WITH_MASKS | BOXES if found[name].masks} == WITH_MASKS
-    limits = {name for name in found if found[name].max_detections}
-    assert (limits, found["lvis_val"].max_detections) == ({"lvis_val"}, 300)
+    limits = {name: entry.detections_per_image for name, entry in found.items()}
+    assert {name: limit for name, limit in limits.items() if limit} == {"lvis_val": 300}
+    assert not any(entry.max_detections for entry in found.values())
     titles = [entry.title for entry in found.values()]
     assert len(set(titles)) == len(titles)
     assert all(entry.source.startswith("http") for entry in found.values())
+
+
+def test_what_is_to_count_is_predicted_too(config):
+    config["datasets"]["mine"] = {"images": "x", "annotations": "y", "max_detections": 300}
+    assert dataset(config, "mine").detections_per_image == 300
+    config["datasets"]["lvis_val"] = KNOWN["lvis_val"] | {"max_detections": 200}
+    entry = dataset(config, "lvis_val")
+    assert (entry.detections_per_image, entry.max_detections) == (300, 200)
 
 
 def test_formats_are_those_that_can_be_converted(config):
@@ -105,7 +114,9 @@ class TestCommand:
 
     def test_what_is_here_and_what_is_made(self, clone):
         clone("datasets/coco/val2017/1.jpg", "datasets/lvis/lvis_v1_val.json")
-        assert "lvis_val  here     LVIS: boxes and masks, 300 detections" in self.run("lvis_val")
+        assert "lvis_val  here     LVIS: boxes and masks, 100 of 300 detections an" in self.run(
+            "lvis_val"
+        )
         assert "coco, not made yet" in self.run("lvis_val")
         clone("results/ground_truth/lvis_val.json")
         assert "coco, made" in self.run("lvis_val")

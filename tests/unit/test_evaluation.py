@@ -155,6 +155,18 @@ def test_equals_pycocotools_per_category(case):
     assert_same(ours, reference(truth, results, "segm", False, 100))
 
 
+def test_objects_beyond_the_counted_detections_are_missed():
+    """150 objects, all found: as the published evaluator counts LVIS, and as LVIS's own does."""
+    places = [(x, y) for x in range(0, 120, 8) for y in range(0, 100, 10)]
+    objects = [mask_record([x, y, 5, 6]) | {"image_id": 7, "category_id": 1} for x, y in places]
+    truth = ground_truth([{"id": n, "iscrowd": 0, **one} for n, one in enumerate(objects)])
+    results = [{"score": 1 - n / 1000, **one} for n, one in enumerate(objects)]
+    for iou_type in ("bbox", "segm"):
+        scores = evaluate(truth, results, iou_type=iou_type)
+        assert round(scores["AP"], 2) == 66.34
+        assert evaluate(truth, results, iou_type=iou_type, max_detections=300)["AP"] == 100
+
+
 def test_equals_pycocotools_beyond_the_limit_of_detections():
     generator = np.random.default_rng(0)
     annotation = {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0}
@@ -212,6 +224,21 @@ def test_pseudo_masks_are_scored_like_results(tmp_path):
     assert both["segm"]["AP"] == pytest.approx(100)
     assert both["bbox"]["AP"] == pytest.approx(100)
     assert (both["num_images"], both["num_ground_truth"], both["num_results"]) == (3, 2, 2)
+
+
+def test_annotations_without_scores_count_with_score_one():
+    truth, results = perfect()
+    results.append({"image_id": 9, "category_id": 1, **mask_record([50, 50, 20, 20])})
+    bare = [{k: v for k, v in r.items() if k != "score"} | {"id": 1} for r in results]
+    scored = [r | {"score": 1.0} for r in bare]
+    for iou_type in ("bbox", "segm"):
+        found = evaluate(truth, {"images": [], "annotations": bare}, iou_type=iou_type)
+        assert found == evaluate(truth, scored, iou_type=iou_type)
+    # Where some have one, others were forgotten; and results always have one.
+    with pytest.raises(DataError, match=r"result 2 .* needs a finite 'score', not None"):
+        evaluate(truth, {"images": [], "annotations": results})
+    with pytest.raises(DataError, match=r"result 0 .* needs a finite 'score', not None"):
+        evaluate(truth, bare)
 
 
 def test_polygons_and_uncompressed_rle_are_ground_truth_too():

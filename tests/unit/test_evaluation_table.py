@@ -15,7 +15,7 @@ DATASETS = yaml.safe_load((Path(__file__).parents[2] / "config/datasets.yaml").r
     "datasets"
 ]
 # CutLER's Table 1, in its order.
-ELEVEN = ["coco_val", "coco20k", "voc07", "lvis_val", "uvo_dense_val", "clipart", "comic"]
+ELEVEN = ["coco_val", "coco20k", "voc07", "lvis_val", "uvo_sparse_val", "clipart", "comic"]
 ELEVEN += ["watercolor", "kitti", "objects365_val", "openimages_val"]
 
 

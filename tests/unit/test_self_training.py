@@ -79,11 +79,27 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
     assert content["annotations"][0]["area"] == 80
     assert content["info"] == {
         "threshold": 0.2,
+        "detections_per_image": None,
         "num_predictions": 4,
         "num_predictions_kept": 3,
         "num_predictions_empty": 0,
         "num_former_kept": 0,
     }
+
+
+def test_the_best_predictions_of_an_image_are_looked_at():
+    shifted = [record(1, (70 + shift) / 100, box=(shift, 3, 10, 8)) for shift in range(25)]
+    predictions = [*shifted, record(2, 0.75), record(1, 0.99, box=(0, 0, 0, 0))]
+    content = cuvler(predictions, threshold=0.7, detections_per_image=3)
+    found = [(a["image_id"], a["score"]) for a in content["annotations"]]
+    # The empty mask is one of the three.
+    assert found == [(1, 0.94), (1, 0.93), (2, 0.75)]
+    assert content["info"]["detections_per_image"] == 3
+    assert content["info"]["num_predictions_empty"] == 1
+    # What is not looked at replaces nothing.
+    before = former(record(1, 0.3, box=(5, 3, 10, 8)), record(1, 0.3, box=(23, 3, 10, 8)))
+    content = cutler(before, predictions, threshold=0.7, detections_per_image=3)
+    assert [a["bbox"][0] for a in content["annotations"] if a["image_id"] == 1] == [24, 23, 5]
 
 
 def test_every_image_is_accounted_for():

@@ -45,13 +45,19 @@ def test_every_benchmark_can_be_planned_without_data(workplace):
     output = workplace.snakemake("-n", "--config", "evaluate=[lvis_val, voc07, coco_val]")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))
     assert (jobs["ground_truth"], jobs["evaluation"]) == ("2", "6")
+    targets = ["results/lvis_val_metrics.json", "results/voc07_metrics.json"]
+    commands = re.sub(r"\s+", " ", workplace.snakemake("-n", "--printshellcmds", *targets))
+    assert "--max-failed 0.01 --detections-per-image 300" in commands
+    # LVIS's scores are counted as the published ones are; its own rule is a setting.
+    assert "--max-detections" not in commands
+    assert re.search(r"ground_truth/voc07\.json --results \S+ --iou-type bbox", commands)
+    own = workplace.folder / "own.yaml"
+    own.write_text("datasets: {lvis_val: {max_detections: 300}}")
     commands = workplace.snakemake(
-        "-n", "--printshellcmds", "results/lvis_val_metrics.json", "results/voc07_metrics.json"
+        "-n", "--printshellcmds", targets[0], "--configfile", "config/config.yaml", own
     )
     commands = re.sub(r"\s+", " ", commands)
-    assert "--detections-per-image 300" in commands
     assert re.search(r"ground_truth/lvis_val\.json --results \S+ --max-detections 300", commands)
-    assert re.search(r"ground_truth/voc07\.json --results \S+ --iou-type bbox", commands)
 
 
 def test_missing_files_are_named_with_key_path_and_fix(workplace):

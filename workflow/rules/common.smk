@@ -99,11 +99,11 @@ def ground_truth_options(wildcards):
     return [masks, *(word for pair in pairs for word in pair)]
 
 
-def max_detections(option):
-    """An option that raises the detections of an image where the dataset says so."""
+def limit_of(attribute, option):
+    """An option that limits the detections of an image where the dataset's entry says so."""
 
     def options(wildcards):
-        limit = dataset(wildcards.dataset).max_detections
+        limit = getattr(dataset(wildcards.dataset), attribute)
         return [option, limit] if limit else []
 
     return options

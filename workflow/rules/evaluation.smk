@@ -13,7 +13,7 @@ rule evaluation:
     params:
         ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
         boxes=lambda wildcards: [] if dataset(wildcards.dataset).masks else ["--iou-type", "bbox"],
-        limit=max_detections("--max-detections"),
+        limit=limit_of("max_detections", "--max-detections"),
     shell:
         "cuvler evaluation --ground-truth {params.ground_truth:q} --results {input.results:q}"
         " {params.boxes} {params.limit} --output {output:q} &> {log:q}"

@@ -14,7 +14,7 @@ rule predictions:
     params:
         detector=lambda wildcards, input: Path(input.detector).parent,
         root=images_of,
-        limit=max_detections("--detections-per-image"),
+        limit=limit_of("detections_per_image", "--detections-per-image"),
         batch_size=config["predictions"]["batch_size"],
         num_gpus=config["predictions"]["num_gpus"],
         max_failed=config["annotations"]["max_failed"],

@@ -13,8 +13,9 @@ rule self_training:
         "../envs/cuvler.yaml"
     params:
         former=lambda wildcards, input: ["--former", input.former] if input.former else [],
+        limit=lambda wildcards: self_training_of(wildcards)["detections_per_image"],
         threshold=self_training_threshold,
     shell:
         "cuvler self-training --predictions {input.predictions:q} --images {input.images:q}"
-        " {params.former:q} --threshold {params.threshold}"
+        " {params.former:q} --detections-per-image {params.limit} --threshold {params.threshold}"
         " --output {output:q} &> {log:q}"
