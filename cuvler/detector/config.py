@@ -33,6 +33,9 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
     # Learning rate of the layers that are new in fine-tuning (the predictors) over the others'.
     cfg.SOLVER.PREDICTOR_LR_FACTOR = 1.0
+    # A batch whose losses are infinite or NaN is skipped; more than so many stop the training.
+    cfg.SOLVER.MAX_SKIPPED_IN_A_ROW = 10
+    cfg.SOLVER.MAX_SKIPPED = 1000
     # Every category of the annotations is "object"; otherwise each is a class, and their number
     # takes the place of MODEL.ROI_HEADS.NUM_CLASSES in training.
     cfg.DATASETS.CLASS_AGNOSTIC = True

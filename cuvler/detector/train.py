@@ -24,19 +24,15 @@ from cuvler.detector.config import check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
-from cuvler.detector.loops import Loop, MixedPrecisionLoop, RememberingLoader
+from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
 from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
 from cuvler.detector.solver import build_optimizer, is_predictor
 from cuvler.devices import check_gpus
-from cuvler.errors import ConfigError, CuvlerError, DataError
+from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
 
 log = logging.getLogger(__name__)
-
-
-class TrainingDivergedError(CuvlerError):
-    """A loss became infinite or NaN."""
 
 
 def train_detector(
@@ -72,7 +68,8 @@ def train_detector(
         ConfigError: more GPUs than there are, settings that do not fit the annotations, or images
             that are not RGB.
         DataError: annotations, images or weights cannot be used.
-        TrainingDivergedError: a loss became infinite or NaN; the message names the images.
+        TrainingDivergedError: losses became infinite or NaN too often (``SOLVER.MAX_SKIPPED``,
+            ``MAX_SKIPPED_IN_A_ROW``), or the weights did; the message names the last images.
     """
     check_gpus(num_gpus)
     check_image_format(cfg)
@@ -140,6 +137,7 @@ def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
     use_plain_batch_norm(settings)
     settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = ""
     settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
+    settings.SOLVER.MAX_SKIPPED = settings.SOLVER.MAX_SKIPPED_IN_A_ROW = 0
     digest = hashlib.sha256(settings.dump().encode())
     try:
         for path in [annotations, cfg.MODEL.WEIGHTS]:
@@ -187,12 +185,12 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         elif cfg.MODEL.WEIGHTS:
             _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
-        loop = MixedPrecisionLoop if cfg.SOLVER.AMP.ENABLED else Loop
         devices = {} if cfg.MODEL.DEVICE == "cuda" else {"device_ids": None}
-        self.loop = loop(
+        self.loop = Loop(
             create_ddp_model(model, broadcast_buffers=False, **devices),
-            RememberingLoader(self._loader(records, cfg, self.start_iter)),
+            self._loader(records, cfg, self.start_iter),
             optimizer,
+            cfg,
         )
         self.model = model
         self.optimizer = optimizer
@@ -257,7 +255,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             # The batches that would come next.
             loader = self._loader(records, _without_workers(cfg), self.max_iter)
-            found.append(hooks.PreciseBN(0, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+            guarded = GuardedModel(self.model)
+            found.append(hooks.PreciseBN(0, guarded, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():
             found.append(Writers(period=20))
             # Last: the model is there when everything else is.
@@ -268,17 +267,15 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         """Run one iteration.
 
         Raises:
-            TrainingDivergedError: a loss or a predicted box is infinite or NaN.
+            TrainingDivergedError: too many batches were skipped, or the weights of the last
+                iteration are infinite or NaN.
         """
         self.loop.iter = self.iter
-        try:
-            self.loop.run_step()
-        except FloatingPointError as error:
-            names = ", ".join(self.loop.data_loader.names)
+        self.loop.run_step()
+        if self.iter + 1 == self.max_iter and not finite_weights(self.model):
             raise TrainingDivergedError(
-                f"iteration {self.iter}, images {names}: {error} Lower SOLVER.BASE_LR or lengthen "
-                "SOLVER.WARMUP_ITERS, and look at these images' annotations."
-            ) from error
+                f"iteration {self.iter}: the weights became infinite or NaN. {ADVICE}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a checkpoint holds beside the model."""

@@ -30,11 +30,13 @@ class Losses:
         iterations: (n,) ascending.
         curves: ``total`` and its parts -> (n,); NaN where a line does not give it.
         broken_lines: lines that could not be read; a killed job leaves one behind.
+        skipped_batches: batches without finite losses, which were not learned from.
     """
 
     iterations: NDArray[np.int64]
     curves: dict[str, NDArray[np.float64]]
     broken_lines: int
+    skipped_batches: int = 0
 
 
 def read_losses(folder: Path) -> Losses:
@@ -47,7 +49,7 @@ def read_losses(folder: Path) -> Losses:
     """
     path = folder / "metrics.json"
     records: dict[int, dict[str, Any]] = {}
-    broken = 0
+    broken = skipped = 0
     try:
         with open(path, encoding="utf-8") as stream:
             for line in stream:
@@ -56,6 +58,7 @@ def read_losses(folder: Path) -> Losses:
                 except json.JSONDecodeError:
                     broken += 1
                     continue
+                skipped = max(skipped, int(record.get("skipped_batches", 0)))
                 if "total_loss" in record:
                     records[record["iteration"]] = record
     except FileNotFoundError:
@@ -68,7 +71,7 @@ def read_losses(folder: Path) -> Losses:
         values = np.array([_sum_of(record, prefix) for record in ordered])
         if not np.isnan(values).all():
             curves[part] = values
-    return Losses(np.array(sorted(records), dtype=np.int64), curves, broken)
+    return Losses(np.array(sorted(records), dtype=np.int64), curves, broken, skipped)
 
 
 def _sum_of(record: dict[str, Any], prefix: str) -> float:

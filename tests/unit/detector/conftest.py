@@ -1,4 +1,5 @@
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -77,3 +78,11 @@ def tiny_classes(tiny_dataset):
 @pytest.fixture
 def tiny_overrides():
     return TINY
+
+
+@pytest.fixture
+def free_port():
+    """A port for processes to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,18 +138,14 @@ def test_annotations_are_read_once_on_a_machine(tiny_dataset, monkeypatch):
     assert not Path(gathered[0][0]).exists()
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def weights_of(folder):
     return load_state(folder / "model_final.pth")["model"]
 
 
 @pytest.mark.slow
-def test_torchrun_and_srun_train_the_same_detector(tiny_dataset, tiny_overrides, tmp_path):
+def test_torchrun_and_srun_train_the_same_detector(
+    tiny_dataset, tiny_overrides, free_port, tmp_path
+):
     annotations, root = tiny_dataset
 
     def command(folder):
@@ -161,15 +156,14 @@ def test_torchrun_and_srun_train_the_same_detector(tiny_dataset, tiny_overrides,
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     cuvler = Path(sys.executable).parent / "cuvler"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launcher += ["--master-port", free_port(), "--no-python", cuvler]
+    launcher += ["--master-port", free_port, "--no-python", cuvler]
     launcher += command(tmp_path / "torchrun")
     subprocess.run([str(word) for word in launcher], env=environment, check=True, timeout=600)
 
-    port = free_port()
     tasks = []
     for rank in (0, 1):
         step = SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank)}
-        step |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": port}
+        step |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": free_port}
         task = [str(cuvler), *command(tmp_path / "srun")]
         tasks.append(subprocess.Popen(task, env=environment | step))
     assert [task.wait(timeout=600) for task in tasks] == [0, 0]
@@ -195,11 +189,11 @@ def train_one_of_two(rank, url, cfg, annotations, root, output):
 # The processes inherit the filters; torch warns there of its own settings and of this machine.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
-def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, tmp_path):
+def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, free_port, tmp_path):
     iterations = ("SOLVER.MAX_ITER", "3")
     cfg = load_recipe("demo", num_gpus=0, machines=2, overrides=(*tiny_overrides, *iterations))
     cfg.DATALOADER.NUM_WORKERS = 0
-    url = f"tcp://127.0.0.1:{free_port()}"
+    url = f"tcp://127.0.0.1:{free_port}"
     torch.multiprocessing.start_processes(
         train_one_of_two, args=(url, cfg, *tiny_dataset, tmp_path), nprocs=2, start_method="fork"
     )

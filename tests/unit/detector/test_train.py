@@ -22,10 +22,10 @@ from cuvler.detector.config import load_recipe
 from cuvler.detector.data import training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT
-from cuvler.detector.loops import Loop, MixedPrecisionLoop
+from cuvler.detector.loops import Loop
 from cuvler.detector.records import read_annotations
 from cuvler.detector.solver import predictor_learning_rate
-from cuvler.detector.train import TrainingDivergedError, fingerprint, train_detector
+from cuvler.detector.train import fingerprint, train_detector
 from cuvler.errors import ConfigError, DataError
 
 # detectron2's writer never closes the metrics of a training that is cut short.
@@ -186,43 +186,12 @@ def test_mixed_precision_leaves_losses_in_full_precision(tiny_dataset, tiny_over
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-# Without a GPU torch warns that scaling does nothing.
-@pytest.mark.filterwarnings("ignore:.*GradScaler:UserWarning")
-def test_the_loop_is_the_configs(tiny_dataset, tiny_overrides, tmp_path):
-    cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, "SOLVER.MAX_ITER", "2"))
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.OUTPUT_DIR, cfg.SEED = str(tmp_path / "run"), 0
-    records = read_annotations(*tiny_dataset).records
-    for enabled, loop in ((False, Loop), (True, MixedPrecisionLoop)):
-        cfg.SOLVER.AMP.ENABLED = enabled
-        assert type(train.Trainer(cfg, records, "run").loop) is loop
-
-
 def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
     """The first one, as its gradients overflow in 16 bits; torch would warn of the schedule."""
     step = Loop.run_step
     monkeypatch.setattr(Loop, "run_step", lambda loop: step(loop) if loop.iter else None)
     record = json.loads((run() / "metrics.json").read_text())
     assert (record["iteration"], record["lr"]) == (6, pytest.approx(0.0001))
-
-
-# Without a GPU torch warns that scaling does nothing.
-@pytest.mark.filterwarnings("ignore:.*GradScaler:UserWarning")
-@pytest.mark.parametrize("loop", [Loop, MixedPrecisionLoop])
-def test_a_process_stops_at_its_own_broken_losses(loop, monkeypatch):
-    """Before it meets the others, which may be well."""
-    monkeypatch.setattr("detectron2.utils.comm.gather", None)
-    model = torch.nn.Linear(1, 1)
-    losses = {name: torch.tensor(value) for name, value in (("cls", 1.0), ("mask", math.nan))}
-    with pytest.raises(FloatingPointError, match=r"^mask became infinite or NaN"):
-        loop(model, [], torch.optim.SGD(model.parameters()))._write_metrics(losses, 0.1)
-
-
-def test_a_diverging_training_names_the_images(run):
-    with pytest.raises(
-        TrainingDivergedError, match=r"iteration \d, images .*\d\.png, .*\d\.png: .*NaN.* Lower"
-    ):
-        run("run", "SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")
 
 
 def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):

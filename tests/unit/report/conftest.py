@@ -77,7 +77,7 @@ def write_eigenvector_shards(trial):
 
 def loss_line(iteration, total):
     parts = {"loss_cls_stage0": 0.2, "loss_cls_stage1": 0.3, "loss_mask": 0.1, "loss_rpn_cls": 0.1}
-    return json.dumps({"iteration": iteration, "total_loss": total, **parts, "lr": 0.01})
+    return json.dumps({"iteration": iteration, "total_loss": total, **parts, "skipped_batches": 2})
 
 
 @pytest.fixture

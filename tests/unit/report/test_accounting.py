@@ -42,20 +42,21 @@ def test_losses_are_summed_by_part(inputs):
     assert losses.iterations.tolist() == [19, 39, 59, 79, 99]
     assert list(losses.curves) == ["total", "classification", "masks", "proposals"]
     assert losses.curves["classification"].tolist() == [0.5] * 5
-    assert losses.broken_lines == 0
+    assert (losses.broken_lines, losses.skipped_batches) == (0, 2)
 
 
 def test_a_resumed_run_counts_its_later_lines_and_broken_ones_are_reported(trial):
     lines = [{"iteration": i, "total_loss": loss} for i, loss in ((19, 3.0), (39, 2.0))]
     again = [{"iteration": i, "total_loss": loss} for i, loss in ((39, 1.9), (59, 1.5))]
-    other = [{"iteration": 59, "bbox/AP": 12.0}]
+    # The last batch was skipped: its line has no losses.
+    other = [{"iteration": 59, "bbox/AP": 12.0}, {"iteration": 60, "skipped_batches": 1}]
     text = "\n".join(map(json.dumps, lines)) + '\n{"iteration": 59, "tot\n'
     text += "\n".join(map(json.dumps, [*again, *other]))
     trial.write("detector/metrics.json", text)
     losses = read_losses(trial.folder / "detector")
     assert losses.iterations.tolist() == [19, 39, 59]
     assert losses.curves["total"].tolist() == [3.0, 1.9, 1.5]
-    assert losses.broken_lines == 1
+    assert (losses.broken_lines, losses.skipped_batches) == (1, 1)
 
 
 def test_detectors_without_losses_are_named(trial):

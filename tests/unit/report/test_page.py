@@ -65,6 +65,7 @@ def test_all_sections_are_there(page):
         "2.02",  # CPU-hours
         "8.22",  # GPU-hours: 3700.5 s on 8
         "augmented samples",
+        "2 batches skipped",
         "proposals",
         "AP of each class",
         "teddy bear",
