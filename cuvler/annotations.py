@@ -10,6 +10,7 @@ import numpy as np
 
 from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import DataError
+from cuvler.image_status import USABLE, ImageStatus
 from cuvler.masks import run_sums
 from cuvler.progress import with_progress
 
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
-USABLE = ("ok", "no_mask")
 _NAMED = 20  # images named in an error message before it says "and N more"
 _AGAIN = "delete it and run again"
 
@@ -145,7 +145,7 @@ class _Shard:
         self.statuses[status] += 1
         if status in USABLE:
             writer.add_image({key: image[key] for key in ("id", "file_name", "width", "height")})
-            if status == "ok":
+            if status == ImageStatus.OK:
                 self._sizes[number] = image["height"], image["width"]
         else:
             log.warning("left out: %s (%s: %s)", image["file_name"], status, image["reason"])

@@ -6,7 +6,6 @@ only wants a few of them.
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any, TextIO
 from pycocotools import mask as coco_mask
 
 from cuvler.errors import DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
 
 _CHUNK = 1 << 22  # characters
 _LONGEST = 16 * _CHUNK  # no record is longer; what seems to be is broken
@@ -50,9 +49,7 @@ class AnnotationWriter:
 
 
 @contextmanager
-def write_annotations(
-    path: str | os.PathLike[str], opening: Mapping[str, Any]
-) -> Iterator[AnnotationWriter]:
+def write_annotations(path: StrPath, opening: Mapping[str, Any]) -> Iterator[AnnotationWriter]:
     """Write COCO annotations atomically, as one compact line, without holding them in memory.
 
     Args:
@@ -81,7 +78,7 @@ def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def stream_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+def stream_results(path: StrPath) -> Iterator[dict[str, Any]]:
     """Yield the records of COCO results, a JSON list of objects, in the file's order.
 
     Raises:
@@ -94,7 +91,7 @@ def stream_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def stream_annotations(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+def stream_annotations(path: StrPath) -> Iterator[tuple[str, Any]]:
     """Yield the records of COCO annotations as pairs, in the file's order.
 
     The first of a pair is the section: ``images``, ``annotations``, ``excluded``... A section
@@ -112,7 +109,7 @@ def stream_annotations(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]
                 yield section, reader.value()
 
 
-def stream_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+def stream_records(path: StrPath) -> Iterator[dict[str, Any]]:
     """Yield the records of either format: results, or the ``annotations`` of annotations.
 
     Raises:
@@ -160,7 +157,7 @@ def is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _open(path: str | os.PathLike[str]) -> TextIO:
+def _open(path: StrPath) -> TextIO:
     try:
         return open(path, encoding="utf-8")
     except FileNotFoundError:
@@ -170,7 +167,7 @@ def _open(path: str | os.PathLike[str]) -> TextIO:
 
 
 @contextmanager
-def _reading(path: str | os.PathLike[str], opening: str) -> Iterator["_Reader"]:
+def _reading(path: StrPath, opening: str) -> Iterator["_Reader"]:
     try:
         with _open(path) as stream:
             reader = _Reader(stream)

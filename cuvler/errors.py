@@ -1,8 +1,10 @@
-"""Errors whose message is meant for the person at the keyboard."""
+"""Exceptions for errors that the user can correct."""
+
+from cuvler.image_status import ImageStatus
 
 
 class CuvlerError(Exception):
-    """Something the user can mend; the message names the file or key and the fix.
+    """An error that the user can correct; the message names the file or key, and the fix.
 
     The command line prints the message without a traceback and exits with status 1.
     """
@@ -13,15 +15,16 @@ class ConfigError(CuvlerError):
 
 
 class DataError(CuvlerError):
-    """A file is missing, damaged, or does not belong where it was found."""
+    """A file is missing or damaged, or does not match the files used with it."""
 
 
 class ImageError(CuvlerError):
-    """One image cannot be used; ``status`` says why in a word fit for the accounting.
+    """One image cannot be used.
 
-    The accounting's words: ``missing``, ``unreadable``.
+    Attributes:
+        status: ``missing`` or ``unreadable``.
     """
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: ImageStatus, message: str) -> None:
         super().__init__(message)
         self.status = status

@@ -18,7 +18,7 @@ _PROBE = 2**20  # bytes
 
 
 @contextmanager
-def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(destination: StrPath) -> Iterator[Path]:
     """Yield a temporary path beside ``destination``; move it there when the block succeeds.
 
     The parent folders are made. Whatever stops the block, ``destination`` is either the
@@ -97,14 +97,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
+def write_json(path: StrPath, content: Any) -> None:
     """Write ``content`` as one compact line of JSON, atomically; NaN is refused."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         # In one piece: json.dump to a stream is the slow encoder, without C.
         stream.write(json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: StrPath) -> Any:
     """Read a JSON file.
 
     Raises:

@@ -1,7 +1,6 @@
 """Opening an image the same way everywhere."""
 
 import errno
-import os
 import struct
 import time
 import warnings
@@ -11,6 +10,8 @@ from typing import TypeVar
 from PIL import ExifTags, Image
 
 from cuvler.errors import ImageError
+from cuvler.files import StrPath
+from cuvler.image_status import ImageStatus
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)  # Width and height change places.
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: StrPath) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
     EXIF orientation is applied, so that masks, boxes and annotations mean the picture as
@@ -62,7 +63,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return _read_patiently(_read, path)
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: StrPath) -> tuple[int, int]:
     """Give the (width, height) of what :func:`open_image` would give, without decoding it.
 
     Raises:
@@ -71,7 +72,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return _read_patiently(_read_size, path)
 
 
-def _read_patiently(read: Callable[[str | os.PathLike[str]], T], path: str | os.PathLike[str]) -> T:
+def _read_patiently(read: Callable[[StrPath], T], path: StrPath) -> T:
     try:
         for seconds in _PATIENCE:
             try:
@@ -82,16 +83,18 @@ def _read_patiently(read: Callable[[str | os.PathLike[str]], T], path: str | os.
                 time.sleep(seconds)
         return read(path)
     except FileNotFoundError:
-        raise ImageError("missing", f"{path}: no such file") from None
+        raise ImageError(ImageStatus.MISSING, f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
-        raise ImageError("unreadable", f"{path}: too large, scale it down: {error}") from error
+        reason = f"too large, scale it down: {error}"
+        raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
-        raise ImageError("unreadable", f"{path}: {error or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
 
 
-def _read(path: str | os.PathLike[str]) -> Image.Image:
+def _read(path: StrPath) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns of broken EXIF, and of images between one and two times its limit.
         warnings.simplefilter("ignore")
@@ -100,7 +103,7 @@ def _read(path: str | os.PathLike[str]) -> Image.Image:
             return _to_rgb(_upright(image))
 
 
-def _read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def _read_size(path: StrPath) -> tuple[int, int]:
     with Image.open(path, formats=_FORMATS) as image:
         width, height = image.size
         # Pillow decodes a whole PNG to look for an orientation behind its pixels, where almost

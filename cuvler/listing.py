@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cuvler.errors import DataError
-from cuvler.files import atomic_path, read_json
+from cuvler.files import StrPath, atomic_path, read_json
 from cuvler.images import EXTENSIONS
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _COLUMNS = ["image_id", "file_name", "shard"]
 
 
 def list_images(
-    root: str | os.PathLike[str],
+    root: StrPath,
     *,
-    annotations: str | os.PathLike[str] | None = None,
+    annotations: StrPath | None = None,
     ids: Literal["order", "digits", "annotations"] = "order",
     shards: int = 1,
 ) -> "pd.DataFrame":
@@ -114,7 +114,7 @@ def _walk(root: Path) -> Iterator[str]:
         logger.warning("%s: passed over what is not %s: %s", root, "/".join(EXTENSIONS), counts)
 
 
-def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def _annotated_images(annotations: StrPath) -> list[dict[str, Any]]:
     content = read_json(annotations)
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
@@ -126,7 +126,7 @@ def _annotated_images(annotations: str | os.PathLike[str]) -> list[dict[str, Any
     return list(images)
 
 
-def _ids_from_annotations(annotations: str | os.PathLike[str]) -> list[tuple[int, str]]:
+def _ids_from_annotations(annotations: StrPath) -> list[tuple[int, str]]:
     images = _annotated_images(annotations)
     for image in images:
         if not isinstance(image["id"], int):
@@ -153,7 +153,7 @@ def _check_unique(listing: "pd.DataFrame") -> None:
         )
 
 
-def write_listing(listing: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
+def write_listing(listing: "pd.DataFrame", path: StrPath) -> None:
     """Write a listing as parquet, atomically."""
     with atomic_path(path) as temporary:
         listing.to_parquet(temporary, index=False, write_page_checksum=True)
@@ -170,7 +170,7 @@ def listing_sha256(listing: "pd.DataFrame") -> str:
     return digest.hexdigest()
 
 
-def read_listing(path: str | os.PathLike[str], shard: int | None = None) -> "pd.DataFrame":
+def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
     """Read a listing, or the rows of one shard, as :func:`list_images` describes them.
 
     Raises:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from cuvler.image_status import USABLE, ImageStatus
+
 State = Literal["done", "running", "failed", "quiet", "waiting"]
 
 # Stages write a line a minute. A log without one for so long is that of a job that was killed,
@@ -17,7 +19,8 @@ State = Literal["done", "running", "failed", "quiet", "waiting"]
 _QUIET = 15 * 60
 _TAIL = 8192  # bytes of a log that are read
 _PROGRESS = re.compile(r"(\d+) of (\d+) \w+, ([\d.e+-]+) a second")
-_LEFT_OUT = re.compile(r"(\d+) (?:missing|unreadable|eigensolver_failed|crashed|images left out)\b")
+_FAILURES = "|".join(status for status in ImageStatus if status not in USABLE)
+_LEFT_OUT = re.compile(rf"(\d+) (?:{_FAILURES}|images left out)\b")
 _ERROR = re.compile(r"^(?:Error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M)
 # detectron2's own; it is a str(timedelta).
 _ETA = re.compile(r"eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")

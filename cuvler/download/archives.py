@@ -1,7 +1,6 @@
 """Archives, unpacked into a folder and nowhere else."""
 
 import lzma
-import os
 import stat
 import tarfile
 import tempfile
@@ -10,13 +9,12 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from cuvler.errors import DataError
+from cuvler.files import StrPath
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
-def unpack(
-    archive: str | os.PathLike[str], folder: str | os.PathLike[str], *, strip: int = 0
-) -> int:
+def unpack(archive: StrPath, folder: StrPath, *, strip: int = 0) -> int:
     """Unpack a zip or tar archive; what is in the folder of the same name is replaced.
 
     Everything is unpacked beside its place first, so that a damaged archive leaves nothing.
@@ -51,7 +49,7 @@ def unpack(
             ) from error
 
 
-def _unpack_zip(archive: str | os.PathLike[str], folder: Path) -> None:
+def _unpack_zip(archive: StrPath, folder: Path) -> None:
     with zipfile.ZipFile(archive) as stream:
         for entry in stream.infolist():
             name = PurePosixPath(entry.filename)

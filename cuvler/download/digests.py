@@ -1,14 +1,13 @@
 """sha256 digests of files, and the record of one beside its file."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from cuvler.errors import DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
+def file_sha256(path: StrPath) -> str:
     """Give a file's sha256 in hexadecimal.
 
     Raises:
@@ -21,13 +20,13 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         raise DataError(f"{path}: no such file") from None
 
 
-def record_sha256(path: str | os.PathLike[str], digest: str) -> None:
+def record_sha256(path: StrPath, digest: str) -> None:
     """Write ``path.sha256``, as ``sha256sum --check`` reads it."""
     with atomic_path(_record(path)) as temporary:
         temporary.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")
 
 
-def verified_sha256(path: str | os.PathLike[str]) -> str:
+def verified_sha256(path: StrPath) -> str:
     """Give a file's sha256, which must be the one recorded beside it, if one is.
 
     Raises:
@@ -43,5 +42,5 @@ def verified_sha256(path: str | os.PathLike[str]) -> str:
     return digest
 
 
-def _record(path: str | os.PathLike[str]) -> Path:
+def _record(path: StrPath) -> Path:
     return Path(path).with_name(f"{Path(path).name}.sha256")

@@ -10,13 +10,14 @@ from cuvler.download.drive import drive_id, fetch_drive
 from cuvler.download.errors import FetchError
 from cuvler.download.http import fetch_http
 from cuvler.errors import ConfigError, DataError
+from cuvler.files import StrPath
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def download(
     source: str,
-    destination: str | os.PathLike[str],
+    destination: StrPath,
     *,
     sha256: str | None = None,
 ) -> str:
@@ -46,7 +47,7 @@ def download(
                 f"{destination}: is there, but its sha256 is {digest}, not {sha256}; "
                 "delete it to have it downloaded"
             )
-        log.info("%s: is there already", destination)
+        logger.info("%s: is there already", destination)
         return digest
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from cuvler.download.errors import FetchError
 from cuvler.files import write_json
 from cuvler.progress import Progress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16  # bytes; what of one has come when a connection breaks is lost
 _MEGABYTE = 10**6
@@ -87,7 +87,7 @@ def fetch_http(
         if failures >= attempts:
             raise FetchError(f"{reason}, after {attempts} attempts") from reason
         wait = max(pause * 2 ** (failures - 1), getattr(reason, "wait", 0.0))
-        log.info("%s: %s; another attempt in %g s", url, reason, wait)
+        logger.info("%s: %s; another attempt in %g s", url, reason, wait)
         time.sleep(wait)
 
 

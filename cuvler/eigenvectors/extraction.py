@@ -20,6 +20,7 @@ from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
+from cuvler.image_status import ImageStatus
 from cuvler.images import open_image
 from cuvler.listing import listing_sha256
 from cuvler.progress import Progress
@@ -66,7 +67,7 @@ class Prepared:
     """One image as the loader gives it: ``tensor`` is None unless ``status`` is ``ok``."""
 
     row: int
-    status: str
+    status: ImageStatus
     tensor: Tensor | None
 
 
@@ -153,7 +154,7 @@ class _Images(Dataset[Prepared]):
         except ImageError as error:
             logger.warning("%s", error)
             return Prepared(row, error.status, None)
-        return Prepared(row, "ok", self._prepare(image))
+        return Prepared(row, ImageStatus.OK, self._prepare(image))
 
 
 def _batches(
@@ -193,4 +194,4 @@ def _enter_pairs(shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Te
     shard.residuals[rows] = pairs.residuals.cpu().numpy()
     shard.dense[rows] = pairs.status == "dense"
     failed = np.asarray(rows)[pairs.status == "failed"]
-    shard.status[failed] = STATUSES.index("eigensolver_failed")
+    shard.status[failed] = STATUSES.index(ImageStatus.EIGENSOLVER_FAILED)

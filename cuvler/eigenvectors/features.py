@@ -1,6 +1,5 @@
 """A backbone ready to run: images in, one feature vector a patch out."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from cuvler.devices import find_device
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.pixels import pixel_features
 from cuvler.errors import ConfigError
+from cuvler.files import StrPath
 
 if TYPE_CHECKING:
     from cuvler.eigenvectors.vit import Precision
@@ -44,7 +44,7 @@ class Backbone:
 def load_backbone(
     spec: BackboneSpec,
     *,
-    weights: str | os.PathLike[str] | None = None,
+    weights: StrPath | None = None,
     device: str = "cpu",
     precision: "Precision" = "float32",
 ) -> Backbone:

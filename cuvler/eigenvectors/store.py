@@ -1,6 +1,5 @@
 """One file a backbone and shard: a Zarr v3 group inside a zip, whole or not there at all."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,18 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, ZipStore
 
 from cuvler.errors import DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
+from cuvler.image_status import ImageStatus
 from cuvler.listing import listing_sha256
 
 FORMAT_VERSION = 1
-# The words of the accounting, worst last; the file holds their positions.
-STATUSES = ("ok", "eigensolver_failed", "unreadable", "missing")
+# Worst last; the file holds positions in this list.
+STATUSES = (
+    ImageStatus.OK,
+    ImageStatus.EIGENSOLVER_FAILED,
+    ImageStatus.UNREADABLE,
+    ImageStatus.MISSING,
+)
 # Chunks of about this many bytes: few enough members for zip, small enough to read one by one.
 _CHUNK_BYTES = 2**20
 # What zipfile and zarr raise on files that are not what was written: wrong checksums, and also
@@ -72,7 +77,7 @@ class ShardEigenvectors:
         n = len(image_id)
         return cls(
             image_id=image_id,
-            status=np.full(n, STATUSES.index("missing"), dtype=np.uint8),
+            status=np.full(n, STATUSES.index(ImageStatus.MISSING), dtype=np.uint8),
             dense=np.zeros(n, dtype=np.bool_),
             eigenvectors=np.full((n, k, *grid), np.nan, dtype=np.float32),
             eigenvalues=np.full((n, k), np.nan),
@@ -81,7 +86,7 @@ class ShardEigenvectors:
 
 
 def write_eigenvectors(
-    path: str | os.PathLike[str], shard: ShardEigenvectors, settings: Mapping[str, Any]
+    path: StrPath, shard: ShardEigenvectors, settings: Mapping[str, Any]
 ) -> None:
     """Write a shard as one zip file, atomically; equal content gives equal bytes.
 
@@ -124,7 +129,7 @@ def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 def open_eigenvectors(
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     image_ids: NDArray[np.int64] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -178,7 +183,7 @@ class EigenvectorStore:
             raise ValueError(f"format version {self.attributes['format_version']}")
         words = self.attributes["status_words"]
         codes = np.asarray(_array(group, "status")[:])
-        self.status: tuple[str, ...] = tuple(words[code] for code in codes)
+        self.status = tuple(ImageStatus(words[code]) for code in codes)
         self.image_ids: NDArray[np.int64] = np.asarray(_array(group, "image_id")[:])
         self.dense: NDArray[np.bool_] = np.asarray(_array(group, "dense")[:])
         self.eigenvalues: NDArray[np.float64] = np.asarray(_array(group, "eigenvalues")[:])
@@ -301,12 +306,12 @@ class ImageEigenvectors:
 
     image_id: int
     file_name: str
-    status: str
+    status: ImageStatus
     vectors: dict[str, NDArray[np.float32]]
 
 
 def read_eigenvectors(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[StrPath],
     listing: pd.DataFrame,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -343,5 +348,5 @@ def read_eigenvectors(
                 image_id=int(image_ids[index]),
                 file_name=str(file_name),
                 status=status,
-                vectors=vectors if status == "ok" else {},
+                vectors=vectors if status == ImageStatus.OK else {},
             )

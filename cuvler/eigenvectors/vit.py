@@ -1,6 +1,5 @@
 """Vision transformers of timm as backbones."""
 
-import os
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
+from cuvler.files import StrPath
 
 Precision = Literal["float32", "float16"]
 
@@ -48,7 +48,7 @@ def create_vit(spec: BackboneSpec) -> VisionTransformer:
     return model
 
 
-def load_vit(spec: BackboneSpec, weights: str | os.PathLike[str]) -> VisionTransformer:
+def load_vit(spec: BackboneSpec, weights: StrPath) -> VisionTransformer:
     """Create a backbone's model and load a local weight file into it.
 
     Raises:

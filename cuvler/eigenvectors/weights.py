@@ -1,7 +1,6 @@
 """Weight files: fetched once with their sha256 beside them, and read without running code."""
 
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from cuvler.download.errors import FetchError
 from cuvler.download.http import fetch_http
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
 from cuvler.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
@@ -25,9 +24,7 @@ _DINO_RESNET50 = (
 )
 
 
-def fetch_backbone(
-    spec: BackboneSpec, destination: str | os.PathLike[str], *, sha256: str | None = None
-) -> str:
+def fetch_backbone(spec: BackboneSpec, destination: StrPath, *, sha256: str | None = None) -> str:
     """Fetch a ViT's weights from the Hugging Face hub, as timm publishes them.
 
     Args:
@@ -71,7 +68,7 @@ def _hub_repository(timm_name: str) -> str:
     return str(config.hf_hub_id)
 
 
-def fetch_dino_resnet50(destination: str | os.PathLike[str], *, sha256: str | None = None) -> str:
+def fetch_dino_resnet50(destination: StrPath, *, sha256: str | None = None) -> str:
     """Fetch DINO's ResNet-50, which detectors start from, and keep it as safetensors.
 
     Args and errors are those of :func:`fetch_backbone`.
@@ -92,7 +89,7 @@ def fetch_dino_resnet50(destination: str | os.PathLike[str], *, sha256: str | No
 def _fetch(
     fetch: Callable[[Path], None],
     source: str,
-    destination: str | os.PathLike[str],
+    destination: StrPath,
     sha256: str | None,
 ) -> str:
     destination = Path(destination)
@@ -115,7 +112,7 @@ def _fetch(
     return digest
 
 
-def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_state(path: StrPath) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
 
     Raises:

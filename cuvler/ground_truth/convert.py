@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,13 +9,14 @@ from typing import Any
 
 from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import ConfigError, DataError
+from cuvler.files import StrPath
 from cuvler.ground_truth.coco import coco_records, youtube_vis_records
 from cuvler.ground_truth.kitti import kitti_records
 from cuvler.ground_truth.open_images import open_images_records
 from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Record, Records
 from cuvler.ground_truth.xml import imagenet_records, voc_records
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FORMATS: dict[str, Callable[[Sequence[Path], Path, Ids], Records]] = {
     "coco": coco_records,
@@ -41,7 +41,7 @@ class Counts:
 
 
 def make_ground_truth(
-    path: str | os.PathLike[str],
+    path: StrPath,
     annotations: Sequence[Path],
     images: Path,
     *,
@@ -138,7 +138,7 @@ class _Target:
             else:
                 self._add_annotation({k: v for k, v in record.items() if k != "id"})
                 added += 1
-        log.info("%s: %d objects added, %d repeated", source, added, repeated)
+        logger.info("%s: %d objects added, %d repeated", source, added, repeated)
 
     def _check_same_images(self, source: Path) -> None:
         for section, image in stream_annotations(source):

@@ -15,7 +15,7 @@ from cuvler.errors import DataError, ImageError
 from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, number
 from cuvler.images import EXTENSIONS, image_size
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _SUFFIXES = tuple(dict.fromkeys([*EXTENSIONS, ".JPEG", ".JPG", ".PNG"]))
 Size = tuple[int, int]
@@ -67,7 +67,7 @@ def _records(annotations: Sequence[Path], images: Path, ids: Ids, first_pixel: i
             else:
                 yield "annotations", record
     if dropped:
-        log.warning("%d boxes without any area in their image were left out", dropped)
+        logger.warning("%d boxes without any area in their image were left out", dropped)
 
 
 def _parse(file: Path) -> ElementTree.Element:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cuvler import masks
 from cuvler.errors import ImageError
+from cuvler.image_status import ImageStatus
 from cuvler.images import open_image
 from cuvler.pseudo_masks.methods import Method
 
@@ -32,7 +33,7 @@ class ImageTask:
 
     image_id: int
     file_name: str
-    status: str
+    status: ImageStatus
     vectors: dict[str, NDArray[np.float32]]
 
 
@@ -59,10 +60,10 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
         # Roots differ between machines; the accounting must not.
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
         return failed(task, error.status, reason)
-    if task.status in ("missing", "unreadable"):
+    if task.status in (ImageStatus.MISSING, ImageStatus.UNREADABLE):
         reason = "it can be read now, but not when its eigenvectors were extracted: extract again"
         return failed(task, task.status, reason, image.size)
-    if task.status != "ok":
+    if task.status != ImageStatus.OK:
         return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
     found = method.masks(image, task.vectors)
     annotations = []
@@ -78,15 +79,18 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
                 "crf_success": mask.crf_success,
             }
         )
-    return ImageRecord(_image(task, "ok" if found else "no_mask", image.size), annotations)
+    status = ImageStatus.OK if found else ImageStatus.NO_MASK
+    return ImageRecord(_image(task, status, image.size), annotations)
 
 
-def failed(task: ImageTask, status: str, reason: str, size: _Size = (None, None)) -> ImageRecord:
+def failed(
+    task: ImageTask, status: ImageStatus, reason: str, size: _Size = (None, None)
+) -> ImageRecord:
     """Account for an image that has no masks because something went wrong."""
     return ImageRecord({**_image(task, status, size), "reason": reason}, [])
 
 
-def _image(task: ImageTask, status: str, size: _Size) -> dict[str, Any]:
+def _image(task: ImageTask, status: ImageStatus, size: _Size) -> dict[str, Any]:
     width, height = size
     names = {"id": task.image_id, "file_name": task.file_name}
     return {**names, "width": width, "height": height, "status": status}

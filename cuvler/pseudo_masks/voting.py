@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cuvler.coco_json import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
+from cuvler.image_status import ImageStatus
 from cuvler.pseudo_masks.image_record import ImageRecord, ImageTask, failed, find_masks
 from cuvler.pseudo_masks.methods import Method
 from cuvler.pseudo_masks.pool import map_isolated
@@ -47,7 +48,7 @@ def process_shard(
     )
     find = partial(find_masks, root=Path(root), method=method)
     for task, record in map_isolated(find, tasks, workers=max(1, min(workers, len(listing)))):
-        yield record or failed(task, "crashed", "the process died on this image, twice")
+        yield record or failed(task, ImageStatus.CRASHED, "the process died on this image, twice")
 
 
 def settings_of(eigenvectors: Sequence[str | os.PathLike[str]], method: Method) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import snakemake.exceptions
 import yaml
 
 from cuvler.config import check_config
+from cuvler.image_status import ImageStatus
 
 from .conftest import PAGES, REPOSITORY, blocks
 
@@ -116,6 +117,12 @@ def test_a_message_that_nobody_prints_is_noticed(messages):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("status", ImageStatus)
+def test_every_status_is_explained(status):
+    table = (REPOSITORY / "docs/files.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\|[^|]*`{status}`", table, re.M)
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent)) or shutil.which("mkdocs")
     if mkdocs is None:

@@ -1,0 +1,18 @@
+"""What becomes of an image: the words of every stage's accounting."""
+
+from enum import StrEnum
+
+
+class ImageStatus(StrEnum):
+    """The status of an image in eigenvector files, pseudo-masks and annotations."""
+
+    OK = "ok"
+    NO_MASK = "no_mask"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    EIGENSOLVER_FAILED = "eigensolver_failed"
+    CRASHED = "crashed"
+
+
+# Images that count as processed; all others are excluded from the annotations.
+USABLE = (ImageStatus.OK, ImageStatus.NO_MASK)
