@@ -31,7 +31,7 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.RANDOM_COUNT = True
     # Leave out an instance that would cover this share of an existing one.
     cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
-    # Learning rate of the layers that are new in fine-tuning (the predictors) over the others'.
+    # Learning rate of the class, box and mask predictors over the others', in fine-tuning.
     cfg.SOLVER.PREDICTOR_LR_FACTOR = 1.0
     # A batch whose losses are infinite or NaN is skipped; more than so many stop the training.
     cfg.SOLVER.MAX_SKIPPED_IN_A_ROW = 10
@@ -45,7 +45,8 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     # Of initial weights that cannot be read without running code (pickles of more than arrays):
     # they are unpickled if this is their sha256, and not at all if it is empty.
     cfg.MODEL.UNPICKLE_SHA256 = ""
-    # Start the predictors (PREDICTOR_LR_FACTOR's) anew whatever the initial weights hold.
+    # Start the class and mask predictors from random numbers whatever the initial weights hold, and
+    # the box predictor too unless it is class-agnostic (MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG).
     cfg.MODEL.NEW_PREDICTORS = False
 
 
@@ -131,6 +132,7 @@ def scale_schedule(cfg: CfgNode, batch: int) -> None:
     cfg.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS / factor)
     cfg.SOLVER.STEPS = tuple(round(step / factor) for step in cfg.SOLVER.STEPS)
     cfg.SOLVER.CHECKPOINT_PERIOD = round(cfg.SOLVER.CHECKPOINT_PERIOD / factor)
+    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / factor)
 
 
 def _fit_to_machines(cfg: CfgNode, num_gpus: int, machines: int) -> None:

@@ -1,17 +1,25 @@
-"""The optimizer: detectron2's, with a learning rate of their own for layers that are new."""
+"""The optimizer: detectron2's, with a learning rate of their own for the predictors."""
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from torch import nn
 from torch.optim import Optimizer
 
-# Layers that have no counterpart in the initial weights when the classes change.
+# The last layers, which learn faster in fine-tuning.
 _PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
 
 
 def is_predictor(name: str) -> bool:
-    """Tell whether a parameter is of the last layers, whose shape follows from the classes."""
+    """Tell whether a parameter is of the last layers, of classes, boxes or masks."""
     return any(part in name for part in _PREDICTORS)
+
+
+def is_new_predictor(name: str) -> bool:
+    """Tell whether a parameter starts from random numbers where the classes change.
+
+    A class-agnostic box regression does not depend on the classes: it is kept.
+    """
+    return is_predictor(name) and ".bbox_pred." not in name
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:

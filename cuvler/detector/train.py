@@ -27,7 +27,7 @@ from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, 
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
 from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
-from cuvler.detector.solver import build_optimizer, is_predictor
+from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
@@ -299,7 +299,10 @@ def _without_workers(cfg: CfgNode) -> CfgNode:
 
 def _load_initial(model: nn.Module, cfg: CfgNode) -> None:
     path = cfg.MODEL.WEIGHTS
-    skip = is_predictor if cfg.MODEL.NEW_PREDICTORS else None
+    skip = None
+    if cfg.MODEL.NEW_PREDICTORS:
+        agnostic = cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG
+        skip = is_new_predictor if agnostic else is_predictor
     loaded = load_weights(model, path, skip=skip, unpickle_sha256=cfg.MODEL.UNPICKLE_SHA256)
     random = [*loaded.missing, *loaded.mismatched]
     log.info("initial weights from %s; %d parameters stay random", path, len(random))

@@ -46,8 +46,15 @@ def test_recipes_are_the_published_settings(name):
     assert cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH == 0.01
     assert cfg.MODEL.RESNETS.NORM == "SyncBN"
     assert cfg.SOLVER.AMP.ENABLED is (name != "cutler_mask_rcnn")
-    assert cfg.INPUT.MIN_SIZE_TRAIN[0] == 240
-    assert cfg.INPUT.MIN_SIZE_TRAIN[-1] == 1024
+    sizes = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)
+    assert (tuple(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN) == (sizes, 1333)
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    assert (clip.ENABLED, clip.CLIP_TYPE, clip.NORM_TYPE, clip.CLIP_VALUE) == (True, "norm", 2, 1)
+    assert (cfg.TEST.PRECISE_BN.ENABLED, cfg.TEST.PRECISE_BN.NUM_ITER) == (True, 200)
+    assert cfg.TEST.DETECTIONS_PER_IMAGE == 100
+    assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 0.25
+    assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0
+    assert list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS) == [0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -67,6 +74,7 @@ def test_another_batch_scales_rate_and_schedule(batch, factor):
     assert 14800 * factor == cfg.SOLVER.MAX_ITER
     assert (7400 * factor,) == cfg.SOLVER.STEPS
     assert 1000 * factor == cfg.SOLVER.WARMUP_ITERS
+    assert 5000 * factor == cfg.TEST.EVAL_PERIOD
 
 
 def test_what_is_set_beside_the_batch_stays_as_set():
@@ -139,6 +147,16 @@ def test_fine_tuning_recipes_are_the_published_settings(percent):
     rate, factor = (0.04, 4) if percent < 50 else (0.02, 2)
     assert (rate, factor) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.PREDICTOR_LR_FACTOR)
     assert (cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR) == (1000, 0.001)
+    assert (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.GAMMA) == (1e-4, 0.1)
+    assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (640, 672, 704, 736, 768, 800)
+    assert cfg.INPUT.MAX_SIZE_TRAIN == 1333
+    assert not cfg.SOLVER.CLIP_GRADIENTS.ENABLED
+    assert not cfg.SOLVER.AMP.ENABLED
+    assert cfg.TEST.EVAL_PERIOD == 5000
+    assert (cfg.TEST.PRECISE_BN.ENABLED, cfg.TEST.PRECISE_BN.NUM_ITER) == (True, 200)
+    assert cfg.TEST.DETECTIONS_PER_IMAGE == 100
+    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION) == (80, 0.25)
+    assert list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS) == [0.5, 0.6, 0.7]
     assert cfg.SOLVER.IMS_PER_BATCH == 16
     assert cfg.MODEL.NEW_PREDICTORS
     assert not cfg.DATASETS.CLASS_AGNOSTIC

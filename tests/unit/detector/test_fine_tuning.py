@@ -10,9 +10,10 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 
+from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, load_weights, save_model
 from cuvler.detector.config import base_config, load_recipe, merge_file
-from cuvler.detector.solver import build_optimizer, is_predictor
+from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError
 from cuvler.evaluation import evaluate
@@ -52,7 +53,7 @@ def recipe(tiny_overrides, *overrides, weights=""):
     return cfg
 
 
-def test_the_body_is_the_checkpoints_and_the_predictors_are_new(
+def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
     tiny_classes, tiny_overrides, pretrained, tmp_path
 ):
     rate = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "1e-12")
@@ -64,9 +65,8 @@ def test_the_body_is_the_checkpoints_and_the_predictors_are_new(
     for name, value in found.items():
         if "running" in name or "num_batches" in name:
             continue
-        # detectron2 starts predictors at a standard deviation of 0.01 or less, biases at 0; the
-        # regression's have the checkpoint's shape and are new all the same.
-        if is_predictor(name):
+        # detectron2 starts predictors at a standard deviation of 0.01 or less, biases at 0.
+        if is_new_predictor(name):
             assert value.shape != former[name].shape or not torch.allclose(value, former[name])
             assert value.abs().mean() < 0.011
             assert abs(value.mean()) < 0.005
@@ -77,6 +77,31 @@ def test_the_body_is_the_checkpoints_and_the_predictors_are_new(
     assert resolved.MODEL.ROI_HEADS.NUM_CLASSES == 2
     assert tuple(resolved.DATASETS.CATEGORY_IDS) == (7, 90)
     assert tuple(resolved.DATASETS.CATEGORY_NAMES) == ("hole", "lamp")
+
+
+@pytest.mark.parametrize(("agnostic", "kept"), [("True", True), ("False", False)])
+def test_box_regression_of_no_class_is_kept(tmp_path, agnostic, kept):
+    """At the published size; only the layer that is looked at is in the file, and a body layer."""
+    heads = ("MODEL.ROI_HEADS.NAME", "PseudoLabelStandardROIHeads")
+    options = (*heads, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
+    cfg = load_recipe("semi_supervised_10", num_gpus=0, overrides=options if not kept else ())
+    model = build_model(cfg)
+    layer = f"roi_heads.box_predictor.{'0.' if kept else ''}bbox_pred.weight"
+    weights = {
+        layer: torch.full_like(model.state_dict()[layer], 0.5),
+        layer.replace("bbox_pred", "cls_score"): torch.full((2, 1024), 0.5),
+        "roi_heads.mask_head.predictor.weight": torch.full((80, 256, 1, 1), 0.5),
+        "roi_heads.mask_head.deconv.bias": torch.full((256,), 0.5),
+    }
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    train._load_initial(model, cfg)
+    found = model.state_dict()
+    assert found[layer].shape == ((4, 1024) if kept else (320, 1024))
+    assert found["roi_heads.mask_head.deconv.bias"].eq(0.5).all()
+    assert found[layer].eq(0.5).all() == kept
+    assert found[layer.replace("bbox_pred", "cls_score")].shape == (81, 1024)
+    assert not found["roi_heads.mask_head.predictor.weight"].eq(0.5).any()
 
 
 def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
