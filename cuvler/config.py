@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.errors import ConfigError
+from cuvler.layout import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -203,7 +204,7 @@ def self_training_dataset(config: Mapping[str, Any], recipe: str) -> str:
     return str(config["recipes"][recipe]["self_training"]["dataset"] or config["train"])
 
 
-def fine_tuning_detector(config: Mapping[str, Any], percent: int | str) -> str:
+def fine_tuning_detector(config: Mapping[str, Any], percent: int) -> str:
     """The name of the detectron2 config that learns from a percentage of the labels."""
     return str(config["fine_tuning"]["detector"]).replace("PERCENT", str(percent))
 
@@ -222,7 +223,7 @@ def dataset(config: Mapping[str, Any], name: str) -> Dataset:
     annotations, ids = entry.get("annotations"), "annotations"
     made = _ground_truth(entry, root)
     if made:
-        annotations = Path(config["results"]) / "ground_truth" / f"{name}.json"
+        annotations = GROUND_TRUTH.under(config["results"], dataset=name)
     else:
         ids = entry.get("ids", "annotations" if annotations else "order")
         annotations = root / _expand(annotations) if annotations else None

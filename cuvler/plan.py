@@ -12,6 +12,7 @@ from typing import Any
 from cuvler.config import self_training_dataset
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError
+from cuvler.layout import DetectorName, file_of
 
 # Images of datasets that are known by name, from their publications.
 IMAGES = {
@@ -63,6 +64,9 @@ _DETECTOR_BYTES = 310_000_000
 # Layers, channels of the sizes of ViT that timm's names tell.
 _VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024), "giant": (40, 1536)}
 
+# Stages of which a row is made for each value of a wildcard.
+_SPLIT_BY = {"eigenvectors": ("backbone",), "pseudo_masks": ("method",)}
+
 
 @dataclass
 class Row:
@@ -95,14 +99,13 @@ class Planner:
         config: the workflow's settings.
         sizes: images of each dataset that is in the plan.
         rates: as :data:`RATES`.
-        training: what a detector's name says of the images it is trained on, over all
-            iterations.
+        training: gives the number of images that a detector is trained on, over all iterations.
     """
 
     config: Mapping[str, Any]
     sizes: Mapping[str, int]
     rates: Mapping[str, Rate]
-    training: Callable[[str], float]
+    training: Callable[[DetectorName], float]
     used: set[str] = field(default_factory=set)
 
     def rows(self, outputs: Iterable[tuple[str, Path]]) -> list[Row]:
@@ -110,7 +113,8 @@ class Planner:
         rows: dict[str, Row] = {}
         known = set()
         for rule, output in outputs:
-            parts = output.with_suffix("").parts
+            file = file_of(rule, output)
+            names = file.names(output)
             reckon = {
                 "eigenvectors": self._eigenvectors,
                 "pseudo_masks": self._pseudo_masks,
@@ -121,16 +125,17 @@ class Planner:
                 "fine_tuning_predictions": self._predictions,
                 "self_training": self._self_training,
             }.get(rule)
-            stage = f"{rule} {parts[-2]}" if rule in ("eigenvectors", "pseudo_masks") else rule
+            stage = " ".join([rule, *(names[name] for name in _SPLIT_BY.get(rule, ()))])
             row = rows.setdefault(stage, Row(stage))
             row.files += 1
-            if (job := _job(rule, output)) in known:
+            # A job that makes several files has one log.
+            if (job := file.log_of(output, "")) in known:
                 continue
             known.add(job)
             row.jobs += 1
             row.files += 2 if reckon else 1  # a log, and of longer jobs a benchmark
             if reckon:
-                reckon(row, parts)
+                reckon(row, names)
         return list(rows.values())
 
     def _rate(self, name: str) -> float:
@@ -144,8 +149,8 @@ class Planner:
         shards = entry.get("shards") if isinstance(entry, Mapping) else None
         return self.sizes[dataset] / int(shards or self.config["images"]["shards"])
 
-    def _eigenvectors(self, row: Row, parts: tuple[str, ...]) -> None:
-        dataset, method, backbone = parts[-4:-1]
+    def _eigenvectors(self, row: Row, names: Mapping[str, str]) -> None:
+        dataset, method, backbone = names["dataset"], names["method"], names["backbone"]
         spec = backbone_spec(backbone, self.config["eigenvectors"]["definitions"])
         images = self._shard(dataset)
         on_gpu = self.config["eigenvectors"]["device"] != "cpu"
@@ -160,34 +165,34 @@ class Planner:
         height, width = spec.grid
         row.size += images * (4 * vectors * height * width + 26)
 
-    def _pseudo_masks(self, row: Row, parts: tuple[str, ...]) -> None:
-        dataset, method = parts[-3:-1]
+    def _pseudo_masks(self, row: Row, names: Mapping[str, str]) -> None:
+        dataset, method = names["dataset"], names["method"]
         images = self._shard(dataset)
         row.images += images
         self._spend(row, images / self._rate(f"pseudo_masks/{method}"), False)
         row.size += images * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
 
-    def _annotations(self, row: Row, parts: tuple[str, ...]) -> None:
-        dataset, method = parts[-2:]
+    def _annotations(self, row: Row, names: Mapping[str, str]) -> None:
+        dataset, method = names["dataset"], names["method"]
         row.images += self.sizes[dataset]
         self._spend(row, self.sizes[dataset] / self._rate("annotations"), False)
         row.size += self.sizes[dataset] * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
 
-    def _detector(self, row: Row, parts: tuple[str, ...]) -> None:
-        images = self.training(parts[-2])
+    def _detector(self, row: Row, names: Mapping[str, str]) -> None:
+        images = self.training(DetectorName.parse(names.get("fine_tuned") or names["detector"]))
         row.images += images
         self._spend(row, images / self._rate("detector"), self.config["detector"]["num_gpus"] > 0)
         row.size += _DETECTOR_BYTES
 
-    def _predictions(self, row: Row, parts: tuple[str, ...]) -> None:
-        images = self.sizes[parts[-1]]
+    def _predictions(self, row: Row, names: Mapping[str, str]) -> None:
+        images = self.sizes[names["dataset"]]
         row.images += images
         on_gpu = self.config["predictions"]["num_gpus"] > 0
         self._spend(row, images / self._rate("predictions"), on_gpu)
         row.size += images * _PREDICTIONS * _MASK_BYTES
 
-    def _self_training(self, row: Row, parts: tuple[str, ...]) -> None:
-        recipe = parts[-1].rpartition("_round")[0]
+    def _self_training(self, row: Row, names: Mapping[str, str]) -> None:
+        recipe = DetectorName.parse(names["detector"]).recipe
         dataset = self_training_dataset(self.config, recipe)
         row.images += self.sizes[dataset]
         row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
@@ -201,13 +206,6 @@ class Planner:
             row.gpu_hours += seconds / 3600
         else:
             row.cpu_hours += seconds / 3600
-
-
-def _job(rule: str, output: Path) -> Path:
-    """What the files of one job have in common, and no other's."""
-    if rule == "table":
-        return output.with_suffix("")
-    return output.parent if rule == "splits" else output
 
 
 def _teraflop(spec: BackboneSpec) -> float:

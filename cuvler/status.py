@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from cuvler.image_status import USABLE, ImageStatus
+from cuvler.layout import FILES, LISTING, file_of
 
 State = Literal["done", "running", "failed", "quiet", "waiting"]
 
@@ -24,7 +25,6 @@ _LEFT_OUT = re.compile(rf"(\d+) (?:{_FAILURES}|images left out)\b")
 _ERROR = re.compile(r"^(?:Error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M)
 # detectron2's own; it is a str(timedelta).
 _ETA = re.compile(r"eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
-_BY_SHARD = ("eigenvectors", "pseudo_masks")
 
 
 @dataclass(frozen=True)
@@ -138,30 +138,8 @@ def read_plan(summary: str) -> list[tuple[str, Path, bool]]:
         (row["rule"], Path(row["output_file"]), (row["status"], row["plan"]) == ("ok", "no update"))
         for row in rows
     ]
-    order = {rule: place for place, rule in enumerate(_ORDER)}
+    order = {rule: place for place, rule in enumerate(FILES)}
     return sorted(planned, key=lambda item: (order.get(item[0], len(order)), _natural(item[1])))
-
-
-_ORDER = (
-    "weights",
-    "ground_truth",
-    "images",
-    "eigenvectors",
-    "pseudo_masks",
-    "annotations",
-    "detector",
-    "predictions",
-    "self_training",
-    "evaluation",
-    "metrics",
-    "table",
-    "splits",
-    "fine_tuning",
-    "fine_tuning_predictions",
-    "fine_tuning_evaluation",
-    "fine_tuning_metrics",
-    "report",
-)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -182,22 +160,32 @@ def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> 
     """
     plan = list(plan)
     now = time.time() if now is None else now
-    # Every target needs a listing, <results>/images/<dataset>.parquet.
-    listings = [output for rule, output, _ in plan if rule == "images"]
+    # Every target needs a listing.
+    listings = {
+        LISTING.names(output)["dataset"]: output for rule, output, _ in plan if rule == LISTING.rule
+    }
     if not listings:
         return []
-    results = listings[0].parent.parent
-    sizes = {path.stem: _shard_sizes(path) for path in listings}
+    results = LISTING.root_of(next(iter(listings.values())))
+    sizes = {dataset: _shard_sizes(path) for dataset, path in listings.items()}
     # A job that makes several files has one log.
     jobs: dict[tuple[str, Path], list[tuple[Path, bool]]] = {}
     for rule, output, done in plan:
-        jobs.setdefault((rule, log_of(output, results)), []).append((output, done))
+        log = file_of(rule, output).log_of(output, results)
+        jobs.setdefault((rule, log), []).append((output, done))
     found: dict[tuple[str, str], Stage] = {}
-    for (rule, _), outputs in jobs.items():
+    for (rule, log), outputs in jobs.items():
         output, done = outputs[0][0], all(done for _, done in outputs)
-        job = _job(rule, output, done, results, sizes, now)
-        name = "/".join(output.relative_to(results).parts[1:-1]) if rule in _BY_SHARD else ""
-        found.setdefault((rule, name), Stage(rule, name)).jobs.append(job)
+        file = file_of(rule, output)
+        names = file.names(output)
+        images = _images(rule, names, sizes)
+        if done:
+            job = _done(rule, output, log, images, file.benchmark_of(output, results))
+        else:
+            job = _open(rule, output, log, images, now)
+        name = "/".join(value for wildcard, value in names.items() if wildcard != "shard")
+        stage = (rule, name if "shard" in names else "")
+        found.setdefault(stage, Stage(*stage)).jobs.append(job)
     return list(found.values())
 
 
@@ -209,38 +197,16 @@ def _shard_sizes(listing: Path) -> dict[int, int]:
     return dict(Counter(read_listing(listing)["shard"].tolist()))
 
 
-def log_of(output: Path, results: Path) -> Path:
-    """Where a rule that makes ``output`` writes its log."""
-    if not output.is_relative_to(results):
-        return results / "logs" / "weights" / f"{output.stem}.log"
-    relative = output.relative_to(results)
-    if output.parent == results and output.name.endswith("_metrics.json"):
-        return results / "logs" / "metrics" / f"{output.name.removesuffix('_metrics.json')}.log"
-    if relative.name == "model_final.pth" or relative.parts[0] == "splits":
-        relative = relative.parent
-    return results / "logs" / relative.parent / f"{relative.name.split('.')[0]}.log"
+def _done(rule: str, output: Path, log: Path, images: int | None, benchmark: Path) -> Job:
+    left_out = sum(map(int, _LEFT_OUT.findall(_tail(log))))
+    return Job(rule, output, "done", log, images, images or 0, left_out, _seconds(benchmark))
 
 
-def _job(
-    rule: str,
-    output: Path,
-    done: bool,
-    results: Path,
-    sizes: Mapping[str, Mapping[int, int]],
-    now: float,
-) -> Job:
-    log = log_of(output, results)
-    images = _images(rule, output, results, sizes)
-    text = _tail(log)
-    left_out = sum(map(int, _LEFT_OUT.findall(text))) if done else 0
-    if done:
-        parts = log.relative_to(results / "logs").parts
-        parts = parts[2:] if parts[0] == "fine_tuning" else parts[1:]
-        seconds = _seconds((results / "benchmarks" / rule).joinpath(*parts).with_suffix(".tsv"))
-        return Job(rule, output, "done", log, images, images or 0, left_out, seconds)
+def _open(rule: str, output: Path, log: Path, images: int | None, now: float) -> Job:
     # Snakemake removes what a job is to make anew when it starts: the log is of the last time.
     if output.exists() or not log.exists():
         return Job(rule, output, "waiting", log, images)
+    text = _tail(log)
     if errors := _ERROR.findall(text):
         return Job(rule, output, "failed", log, images, error=errors[-1])
     if now - log.stat().st_mtime > _QUIET:
@@ -256,13 +222,13 @@ def _job(
 
 
 def _images(
-    rule: str, output: Path, results: Path, sizes: Mapping[str, Mapping[int, int]]
+    rule: str, names: Mapping[str, str], sizes: Mapping[str, Mapping[int, int]]
 ) -> int | None:
-    if rule in _BY_SHARD:
-        dataset = output.relative_to(results).parts[1]
-        return sizes.get(dataset, {}).get(int(output.name.split(".")[0]))
+    shards = sizes.get(names.get("dataset", ""), {})
+    if "shard" in names:
+        return shards.get(int(names["shard"]))
     if rule in ("images", "predictions", "fine_tuning_predictions"):
-        return sum(sizes.get(output.stem, {}).values()) or None
+        return sum(shards.values()) or None
     return None
 
 

@@ -10,6 +10,7 @@ from cuvler.commands.status import summary
 from cuvler.config import fine_tuning_detector
 from cuvler.datasets import read_config
 from cuvler.errors import ConfigError
+from cuvler.layout import LISTING, DetectorName
 from cuvler.listing import read_listing
 from cuvler.plan import IMAGES, RATES, Planner, Rate, Row
 from cuvler.status import read_plan
@@ -73,7 +74,7 @@ def command(
     config = read_config([*_CONFIG, *configfiles])
     words = ["--configfile", *map(str, configfiles)] if configfiles else []
     jobs = [(rule, output) for rule, output, _ in read_plan(summary([*targets, *words]))]
-    planned = [output.stem for rule, output in jobs if rule == "images"]
+    planned = [LISTING.names(output)["dataset"] for rule, output in jobs if rule == LISTING.rule]
     given = {name or config["train"]: int(number) for name, number in images}
     planner = Planner(
         config=config,
@@ -102,7 +103,7 @@ def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> N
 
 
 def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> int:
-    listing = Path(config["results"], "images", f"{dataset}.parquet")
+    listing = LISTING.under(config["results"], dataset=dataset)
     if listing.exists():
         return len(read_listing(listing))
     size = given.get(dataset, IMAGES.get(dataset))
@@ -111,20 +112,19 @@ def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> 
     return size
 
 
-def _training(config: Mapping[str, Any]) -> Callable[[str], float]:
+def _training(config: Mapping[str, Any]) -> Callable[[DetectorName], float]:
     """Give a function that counts the images a detector is trained on, over all iterations."""
 
-    def count(detector: str) -> float:
+    def count(detector: DetectorName) -> float:
         from cuvler.detector.config import load_recipe
 
-        name, _, number = detector.rpartition("_round")
-        number, _, percent = number.partition("_")
-        recipe, opts = config["recipes"][name]["detector"], config["detector"]["opts"]
-        if percent:
-            recipe = fine_tuning_detector(config, percent.removesuffix("percent"))
+        settings = config["recipes"][detector.recipe]
+        recipe, opts = settings["detector"], config["detector"]["opts"]
+        if detector.percent is not None:
+            recipe = fine_tuning_detector(config, detector.percent)
             opts = config["fine_tuning"]["opts"]
-        elif number != "0":
-            recipe = config["recipes"][name]["self_training"]["detector"]
+        elif detector.round > 0:
+            recipe = settings["self_training"]["detector"]
         cfg = load_recipe(recipe, overrides=[str(value) for value in opts])
         return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
 

@@ -1,7 +1,6 @@
 """The report's numbers: metrics with their changes between rounds, times, versions."""
 
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,10 +12,10 @@ from cuvler.evaluation import METRICS, published
 from cuvler.evaluation.published_scores import Published
 from cuvler.evaluation.records import IouType
 from cuvler.files import read_json
+from cuvler.layout import DetectorName
 
 HEADLINE = ("AP", "AP50", "AP75", "AR100")
 IOU_TYPES: dict[IouType, str] = {"segm": "Masks", "bbox": "Boxes"}
-_ROUND = re.compile(r"(?P<recipe>.+)_round(?P<round>\d+)")
 _PACKAGES = (
     "cuvler",
     "torch",
@@ -140,10 +139,11 @@ def _cell(scores: Mapping[str, Mapping[str, Any]], name: str, column: str) -> Ce
 
 def round_before(name: str) -> str | None:
     """Name the detector that ``name`` was self-trained from: cuvler_round1, cuvler_round0."""
-    match = _ROUND.fullmatch(name)
-    if not match or match["round"] == "0":
+    try:
+        previous = DetectorName.parse(name).previous
+    except ValueError:  # a method, whose pseudo-masks are scored
         return None
-    return f"{match['recipe']}_round{int(match['round']) - 1}"
+    return str(previous) if previous else None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import plan as plan_command
 from cuvler.errors import ConfigError
+from cuvler.layout import FILES
 from cuvler.listing import write_listing
 from cuvler.plan import RATES, Planner, Rate
 
@@ -185,7 +186,9 @@ def test_numbers_are_numbers(clone, words):
     ],
 )
 def test_every_kind_of_detector_has_its_own_schedule(clone, monkeypatch, rule, detector, images):
-    lines = f"results/detectors/{detector}/model_final.pth\t{rule}\tmissing\tx"
+    wildcard = "detector" if rule == "detector" else "fine_tuned"
+    output = FILES[rule].under("results", **{wildcard: detector})
+    lines = f"{output}\t{rule}\tmissing\tx"
     monkeypatch.setattr(
         plan_command, "summary", lambda _: f"output_file\trule\tstatus\tplan\n{lines}"
     )

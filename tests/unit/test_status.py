@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,8 +7,9 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import status as status_command
 from cuvler.errors import ConfigError, DataError
+from cuvler.layout import FILES
 from cuvler.listing import write_listing
-from cuvler.status import log_of, read_plan, stages
+from cuvler.status import read_plan, stages
 
 NOW = 1_800_000_000.0
 SUMMARY = """\
@@ -29,31 +29,6 @@ def test_the_plan_is_read_in_the_order_of_the_data():
         ("pseudo_masks", "10.json", False),
         ("metrics", "coco_metrics.json", False),
     ]
-
-
-@pytest.mark.parametrize(
-    ("output", "log"),
-    [
-        ("r/images/coco.parquet", "images/coco.log"),
-        (
-            "r/eigenvectors/coco/votecut/dino_s8/7.zarr.zip",
-            "eigenvectors/coco/votecut/dino_s8/7.log",
-        ),
-        ("r/detectors/a_round0/model_final.pth", "detectors/a_round0.log"),
-        ("r/coco_metrics.json", "metrics/coco.log"),
-        ("r/report.html", "report.log"),
-        ("r/splits/coco/10.json", "splits/coco.log"),
-        (
-            "r/fine_tuning/detectors/a_10percent/model_final.pth",
-            "fine_tuning/detectors/a_10percent.log",
-        ),
-        ("r/fine_tuning/coco_metrics.json", "fine_tuning/coco_metrics.log"),
-        ("r/table.md", "table.log"),
-        ("resources/weights/dino_s8.safetensors", "weights/dino_s8.log"),
-    ],
-)
-def test_logs(output, log):
-    assert log_of(Path(output), Path("r")) == Path("r/logs") / log
 
 
 class Run:
@@ -80,13 +55,13 @@ class Run:
         rule, output, _ = self.plan[index]
         self.plan[index] = rule, output, True
         if seconds is not None:
-            log = log_of(output, self.results).relative_to(self.results / "logs")
-            path = self.results.joinpath("benchmarks", rule, *log.parts[1:]).with_suffix(".tsv")
+            path = FILES[rule].benchmark_of(output, self.results)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"s\th:m:s\n{seconds}\t0:00:10\n")
 
     def log(self, index, text, *, age=10):
-        path = log_of(self.plan[index][1], self.results)
+        rule, output, _ = self.plan[index]
+        path = FILES[rule].log_of(output, self.results)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         os.utime(path, (NOW - age, NOW - age))
@@ -164,6 +139,12 @@ def test_a_job_of_several_files_is_one(run):
     assert [job.state for job in run.stage("table").jobs] == ["waiting"]
     run.plan[-1] = ("table", tables[1], True)
     assert run.stage("table").done
+
+
+def test_a_rule_of_the_users_own_is_a_stage(run):
+    run.plan.append(("collage", run.results / "collages/coco.png", False))
+    assert [job.state for job in run.stage("collage").jobs] == ["waiting"]
+    assert [stage.rule for stage in stages(run.plan, NOW)] == ["images", "eigenvectors", "collage"]
 
 
 def test_a_benchmark_that_is_being_written_is_no_benchmark(run):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cuvler.status import log_of
+from cuvler.layout import FILES
 
 pytestmark = pytest.mark.workflow
 
@@ -40,8 +40,8 @@ def test_status_of_a_part_and_of_the_whole(workplace, tiny):
     rows = [row for row in table if row["log-file(s)"]]
     assert len(rows) == 5  # images, two backbones, masks, annotations
     for row in rows:
-        log = log_of(Path(row["output_file"]), results)
-        assert row["log-file(s)"] == str(log)
+        file = FILES[row["rule"]]
+        assert row["log-file(s)"] == str(file.log_of(row["output_file"], results))
         if row["rule"] != "images":
-            relative = Path(row["rule"]).joinpath(*log.parts[4:]).with_suffix(".tsv")
-            assert (workplace.folder / results / "benchmarks" / relative).exists(), relative
+            benchmark = file.benchmark_of(row["output_file"], results)
+            assert (workplace.folder / benchmark).exists(), benchmark

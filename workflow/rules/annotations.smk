@@ -1,13 +1,13 @@
 rule annotations:
     input:
-        images="<results>/images/{dataset}.parquet",
+        images=layout.LISTING.output,
         shards=pseudo_masks_of,
     output:
-        "<results>/annotations/{dataset}/{method}.json",
+        layout.ANNOTATIONS.output,
     log:
-        "<logs>/annotations/{dataset}/{method}.log",
+        layout.ANNOTATIONS.log,
     benchmark:
-        "<benchmarks>/annotations/{dataset}/{method}.tsv"
+        layout.ANNOTATIONS.benchmark
     conda:
         "../envs/cuvler.yaml"
     params:

@@ -8,8 +8,10 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from cuvler import config as settings
+from cuvler import layout
 from cuvler.download.published import published_files
 from cuvler.errors import ConfigError
+from cuvler.layout import DetectorName
 
 try:
     settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
@@ -21,7 +23,7 @@ METHODS = list(
     dict.fromkeys(config["recipes"][recipe]["method"] for recipe in settings.recipes(config))
 )
 DETECTORS = [
-    f"{recipe}_round{round}"
+    DetectorName(recipe, round)
     for recipe in settings.recipes(config)
     for round in range(config["recipes"][recipe]["self_training"]["rounds"] + 1)
 ]
@@ -29,13 +31,13 @@ DETECTORS = [
 # Every recipe's last detector learns classes, from each share of the labels.
 PERCENTS = config["fine_tuning"]["percents"]
 FINE_TUNED = [
-    f"{recipe}_round{config['recipes'][recipe]['self_training']['rounds']}_{percent}percent"
+    DetectorName(recipe, config["recipes"][recipe]["self_training"]["rounds"], percent)
     for recipe in settings.recipes(config)
     for percent in PERCENTS
 ]
 METRICS = [
-    *(f"<results>/{name}_metrics.json" for name in config["evaluate"]),
-    *(f"<results>/fine_tuning/{name}_metrics.json" for name in config["fine_tuning"]["evaluate"]),
+    *(layout.METRICS.of(dataset=name) for name in config["evaluate"]),
+    *(layout.FINE_TUNING_METRICS.of(dataset=name) for name in config["fine_tuning"]["evaluate"]),
 ]
 
 
@@ -63,7 +65,7 @@ def listed_annotations(wildcards):
     """
     found = dataset(wildcards.dataset)
     if found.ground_truth:
-        return f"<results>/ground_truth/{found.name}.json"
+        return layout.GROUND_TRUTH.of(dataset=found.name)
     return [found.annotations] if found.annotations and found.annotations.exists() else []
 
 
@@ -131,7 +133,7 @@ def weights_of(wildcards):
     """The weights of a ViT: the user's own file, or one fetched once; pixels need none."""
     if wildcards.backbone.startswith("pixels_"):
         return []
-    fetched = f"<resources>/weights/{wildcards.backbone}.safetensors"
+    fetched = layout.WEIGHTS.of(backbone=wildcards.backbone)
     return config["eigenvectors"]["weights"].get(wildcards.backbone, fetched)
 
 
@@ -149,9 +151,8 @@ def number_of_cuts(wildcards):
 
 def eigenvectors_of(wildcards):
     require_known("pseudo_masks", wildcards.method, ("votecut", "maskcut"))
-    folder = f"<results>/eigenvectors/{wildcards.dataset}/{wildcards.method}"
     return [
-        f"{folder}/{backbone}/{wildcards.shard}.zarr.zip"
+        layout.EIGENVECTORS.of(**wildcards, backbone=backbone)
         for backbone in settings.backbones(config, wildcards.method)
     ]
 
@@ -166,7 +167,7 @@ def method_options(wildcards):
 
 def pseudo_masks_of(wildcards):
     return [
-        f"<results>/pseudo_masks/{wildcards.dataset}/{wildcards.method}/{shard}.json"
+        layout.PSEUDO_MASKS.of(**wildcards, shard=shard)
         for shard in range(dataset(wildcards.dataset).shards)
     ]
 
@@ -175,9 +176,14 @@ def folder_of_shards(wildcards, input):
     return Path(input.shards[0]).parent
 
 
+def detector_of(wildcards):
+    detector = DetectorName.parse(wildcards.detector)
+    require_known("recipes", detector.recipe, config["recipes"])
+    return detector
+
+
 def recipe_of(wildcards):
-    require_known("recipes", wildcards.recipe, config["recipes"])
-    return config["recipes"][wildcards.recipe]
+    return config["recipes"][detector_of(wildcards).recipe]
 
 
 def self_training_of(wildcards):
@@ -185,68 +191,75 @@ def self_training_of(wildcards):
 
 
 def training_dataset(wildcards):
-    if int(wildcards.round) == 0:
+    detector = detector_of(wildcards)
+    if detector.round == 0:
         return dataset(config["train"])
-    return dataset(settings.self_training_dataset(config, wildcards.recipe))
+    return dataset(settings.self_training_dataset(config, detector.recipe))
 
 
-def annotations_of_round(wildcards, round):
-    """Round 0 learns from pseudo-masks, every other round from predictions."""
-    if round == 0:
-        method = recipe_of(wildcards)["method"]
-        return f"<results>/annotations/{config['train']}/{method}.json"
-    return f"<results>/self_training/{wildcards.recipe}_round{round}.json"
+def annotations_of_detector(detector):
+    """The first detector learns from pseudo-masks, every other one from predictions."""
+    if detector.round == 0:
+        method = config["recipes"][detector.recipe]["method"]
+        return layout.ANNOTATIONS.of(dataset=config["train"], method=method)
+    return layout.SELF_TRAINING.of(detector=detector)
 
 
 def training_annotations(wildcards):
-    return annotations_of_round(wildcards, int(wildcards.round))
+    return annotations_of_detector(detector_of(wildcards))
 
 
 def initial_weights(wildcards):
     """Round 0 starts from the configured weights, every other round from the one before."""
-    if int(wildcards.round) > 0:
-        return f"<results>/detectors/{previous(wildcards)}/model_final.pth"
+    if previous := detector_of(wildcards).previous:
+        return layout.DETECTOR.of(detector=previous)
     weights = config["detector"]["weights"]
-    if weights == "dino_resnet50":
-        return "<resources>/weights/dino_resnet50.safetensors"
-    return weights or []
-
-
-def previous(wildcards):
-    return f"{wildcards.recipe}_round{int(wildcards.round) - 1}"
+    return layout.WEIGHTS.of(backbone=weights) if weights == "dino_resnet50" else weights or []
 
 
 def training_recipe(wildcards):
-    first = int(wildcards.round) == 0
+    first = detector_of(wildcards).round == 0
     return (recipe_of(wildcards) if first else self_training_of(wildcards))["detector"]
 
 
+def previous(wildcards):
+    """The detector that a round of self-training learns from; the first learned from none."""
+    detector = detector_of(wildcards)
+    if detector.previous is None:
+        raise WorkflowError(f"{detector}: learns from pseudo-masks, not from predictions")
+    return detector.previous
+
+
 def self_training_images(wildcards):
-    return f"<results>/images/{settings.self_training_dataset(config, wildcards.recipe)}.parquet"
+    return layout.LISTING.of(dataset=training_dataset(wildcards).name)
 
 
 def self_training_predictions(wildcards):
-    target = settings.self_training_dataset(config, wildcards.recipe)
-    return f"<results>/predictions/{previous(wildcards)}/{target}.json"
+    target = training_dataset(wildcards).name
+    return layout.PREDICTIONS.of(detector=previous(wildcards), dataset=target)
 
 
 def self_training_threshold(wildcards):
     thresholds = self_training_of(wildcards)["thresholds"]
-    return thresholds[min(int(wildcards.round), len(thresholds)) - 1]
+    return thresholds[min(detector_of(wildcards).round, len(thresholds)) - 1]
 
 
 def former_annotations(wildcards):
     """What the round before learned from, where its annotations are kept."""
     if not self_training_of(wildcards)["keep_former"]:
         return []
-    return annotations_of_round(wildcards, int(wildcards.round) - 1)
+    return annotations_of_detector(previous(wildcards))
 
 
 def scored_results(wildcards):
     """What an entry of a dataset's metrics scores: a method's pseudo-masks or predictions."""
     if wildcards.entry in METHODS:
-        return f"<results>/annotations/{wildcards.dataset}/{wildcards.entry}.json"
-    return f"<results>/predictions/{wildcards.entry}/{wildcards.dataset}.json"
+        return layout.ANNOTATIONS.of(dataset=wildcards.dataset, method=wildcards.entry)
+    try:
+        detector = DetectorName.parse(wildcards.entry)
+    except ValueError as error:
+        raise WorkflowError(f"{error}; pseudo-masks that can be scored: {', '.join(METHODS)}")
+    return layout.PREDICTIONS.of(dataset=wildcards.dataset, detector=detector)
 
 
 def scored_entries(name):
@@ -257,6 +270,25 @@ def scored_entries(name):
 
 def evaluations_of(wildcards):
     return [
-        f"<results>/evaluation/{wildcards.dataset}/{entry}.json"
+        layout.EVALUATION.of(**wildcards, entry=entry)
         for entry in scored_entries(wildcards.dataset)
     ]
+
+
+def entry_options(entries, paths):
+    """The options of ``cuvler metrics``: each entry's name and the file with its scores."""
+    return [word for pair in zip(entries, paths) for word in ("--entry", "=".join(map(str, pair)))]
+
+
+def fine_tuning_split(wildcards):
+    percent = DetectorName.parse(wildcards.fine_tuned).percent
+    return layout.SPLIT.of(dataset=config["fine_tuning"]["dataset"], percent=percent)
+
+
+def fine_tuning_weights(wildcards):
+    return layout.DETECTOR.of(detector=DetectorName.parse(wildcards.fine_tuned).pretrained)
+
+
+def fine_tuning_recipe(wildcards):
+    percent = DetectorName.parse(wildcards.fine_tuned).percent
+    return settings.fine_tuning_detector(config, percent)

@@ -4,11 +4,11 @@ rule detector:
         weights=initial_weights,
     output:
         # Checkpoints lie beside it, unknown to Snakemake, so that a killed job goes on from them.
-        "<results>/detectors/{recipe}_round{round}/model_final.pth",
+        layout.DETECTOR.output,
     log:
-        "<logs>/detectors/{recipe}_round{round}.log",
+        layout.DETECTOR.log,
     benchmark:
-        "<benchmarks>/detector/{recipe}_round{round}.tsv"
+        layout.DETECTOR.benchmark
     conda:
         "../envs/detector.yaml"
     threads: 16

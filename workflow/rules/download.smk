@@ -1,8 +1,8 @@
 rule download:
     output:
-        "<resources>/downloads/{file}",
+        layout.DOWNLOAD.output,
     log:
-        "<logs>/download/{file}.log",
+        layout.DOWNLOAD.log,
     wildcard_constraints:
         file="|".join(map(re.escape, [*published_files(), *config["download"]])),
     conda:

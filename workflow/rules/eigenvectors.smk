@@ -1,8 +1,8 @@
 rule weights:
     output:
-        "<resources>/weights/{backbone}.safetensors",
+        layout.WEIGHTS.output,
     log:
-        "<logs>/weights/{backbone}.log",
+        layout.WEIGHTS.log,
     conda:
         "../envs/cuvler.yaml"
     params:
@@ -14,14 +14,14 @@ rule weights:
 
 rule eigenvectors:
     input:
-        images="<results>/images/{dataset}.parquet",
+        images=layout.LISTING.output,
         weights=weights_of,
     output:
-        "<results>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.zarr.zip",
+        layout.EIGENVECTORS.output,
     log:
-        "<logs>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.log",
+        layout.EIGENVECTORS.log,
     benchmark:
-        "<benchmarks>/eigenvectors/{dataset}/{method}/{backbone}/{shard}.tsv"
+        layout.EIGENVECTORS.benchmark
     conda:
         "../envs/cuvler.yaml"
     # All cores of most GPU boxes: jobs there take turns with the GPU.

@@ -3,11 +3,11 @@ rule evaluation:
         ground_truth=scored_annotations,
         results=scored_results,
     output:
-        "<results>/evaluation/{dataset}/{entry}.json",
+        layout.EVALUATION.output,
     log:
-        "<logs>/evaluation/{dataset}/{entry}.log",
+        layout.EVALUATION.log,
     benchmark:
-        "<benchmarks>/evaluation/{dataset}/{entry}.tsv"
+        layout.EVALUATION.benchmark
     conda:
         "../envs/cuvler.yaml"
     params:
@@ -23,27 +23,27 @@ rule metrics:
     input:
         evaluations=evaluations_of,
     output:
-        "<results>/{dataset}_metrics.json",
+        layout.METRICS.output,
     log:
-        "<logs>/metrics/{dataset}.log",
+        layout.METRICS.log,
     conda:
         "../envs/cuvler.yaml"
     params:
-        entries=lambda wildcards, input: [
-            word for path in input.evaluations for word in ("--entry", f"{Path(path).stem}={path}")
-        ],
+        entries=lambda wildcards, input: entry_options(
+            scored_entries(wildcards.dataset), input.evaluations
+        ),
     shell:
         "cuvler metrics {params.entries:q} --output {output:q} &> {log:q}"
 
 
 rule table:
     input:
-        expand("<results>/{dataset}_metrics.json", dataset=config["evaluate"]),
+        [layout.METRICS.of(dataset=name) for name in config["evaluate"]],
     output:
-        csv="<results>/table.csv",
-        markdown="<results>/table.md",
+        csv=layout.TABLE.of(format="csv"),
+        markdown=layout.TABLE.of(format="md"),
     log:
-        "<logs>/table.log",
+        layout.TABLE.log,
     conda:
         "../envs/cuvler.yaml"
     params:

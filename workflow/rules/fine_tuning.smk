@@ -2,11 +2,11 @@ rule splits:
     input:
         annotations=listed_annotations,
     output:
-        [f"<results>/splits/{{dataset}}/{percent}.json" for percent in PERCENTS],
+        [layout.SPLIT.of(percent=percent) for percent in PERCENTS],
     log:
-        "<logs>/splits/{dataset}.log",
+        layout.SPLIT.log,
     benchmark:
-        "<benchmarks>/splits/{dataset}.tsv"
+        layout.SPLIT.benchmark
     conda:
         "../envs/cuvler.yaml"
     params:
@@ -21,42 +21,42 @@ rule splits:
 
 use rule detector as fine_tuning with:
     input:
-        annotations=f"<results>/splits/{config['fine_tuning']['dataset']}/{{percent}}.json",
-        weights="<results>/detectors/{recipe}_round{round}/model_final.pth",
+        annotations=fine_tuning_split,
+        weights=fine_tuning_weights,
     output:
-        "<results>/fine_tuning/detectors/{recipe}_round{round}_{percent}percent/model_final.pth",
+        layout.FINE_TUNING.output,
     log:
-        "<logs>/fine_tuning/detectors/{recipe}_round{round}_{percent}percent.log",
+        layout.FINE_TUNING.log,
     benchmark:
-        "<benchmarks>/fine_tuning/{recipe}_round{round}_{percent}percent.tsv"
+        layout.FINE_TUNING.benchmark
     params:
         root=dataset(config["fine_tuning"]["dataset"]).images,
-        recipe=lambda wildcards: settings.fine_tuning_detector(config, wildcards.percent),
+        recipe=fine_tuning_recipe,
         opts=lambda wildcards: config["fine_tuning"]["opts"],
 
 
 use rule predictions as fine_tuning_predictions with:
     input:
-        detector="<results>/fine_tuning/detectors/{detector}/model_final.pth",
-        images="<results>/images/{dataset}.parquet",
+        detector=layout.FINE_TUNING.output,
+        images=layout.LISTING.output,
     output:
-        "<results>/fine_tuning/predictions/{detector}/{dataset}.json",
+        layout.FINE_TUNING_PREDICTIONS.output,
     log:
-        "<logs>/fine_tuning/predictions/{detector}/{dataset}.log",
+        layout.FINE_TUNING_PREDICTIONS.log,
     benchmark:
-        "<benchmarks>/fine_tuning_predictions/{detector}/{dataset}.tsv"
+        layout.FINE_TUNING_PREDICTIONS.benchmark
 
 
 rule fine_tuning_evaluation:
     input:
         ground_truth=listed_annotations,
-        results="<results>/fine_tuning/predictions/{detector}/{dataset}.json",
+        results=layout.FINE_TUNING_PREDICTIONS.output,
     output:
-        "<results>/fine_tuning/evaluation/{dataset}/{detector}.json",
+        layout.FINE_TUNING_EVALUATION.output,
     log:
-        "<logs>/fine_tuning/evaluation/{dataset}/{detector}.log",
+        layout.FINE_TUNING_EVALUATION.log,
     benchmark:
-        "<benchmarks>/fine_tuning_evaluation/{dataset}/{detector}.tsv"
+        layout.FINE_TUNING_EVALUATION.benchmark
     conda:
         "../envs/cuvler.yaml"
     params:
@@ -68,10 +68,10 @@ rule fine_tuning_evaluation:
 
 use rule metrics as fine_tuning_metrics with:
     input:
-        evaluations=expand(
-            "<results>/fine_tuning/evaluation/{{dataset}}/{detector}.json", detector=FINE_TUNED
-        ),
+        evaluations=[layout.FINE_TUNING_EVALUATION.of(fine_tuned=name) for name in FINE_TUNED],
     output:
-        "<results>/fine_tuning/{dataset}_metrics.json",
+        layout.FINE_TUNING_METRICS.output,
     log:
-        "<logs>/fine_tuning/{dataset}_metrics.log",
+        layout.FINE_TUNING_METRICS.log,
+    params:
+        entries=lambda wildcards, input: entry_options(FINE_TUNED, input.evaluations),

@@ -2,11 +2,11 @@ rule ground_truth:
     input:
         official_annotations,
     output:
-        "<results>/ground_truth/{dataset}.json",
+        layout.GROUND_TRUTH.output,
     log:
-        "<logs>/ground_truth/{dataset}.log",
+        layout.GROUND_TRUTH.log,
     benchmark:
-        "<benchmarks>/ground_truth/{dataset}.tsv"
+        layout.GROUND_TRUTH.benchmark
     # Early: what is not where the config says is told before anything long has begun.
     priority: 1
     conda:

@@ -2,9 +2,9 @@ rule images:
     input:
         annotations=listed_annotations,
     output:
-        "<results>/images/{dataset}.parquet",
+        layout.LISTING.output,
     log:
-        "<logs>/images/{dataset}.log",
+        layout.LISTING.log,
     # First, and alone by its threads: a mistyped path is told before a download has begun.
     priority: 1
     conda:

@@ -1,13 +1,13 @@
 rule predictions:
     input:
-        detector="<results>/detectors/{recipe}_round{round}/model_final.pth",
-        images="<results>/images/{dataset}.parquet",
+        detector=layout.DETECTOR.output,
+        images=layout.LISTING.output,
     output:
-        "<results>/predictions/{recipe}_round{round}/{dataset}.json",
+        layout.PREDICTIONS.output,
     log:
-        "<logs>/predictions/{recipe}_round{round}/{dataset}.log",
+        layout.PREDICTIONS.log,
     benchmark:
-        "<benchmarks>/predictions/{recipe}_round{round}/{dataset}.tsv"
+        layout.PREDICTIONS.benchmark
     conda:
         "../envs/detector.yaml"
     threads: 16

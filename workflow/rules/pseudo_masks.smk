@@ -1,13 +1,13 @@
 rule pseudo_masks:
     input:
-        images="<results>/images/{dataset}.parquet",
+        images=layout.LISTING.output,
         eigenvectors=eigenvectors_of,
     output:
-        "<results>/pseudo_masks/{dataset}/{method}/{shard}.json",
+        layout.PSEUDO_MASKS.output,
     log:
-        "<logs>/pseudo_masks/{dataset}/{method}/{shard}.log",
+        layout.PSEUDO_MASKS.log,
     benchmark:
-        "<benchmarks>/pseudo_masks/{dataset}/{method}/{shard}.tsv"
+        layout.PSEUDO_MASKS.benchmark
     conda:
         "../envs/cuvler.yaml"
     threads: 16

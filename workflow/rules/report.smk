@@ -6,14 +6,14 @@ rule report:
         [path for option, name, path in report_files()],
     output:
         # Marked for `snakemake --report` too.
-        report("<results>/report.html", caption="../report/results.rst", category="Results"),
+        report(layout.REPORT.output, caption="../report/results.rst", category="Results"),
     log:
-        "<logs>/report.log",
+        layout.REPORT.log,
     conda:
         "../envs/cuvler.yaml"
     params:
         options=report_options,
-        benchmarks=f"{config['results']}/benchmarks",
+        benchmarks=str(Path(config["results"], layout.BENCHMARKS)),
         images=config["report"]["images"],
         gpus=report_gpus,
         config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),

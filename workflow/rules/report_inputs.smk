@@ -8,31 +8,46 @@ def report_files():
     scored = config["evaluation"]["pseudo_masks"]
     masks = {(name, method) for name in [config["train"], *scored] for method in METHODS}
     return [
-        *(("metrics", name, f"{results}/{name}_metrics.json") for name in config["evaluate"]),
         *(
-            ("evaluation", f"{name}/{entry}", f"{results}/evaluation/{name}/{entry}.json")
+            ("metrics", name, layout.METRICS.under(results, dataset=name))
+            for name in config["evaluate"]
+        ),
+        *(
+            (
+                "evaluation",
+                f"{name}/{entry}",
+                layout.EVALUATION.under(results, dataset=name, entry=entry),
+            )
             for name in config["evaluate"]
             for entry in scored_entries(name)
         ),
         *(
-            ("fine-tuning", name, f"{results}/fine_tuning/{name}_metrics.json")
+            ("fine-tuning", name, layout.FINE_TUNING_METRICS.under(results, dataset=name))
             for name in config["fine_tuning"]["evaluate"]
         ),
         *(
-            ("annotations", f"{name}/{method}", f"{results}/annotations/{name}/{method}.json")
+            (
+                "annotations",
+                f"{name}/{method}",
+                layout.ANNOTATIONS.under(results, dataset=name, method=method),
+            )
             for name, method in sorted(masks)
         ),
         *(
             (
                 "annotations",
-                f"{settings.self_training_dataset(config, recipe)}/labels of {recipe}_round{round}",
-                f"{results}/self_training/{recipe}_round{round}.json",
+                f"{settings.self_training_dataset(config, detector.recipe)}/labels of {detector}",
+                layout.SELF_TRAINING.under(results, detector=detector),
             )
-            for recipe in settings.recipes(config)
-            for round in range(1, config["recipes"][recipe]["self_training"]["rounds"] + 1)
+            for detector in DETECTORS
+            if detector.round > 0
         ),
         *(
-            ("predictions", f"{name}/{detector}", f"{results}/predictions/{detector}/{name}.json")
+            (
+                "predictions",
+                f"{name}/{detector}",
+                layout.PREDICTIONS.under(results, detector=detector, dataset=name),
+            )
             for name in PREDICTED
             for detector in DETECTORS
         ),
@@ -52,13 +67,18 @@ def report_folders():
             (
                 "eigenvectors",
                 f"{name}/{method}/{backbone}",
-                f"{results}/eigenvectors/{name}/{method}/{backbone}",
+                layout.EIGENVECTORS.under(
+                    results, dataset=name, method=method, backbone=backbone, shard=0
+                ).parent,
             )
             for name in dict.fromkeys([*config["evaluation"]["pseudo_masks"], config["train"]])
             for method in METHODS
             for backbone in settings.backbones(config, method)
         ),
-        *(("detector", detector, f"{results}/detectors/{detector}") for detector in DETECTORS),
+        *(
+            ("detector", detector, layout.DETECTOR.under(results, detector=detector).parent)
+            for detector in DETECTORS
+        ),
     ]
 
 

@@ -4,11 +4,11 @@ rule self_training:
         images=self_training_images,
         former=former_annotations,
     output:
-        "<results>/self_training/{recipe}_round{round}.json",
+        layout.SELF_TRAINING.output,
     log:
-        "<logs>/self_training/{recipe}_round{round}.log",
+        layout.SELF_TRAINING.log,
     benchmark:
-        "<benchmarks>/self_training/{recipe}_round{round}.tsv"
+        layout.SELF_TRAINING.benchmark
     conda:
         "../envs/cuvler.yaml"
     params:

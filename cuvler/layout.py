@@ -1,0 +1,256 @@
+"""The names of a run's files and detectors: the one place that builds and parses them.
+
+A :class:`File` is one kind of file, such as all listings. Its path is a pattern with wildcards, in
+Snakemake's notation, so that the rules can use it as it is. Logs and benchmarks follow from it.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+_NAME = "[A-Za-z0-9_-]+"
+_NUMBER = "(?:0|[1-9][0-9]*)"
+_DETECTOR = re.compile(
+    rf"(?P<recipe>{_NAME})_round(?P<round>{_NUMBER})(?:_(?P<percent>{_NUMBER})percent)?"
+)
+
+# What each wildcard stands for, as a regular expression.
+WILDCARDS: Mapping[str, str] = {
+    "dataset": _NAME,
+    "method": _NAME,
+    "backbone": _NAME,
+    "shard": _NUMBER,
+    "detector": f"{_NAME}_round{_NUMBER}",
+    "fine_tuned": f"{_NAME}_round{_NUMBER}_{_NUMBER}percent",
+    "entry": _NAME,
+    "percent": _NUMBER,
+    "file": "[A-Za-z0-9_.-]+",
+    "format": "csv|md",
+}
+
+LOGS = "logs"
+BENCHMARKS = "benchmarks"
+
+
+@dataclass(frozen=True)
+class DetectorName:
+    """The name of a detector: ``cuvler_round1``, or fine-tuned ``cuvler_round1_5percent``.
+
+    Attributes:
+        recipe: a key of ``recipes`` in the config.
+        round: of self-training; 0 is the detector that learned from pseudo-masks.
+        percent: of the labels that it was fine-tuned on; ``None`` for none.
+    """
+
+    recipe: str
+    round: int
+    percent: int | None = None
+
+    def __str__(self) -> str:
+        end = "" if self.percent is None else f"_{self.percent}percent"
+        return f"{self.recipe}_round{self.round}{end}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a name, as ``str`` writes it.
+
+        Raises:
+            ValueError: it is not a detector's name.
+        """
+        match = _DETECTOR.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"{name!r} is not a detector's name: RECIPE_roundN or RECIPE_roundN_Ppercent"
+            )
+        percent = match["percent"]
+        return cls(match["recipe"], int(match["round"]), int(percent) if percent else None)
+
+    @property
+    def previous(self) -> Self | None:
+        """The detector whose predictions this one learned from; ``None`` for the first."""
+        if self.round == 0 or self.percent is not None:
+            return None
+        return replace(self, round=self.round - 1)
+
+    @property
+    def pretrained(self) -> Self:
+        """The detector that this one was fine-tuned from."""
+        return replace(self, percent=None)
+
+
+@dataclass(frozen=True)
+class File:
+    """One kind of file.
+
+    Attributes:
+        rule: the rule that makes it.
+        pattern: its path under ``root``, with wildcards.
+        job: what the files of one job have in common, and no other job's; names the log.
+        root: the pathvar of the folder it is in, ``results`` or ``resources``.
+    """
+
+    rule: str
+    pattern: str
+    job: str
+    root: str = "results"
+
+    @property
+    def output(self) -> str:
+        """The path for a rule's input or output, with pathvar and wildcards."""
+        return f"<{self.root}>/{self.pattern}"
+
+    @property
+    def log(self) -> str:
+        """The path for a rule's log."""
+        return f"<{LOGS}>/{self.job}.log"
+
+    @property
+    def benchmark(self) -> str:
+        """The path for a rule's benchmark."""
+        return f"<{BENCHMARKS}>/{self._benchmark}"
+
+    @property
+    def _benchmark(self) -> str:
+        # Without the folders that all jobs of the rule have in common.
+        return f"{self.rule}/{self.job[max(self.job.find('{'), 0) :]}.tsv"
+
+    def of(self, **names: object) -> str:
+        """Fill in wildcards of :attr:`output`; those that are not given stay.
+
+        Raises:
+            KeyError: there is no such wildcard.
+            ValueError: a name has a character that its wildcard does not allow.
+        """
+        return f"<{self.root}>/{_fill(self.pattern, names)}"
+
+    def under(self, root: str | os.PathLike[str], **names: object) -> Path:
+        """Fill in all wildcards, and give the path of the file in the folder ``root``.
+
+        Raises:
+            KeyError: a wildcard is not given, or there is no such wildcard.
+            ValueError: as :meth:`of`.
+        """
+        filled = _fill(self.pattern, names)
+        if missing := _wildcards(filled):
+            raise KeyError(f"{self.pattern}: no {missing[0]} given")
+        return Path(root, filled)
+
+    def names(self, path: str | os.PathLike[str]) -> dict[str, str]:
+        """Read the wildcards' values from the path of such a file, in any folder.
+
+        Raises:
+            ValueError: it is not the path of such a file.
+        """
+        last_parts = Path(path).parts[-self._depth - 1 :]
+        match = _regex(self.pattern).fullmatch("/".join(last_parts))
+        if match is None:
+            raise ValueError(f"{os.fspath(path)}: not a file of rule {self.rule}, {self.pattern}")
+        return match.groupdict()
+
+    @property
+    def _depth(self) -> int:
+        return self.pattern.count("/")
+
+    def root_of(self, path: str | os.PathLike[str]) -> Path:
+        """The folder that the path of such a file starts from, such as the folder of results."""
+        return Path(path).parents[self._depth]
+
+    def log_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
+        """The log of the job that makes a file, where ``results`` is the folder of results."""
+        return Path(results, LOGS, f"{self.job.format(**self.names(path))}.log")
+
+    def benchmark_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
+        """The benchmark of the job that makes a file; some rules have none."""
+        return Path(results, BENCHMARKS, self._benchmark.format(**self.names(path)))
+
+
+def _wildcards(pattern: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", pattern)
+
+
+def _fill(pattern: str, names: Mapping[str, object]) -> str:
+    """Put names in place of some wildcards."""
+    for wildcard, name in names.items():
+        if wildcard not in _wildcards(pattern):
+            raise KeyError(f"{pattern}: has no wildcard {wildcard}")
+        if not re.fullmatch(WILDCARDS[wildcard], str(name)):
+            raise ValueError(f"{wildcard} {str(name)!r}: not of the form {WILDCARDS[wildcard]}")
+        pattern = pattern.replace(f"{{{wildcard}}}", str(name))
+    return pattern
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    literals = [re.escape(part) for part in re.split(r"\{\w+\}", pattern)]
+    groups = [f"(?P<{name}>{WILDCARDS[name]})" for name in _wildcards(pattern)]
+    return re.compile("".join(map("".join, zip(literals, [*groups, ""], strict=True))))
+
+
+def _file(rule: str, pattern: str, *, job: str = "", root: str = "results") -> File:
+    """A file whose log has its path without the suffixes, unless ``job`` says otherwise."""
+    folder, slash, name = pattern.rpartition("/")
+    return File(rule, pattern, job or f"{folder}{slash}{name.partition('.')[0]}", root)
+
+
+WEIGHTS = _file("weights", "weights/{backbone}.safetensors", root="resources")
+DOWNLOAD = _file("download", "downloads/{file}", job="download/{file}", root="resources")
+GROUND_TRUTH = _file("ground_truth", "ground_truth/{dataset}.json")
+LISTING = _file("images", "images/{dataset}.parquet")
+EIGENVECTORS = _file("eigenvectors", "eigenvectors/{dataset}/{method}/{backbone}/{shard}.zarr.zip")
+PSEUDO_MASKS = _file("pseudo_masks", "pseudo_masks/{dataset}/{method}/{shard}.json")
+ANNOTATIONS = _file("annotations", "annotations/{dataset}/{method}.json")
+DETECTOR = _file("detector", "detectors/{detector}/model_final.pth", job="detectors/{detector}")
+PREDICTIONS = _file("predictions", "predictions/{detector}/{dataset}.json")
+SELF_TRAINING = _file("self_training", "self_training/{detector}.json")
+EVALUATION = _file("evaluation", "evaluation/{dataset}/{entry}.json")
+METRICS = _file("metrics", "{dataset}_metrics.json", job="metrics/{dataset}")
+TABLE = _file("table", "table.{format}")
+SPLIT = _file("splits", "splits/{dataset}/{percent}.json", job="splits/{dataset}")
+FINE_TUNING = _file(
+    "fine_tuning",
+    "fine_tuning/detectors/{fine_tuned}/model_final.pth",
+    job="fine_tuning/detectors/{fine_tuned}",
+)
+FINE_TUNING_PREDICTIONS = _file(
+    "fine_tuning_predictions", "fine_tuning/predictions/{fine_tuned}/{dataset}.json"
+)
+FINE_TUNING_EVALUATION = _file(
+    "fine_tuning_evaluation", "fine_tuning/evaluation/{dataset}/{fine_tuned}.json"
+)
+FINE_TUNING_METRICS = _file("fine_tuning_metrics", "fine_tuning/{dataset}_metrics.json")
+REPORT = _file("report", "report.html")
+
+# By the rule that makes them, in the order of the data.
+FILES: Mapping[str, File] = {
+    file.rule: file
+    for file in (
+        DOWNLOAD,
+        WEIGHTS,
+        GROUND_TRUTH,
+        LISTING,
+        EIGENVECTORS,
+        PSEUDO_MASKS,
+        ANNOTATIONS,
+        DETECTOR,
+        PREDICTIONS,
+        SELF_TRAINING,
+        EVALUATION,
+        METRICS,
+        TABLE,
+        SPLIT,
+        FINE_TUNING,
+        FINE_TUNING_PREDICTIONS,
+        FINE_TUNING_EVALUATION,
+        FINE_TUNING_METRICS,
+        REPORT,
+    )
+}
+
+
+def file_of(rule: str, path: str | os.PathLike[str]) -> File:
+    """The kind of a planned file; what a rule of the user's own makes is a kind for itself."""
+    return FILES.get(rule) or _file(rule, Path(path).as_posix().lstrip("/"))
