@@ -179,7 +179,7 @@ def _reading(path: StrPath, opening: str) -> Iterator["_Reader"]:
                 raise ValueError("something follows the end")
     except ValueError as error:
         raise DataError(
-            f"{path}: not whole COCO json ({error}); delete the file and run again to make it anew"
+            f"{path}: not whole COCO json ({error}); delete the file and run again to recreate it"
         ) from error
 
 

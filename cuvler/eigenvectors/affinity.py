@@ -1,10 +1,10 @@
-"""The patch graph of TokenCut, kept as a binary matrix, and products with its Laplacian.
+"""TokenCut's patch graph as a binary matrix, and products with its normalized affinity.
 
-W is 1 where two patches' features have a cosine over tau and eps elsewhere, so
-W = eps + (1 - eps) A with A binary: a product with W is a product with A and one sum. A
-takes one bit an entry on a CPU (1.6 MB at 3600 patches, where float64 W takes 104 MB) and
-four bytes on other devices (52 MB, twice that while it is built), where the product is left to
-the vendor's BLAS.
+W is 1 where the cosine similarity of two patches' features is above tau, and eps elsewhere.
+W = eps + (1 - eps) A with a binary A, so a product with W is a product with A and one sum. On a
+CPU, A takes one bit per entry (1.6 MB at 3600 patches; float64 W takes 104 MB). On other devices
+it takes four bytes per entry (52 MB, twice that during construction) and products use the
+vendor's BLAS.
 """
 
 from typing import Protocol
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
-# Terms a BLAS adds up in float32 before the sums are put together: one after the other, 3600 terms
-# can be off by more than the residual that eigenvectors are checked for.
+# Number of terms that BLAS sums in float32 at a time. A single sum over 3600 terms can have a
+# rounding error above the residual tolerance.
 _TERMS = 512
 
 
@@ -30,20 +30,20 @@ class Graph(Protocol):
     degrees: Tensor
 
     def product(self, x: Tensor) -> Tensor:
-        """Multiply (b, n) float32 vectors by W, one an image."""
+        """Multiply (b, n) float32 vectors, one per image, by W."""
         ...
 
     def weights(self, index: int) -> NDArray[np.float64]:
-        """Give one image's W, (n, n)."""
+        """Return W of one image, (n, n)."""
         ...
 
 
 class NormalizedAffinity:
-    """M = D^-1/2 W D^-1/2, whose largest eigenvalues are the smallest of L = 1 - M.
+    """M = D^-1/2 W D^-1/2. Its largest eigenvalues are the smallest of L = I - M.
 
     Attributes:
-        first: (b, n) float32, the eigenvector of M's largest eigenvalue, 1: D^1/2 1, of unit
-            length. It is known, so nobody needs to compute it.
+        first: (b, n) float32, the unit eigenvector of M's largest eigenvalue, 1. Known in closed
+            form: D^1/2 1, normalised.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -52,19 +52,19 @@ class NormalizedAffinity:
         self.first = torch.nn.functional.normalize(graph.degrees.sqrt(), dim=-1)
 
     def product(self, x: Tensor) -> Tensor:
-        """Multiply (b, n) float32 vectors by M, one an image."""
+        """Multiply (b, n) float32 vectors, one per image, by M."""
         return self._scale * self._graph.product(self._scale * x)
 
 
 def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale the rows of (b, n, d) features to unit length in float32; rows of zeros stay zero.
+    """Normalise the rows of (b, n, d) features to unit length in float32; zero rows stay zero.
 
     Returns:
-        (b, n, d) float32 rows, and (b,) bool: false for images with entries that are no numbers,
-        whose rows are all zero.
+        The rows, (b, n, d) float32, and (b,) bool: False for images with NaN or infinite
+        features. All rows of such images are zero.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    # By the largest entry first: squares of very large or very small features leave float32.
+    # Divide by the largest entry first: squares of extreme values overflow or underflow float32.
     largest = features.abs().amax(dim=-1, keepdim=True)
     usable = largest.isfinite().all(dim=1)[:, 0]
     rows = torch.nn.functional.normalize((features / largest.clamp_min(_TINY)).float(), dim=-1)
@@ -74,29 +74,29 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FloatGraph:
-    """A batch of graphs on any device, four bytes an entry.
+    """A batch of graphs on any device, four bytes per entry.
 
     Args:
         features: (b, n, d) float32, unit or zero rows.
-        tau: the cosine over which two patches are joined.
-        eps: the weight of the others.
+        tau: cosine similarity above which two patches have an edge of weight 1.
+        eps: weight of all other edges.
     """
 
     def __init__(self, features: Tensor, tau: float, eps: float) -> None:
         self._eps = eps
         cosines = features @ features.mT
-        # A BLAS may round the two halves differently; at tau that is not a symmetric graph.
-        self._joined = torch.maximum(cosines, cosines.mT).gt_(tau)
+        # BLAS may round the two triangles differently; near tau the graph would be asymmetric.
+        self._edges = torch.maximum(cosines, cosines.mT).gt_(tau)
         self.degrees = self.product(features.new_ones(features.shape[:2]))
 
     def product(self, x: Tensor) -> Tensor:
-        """Multiply (b, n) float32 vectors by W, one an image."""
+        """Multiply (b, n) float32 vectors, one per image, by W."""
         product = torch.zeros_like(x)
         for start in range(0, x.shape[-1], _TERMS):
             terms = slice(start, start + _TERMS)
-            product += torch.bmm(self._joined[..., terms], x[:, terms, None])[..., 0]
+            product += torch.bmm(self._edges[..., terms], x[:, terms, None])[..., 0]
         return self._eps * x.sum(dim=-1, keepdim=True) + (1 - self._eps) * product
 
     def weights(self, index: int) -> NDArray[np.float64]:
-        """Give one image's W, (n, n)."""
-        return np.where(self._joined[index].cpu().numpy(), 1.0, self._eps)
+        """Return W of one image, (n, n)."""
+        return np.where(self._edges[index].cpu().numpy(), 1.0, self._eps)

@@ -1,4 +1,4 @@
-"""The patch graph on a CPU: a bit an entry, and products by table."""
+"""The patch graph on a CPU: one bit per entry, products by table look-up."""
 
 import numba
 import numpy as np
@@ -7,76 +7,76 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _WORD = 64
-# Rows of cosines in flight at once: a block of floats that stays in the cache. Whole words.
+# Rows of cosines computed at a time, so that the block stays in the cache. A multiple of _WORD.
 _BLOCK = 4 * _WORD
 
 
 class BitGraph:
-    """One graph on a CPU, a bit an entry.
+    """One graph on a CPU, one bit per entry.
 
     Args:
         features: (1, n, d) float32, unit or zero rows.
-        tau: the cosine over which two patches are joined.
-        eps: the weight of the others.
+        tau: cosine similarity above which two patches have an edge of weight 1.
+        eps: weight of all other edges.
     """
 
     def __init__(self, features: Tensor, tau: float, eps: float) -> None:
         self._eps = eps
-        self._joined = _threshold(features[0].numpy(), tau)
+        self._edges = _threshold(features[0].numpy(), tau)
         self.degrees = self.product(torch.ones(features.shape[:2]))
 
     def product(self, x: Tensor) -> Tensor:
         """Multiply (1, n) float32 vectors by W."""
-        words, n = self._joined.shape
+        words, n = self._edges.shape
         padded = np.zeros(words * _WORD, dtype=np.float32)
         padded[:n] = x[0].numpy()
-        product = torch.from_numpy(_selected_sums(self._joined, padded))
+        product = torch.from_numpy(_selected_sums(self._edges, padded))
         return self._eps * x.sum(dim=-1, keepdim=True) + (1 - self._eps) * product
 
     def weights(self, index: int) -> NDArray[np.float64]:
-        """Give W, (n, n); ``index`` is 0."""
+        """Return W, (n, n); ``index`` must be 0."""
         assert index == 0
-        n = self._joined.shape[1]
-        octets = self._joined.T.astype("<u8", order="C").view(np.uint8)
-        joined = np.unpackbits(octets, axis=1, count=n, bitorder="little")
-        return np.where(joined, 1.0, self._eps)
+        n = self._edges.shape[1]
+        octets = self._edges.T.astype("<u8", order="C").view(np.uint8)
+        edges = np.unpackbits(octets, axis=1, count=n, bitorder="little")
+        return np.where(edges, 1.0, self._eps)
 
 
 def _threshold(features: NDArray[np.float32], tau: float) -> NDArray[np.uint64]:
-    """Compare the cosines of (n, d) unit rows with tau, exactly symmetric.
+    """Compare the cosines of (n, d) unit rows with tau; the result is exactly symmetric.
 
     Returns:
-        (words, n): bit b of [w, i] says whether patches 64 w + b and i are joined. Bits for
-        patches from n on are 0.
+        (words, n): bit b of [w, i] is set if patches 64 w + b and i have an edge. Padding bits
+        are 0.
     """
     n = len(features)
-    joined = np.zeros((-(-n // _WORD), n), dtype=np.uint64)
+    edges = np.zeros((-(-n // _WORD), n), dtype=np.uint64)
     for start in range(0, n, _BLOCK):
         cosines = features[start : start + _BLOCK] @ features[start:].T
-        _pack(cosines, np.float32(tau), joined[start // _WORD :, start:])
-    _mirror(joined)
-    return joined
+        _pack(cosines, np.float32(tau), edges[start // _WORD :, start:])
+    _mirror(edges)
+    return edges
 
 
 @numba.njit(cache=True, nogil=True)
-def _pack(cosines: NDArray[np.float32], tau: np.float32, joined: NDArray[np.uint64]) -> None:
-    """Set the bits of the entries of cosines (m, n) that are over tau in joined (words, n)."""
+def _pack(cosines: NDArray[np.float32], tau: np.float32, edges: NDArray[np.uint64]) -> None:
+    """Set the bits in edges (words, n) where cosines (m, n) are above tau."""
     for row in range(cosines.shape[0]):
         word, bit = row // _WORD, np.uint64(row % _WORD)
         for i in range(cosines.shape[1]):
-            joined[word, i] |= np.uint64(cosines[row, i] > tau) << bit
+            edges[word, i] |= np.uint64(cosines[row, i] > tau) << bit
 
 
 @numba.njit(cache=True, nogil=True)
-def _mirror(joined: NDArray[np.uint64]) -> None:
-    """Make the lower triangle of joined (words, n) the transpose of its upper one.
+def _mirror(edges: NDArray[np.uint64]) -> None:
+    """Overwrite the lower triangle of edges (words, n) with the transposed upper triangle.
 
-    The cosines of the two may have been rounded differently.
+    The cosines of the two triangles may be rounded differently.
     """
-    words = len(joined)
+    words = len(edges)
     square = np.empty(_WORD, dtype=np.uint64)
     for word in range(words):
-        rows = joined[:, word * _WORD : (word + 1) * _WORD]
+        rows = edges[:, word * _WORD : (word + 1) * _WORD]
         diagonal = rows[word]
         for i in range(len(diagonal)):
             diagonal[i] &= ~np.uint64(0) >> np.uint64(_WORD - 1 - i)
@@ -84,21 +84,21 @@ def _mirror(joined: NDArray[np.uint64]) -> None:
         _transpose(square)
         diagonal |= square[: len(diagonal)]
         for other in range(word + 1, words):
-            _load(joined[word, other * _WORD : (other + 1) * _WORD], square)
+            _load(edges[word, other * _WORD : (other + 1) * _WORD], square)
             _transpose(square)
             rows[other] = square
 
 
 @numba.njit(cache=True, nogil=True)
 def _load(columns: NDArray[np.uint64], square: NDArray[np.uint64]) -> None:
-    """Put up to 64 words into a square, zeros after them."""
+    """Copy up to 64 words into a square and pad with zeros."""
     square[: len(columns)] = columns
     square[len(columns) :] = 0
 
 
 @numba.njit(cache=True, nogil=True)
 def _transpose(square: NDArray[np.uint64]) -> None:
-    """Transpose 64 words of 64 bits in place, by halves (Warren, Hacker's Delight, 7-3)."""
+    """Transpose 64 words of 64 bits in place (Warren, Hacker's Delight, 7-3)."""
     width, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
     while width:
         step = np.int64(width)
@@ -112,14 +112,15 @@ def _transpose(square: NDArray[np.uint64]) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _selected_sums(joined: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum the entries of x (64 words,) that the bits of each column of joined (words, n) select.
+def _selected_sums(edges: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum the entries of x (64 words,) selected by the bits of each column of edges (words, n).
 
-    The method of four Russians (Arlazarov et al. 1970): the 256 sums of any eight entries of x
-    are tabulated, and each byte of joined looks its own up. The bits stay in the cache, where a
-    byte an entry waits for memory, and the order of summation is the same on all processors.
+    Method of Four Russians (Arlazarov et al. 1970): the 256 possible sums of every eight entries
+    of x are tabulated, and each byte of edges is a look-up. At one bit per entry the graph fits
+    the cache; at one byte it is limited by memory bandwidth. The order of summation is the same
+    on all processors.
     """
-    words, n = joined.shape
+    words, n = edges.shape
     sums = np.zeros(n, dtype=np.float32)
     table = np.empty((8, 256), dtype=np.float32)
     byte = np.uint64(255)
@@ -128,7 +129,7 @@ def _selected_sums(joined: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArra
             _tabulate(x[_WORD * word + 8 * part :], table[part])
         t0, t1, t2, t3, t4, t5, t6, t7 = table
         for i in range(n):
-            bits = joined[word, i]
+            bits = edges[word, i]
             sum01 = t0[bits & byte] + t1[bits >> np.uint64(8) & byte]
             sum23 = t2[bits >> np.uint64(16) & byte] + t3[bits >> np.uint64(24) & byte]
             sum45 = t4[bits >> np.uint64(32) & byte] + t5[bits >> np.uint64(40) & byte]
@@ -139,7 +140,7 @@ def _selected_sums(joined: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArra
 
 @numba.njit(cache=True, nogil=True)
 def _tabulate(x: NDArray[np.float32], table: NDArray[np.float32]) -> None:
-    """Put into table (256,) the sums of the first eight entries of x that its index selects."""
+    """Write to table (256,) the sums of the first eight entries of x selected by the index."""
     table[0] = 0
     for bit in range(8):
         size = 1 << bit

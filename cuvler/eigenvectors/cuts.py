@@ -1,8 +1,8 @@
-"""MaskCut's cuts: an image's graph is cut again and again, an object at a time.
+"""MaskCut's iterative normalized cuts.
 
-The cuts are made where the features are, beside the ViT: features are 60 times as many numbers
-as the eigenvectors. What is stored are the eigenvectors, from which :func:`partitions` gives
-the same cuts anywhere.
+The cuts run in the extraction stage, because the features are 60 times as large as the
+eigenvectors. Only the eigenvectors are stored; :func:`partitions` computes the same cuts from
+them.
 """
 
 import numpy as np
@@ -17,21 +17,21 @@ from cuvler.eigenvectors.partitions import partitions
 def cut_repeatedly(
     features: Tensor, grid: tuple[int, int], *, n: int = 3, tau: float = 0.15, eps: float = 1e-5
 ) -> Eigenpairs[Tensor]:
-    """Cut the patches of each image ``n`` times, without those that were cut before.
+    """Cut each image ``n`` times, excluding the patches of previous cuts (CutLER, section 3.2).
 
-    CutLER, section 3.2. The eigenvectors are those of the generalized problem
-    (D - W) x = lambda D x, on which MaskCut decides; VoteCut takes y = D^1/2 x.
+    MaskCut partitions the eigenvectors x of the generalized problem (D - W) x = lambda D x.
+    VoteCut uses y = D^1/2 x.
 
     Args:
-        features: (b, h * w, d), a patch's features a row, on any device.
-        grid: h and w, the patches down and across.
-        n: how many cuts.
-        tau: patches whose features have a cosine above it are joined.
-        eps: the weight of patches that are not alike.
+        features: (b, h * w, d), one row per patch, on any device.
+        grid: (h, w), the patch grid.
+        n: number of cuts.
+        tau: cosine similarity above which two patches have an edge of weight 1.
+        eps: weight of all other edges.
 
     Returns:
-        ``vectors`` (b, n, h * w): x of each cut, of unit length; ``values`` and ``residuals``
-        (b, n), of y. ``status`` is each image's worst: ``failed`` where any cut's is.
+        ``vectors`` (b, n, h * w) are the x of each cut, of unit norm; ``values`` and
+        ``residuals`` (b, n) belong to y. ``status`` is the worst of each image's cuts.
     """
     steps: list[Eigenpairs[Tensor]] = []
     vectors: list[Tensor] = []

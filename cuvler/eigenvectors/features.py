@@ -1,4 +1,4 @@
-"""A backbone ready to run: images in, one feature vector a patch out."""
+"""Loading backbones: functions from images to one feature vector per patch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a backbone does, split where the work moves to the device.
+    """A loaded backbone: a CPU function per image and a device function per batch.
 
     Attributes:
-        spec: its entry in the table.
-        device: where features are computed.
-        prepare: RGB image -> tensor that batches are stacked of; runs in loader processes.
-        features: (b, ...) prepared images on the device -> (b, n, d) float32 features, the
-            patches row by row.
-        weights_sha256: of the weight file; None where there is none.
-        precision: of a ViT's arithmetic.
+        spec: its entry in the table of backbones.
+        device: where ``features`` runs.
+        prepare: RGB image -> tensor, to be stacked into batches; runs in loader processes.
+        features: (b, ...) prepared images on the device -> (b, n, d) float32 features, patches in
+            row-major order.
+        weights_sha256: SHA-256 of the weight file; None without one.
+        precision: of a ViT's forward pass.
     """
 
     spec: BackboneSpec
@@ -51,20 +51,20 @@ def load_backbone(
     """Load a backbone.
 
     Args:
-        spec: its entry in the table.
-        weights: a ViT's weights, ``.safetensors`` or ``.pth``; nothing for the pixel backbones.
+        spec: its entry in the table of backbones.
+        weights: a ViT's weights, ``.safetensors`` or ``.pth``; None for pixel backbones.
         device: see :func:`cuvler.devices.find_device`.
         precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`.
 
     Raises:
-        ConfigError: weights are given where none are used, or the other way round, or there is no
-            such device.
-        DataError: the weights cannot be read, or are of another model.
+        ConfigError: weights are given to a pixel backbone or missing for a ViT, or the device does
+            not exist.
+        DataError: the weights cannot be read, or do not fit the model.
     """
     where = find_device(device)
     if spec.timm is None:
         if weights is not None:
-            raise ConfigError(f"backbone {spec.name!r} is made of pixels and takes no weights")
+            raise ConfigError(f"backbone {spec.name!r} is a pixel backbone and takes no weights")
         prepare = partial(pixel_features, size=spec.size, patch=spec.patch)
         return Backbone(spec, where, prepare, lambda prepared: prepared, None)
     if weights is None:
@@ -72,7 +72,7 @@ def load_backbone(
             f"backbone {spec.name!r} needs weights; fetch them with "
             f"`cuvler weights --backbone {spec.name} --output FILE.safetensors`"
         )
-    # timm is slow to import, and pixels do without it.
+    # timm is slow to import and not needed for pixel backbones.
     from cuvler.download.digests import verified_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
 

@@ -1,9 +1,9 @@
-"""The largest eigenpairs of a batch of symmetric matrices, by the band Lanczos method.
+"""Largest eigenpairs of a batch of symmetric matrices by the band Lanczos method.
 
 A. Ruhe, "Implementation aspects of band Lanczos algorithms for computation of eigenvalues of
-large sparse symmetric matrices", Math. Comp. 33 (1979). With k starting vectors an eigenvalue
-of multiplicity up to k is found as often as it is there; with one it is the plain Lanczos
-method. Every vector is orthogonalised against all others, so the projection stays exact.
+large sparse symmetric matrices", Math. Comp. 33 (1979). With k starting vectors,
+eigenvalues of multiplicity up to k are found with their multiplicity; k = 1 is the standard
+Lanczos method. Every basis vector is reorthogonalised against all previous ones.
 """
 
 from collections.abc import Callable
@@ -14,25 +14,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Patch graphs take 10 to 50 products; what takes more than this is served as well by the
-# dense solver.
+# Patch graphs take 10 to 50 products. Beyond this limit the dense solver is as fast.
 MAX_PRODUCTS = 200
-# Looking costs a transfer from the device and a small dense problem: the next look comes after
-# this many products, or this part of those made so far if that is more.
-_LOOK_AFTER = 3
-_LOOK_PART = 0.1
-# The matrices have norm 1: a remainder this short has no direction left in float32.
-_NOTHING = 1e-12
+# Convergence check interval: max(3, 10 % of the products so far). A check costs a transfer from
+# the device and a small dense eigenproblem.
+_CHECK_INTERVAL = 3
+_CHECK_FRACTION = 0.1
+# Norm treated as zero in float32; the matrices have norm 1.
+_ZERO_NORM = 1e-12
 
 
 @dataclass(frozen=True)
 class RitzPairs:
-    """Approximate eigenpairs of b matrices, the largest eigenvalue first.
+    """Approximate eigenpairs of b matrices, largest eigenvalue first.
 
     Attributes:
         vectors: (b, k, n) float32, unit length.
         values: (b, k) float64, the Rayleigh quotients.
-        residuals: (b, k) float64, ``||M y - theta y||``, measured on the vectors themselves.
+        residuals: (b, k) float64, ``||M y - theta y||``, computed from ``vectors``.
     """
 
     vectors: Tensor
@@ -43,13 +42,13 @@ class RitzPairs:
 def largest_eigenpairs(
     product: Callable[[Tensor], Tensor], known: Tensor, *, k: int, tolerance: float
 ) -> RitzPairs:
-    """Find the k largest eigenpairs besides a known one.
+    """Compute the k largest eigenpairs, excluding a known one.
 
     Args:
-        product: multiplies (b, n) float32 vectors by the b matrices, whose norm is 1.
-        known: (b, n) float32 unit vectors, the eigenvector of each matrix to leave out.
-        k: how many, less than n.
-        tolerance: stop when every residual is estimated to be below this.
+        product: multiplies (b, n) float32 vectors by the b matrices, which have norm 1.
+        known: (b, n) float32 unit vectors, the eigenvector of each matrix to exclude.
+        k: number of eigenpairs, less than n.
+        tolerance: stop when every estimated residual is below this value.
     """
     b, n = known.shape
     steps = min(max(MAX_PRODUCTS, 3 * k), n - 1)
@@ -59,12 +58,12 @@ def largest_eigenpairs(
     for row in range(1, k + 1):
         _extend(basis, row, _random(row, basis).expand(b, n))
     projection = known.new_zeros(b, rows, steps)
-    look = k
+    next_check = k
     for step in range(1, steps + 1):
         image = product(basis[:, step])
         projection[:, :, step - 1] = _extend(basis, min(step + k, rows), image)
-        if step in (look, steps):
-            look += max(_LOOK_AFTER, int(_LOOK_PART * step))
+        if step in (next_check, steps):
+            next_check += max(_CHECK_INTERVAL, int(_CHECK_FRACTION * step))
             weights, estimates = _ritz(projection[:, 1:, :step].cpu().double().numpy(), k)
             if estimates.max() < tolerance:
                 break
@@ -73,19 +72,20 @@ def largest_eigenpairs(
 
 
 def _random(row: int, basis: Tensor) -> Tensor:
-    # From a generator of its own, on the CPU: the same on every device, the caller's random
-    # state is left alone, and an image's result does not depend on its place in a batch.
+    # A separate CPU generator: the vector is the same on every device and for every image of a
+    # batch, and the global random state does not change.
     generator = torch.Generator().manual_seed(row)
     return torch.randn(basis.shape[2], generator=generator).to(basis.device)
 
 
 def _extend(basis: Tensor, filled: int, vector: Tensor) -> Tensor:
-    """Orthogonalise (b, n) vectors against the filled rows; what remains becomes a new row.
+    """Orthogonalise (b, n) vectors against the filled rows and append them as the next row.
 
-    Where nothing remains (the basis spans an invariant subspace) a random row opens a new one.
+    Where the remainder is zero (the basis spans an invariant subspace), a random vector is
+    appended instead.
 
     Returns:
-        (b, rows) the coefficients of ``vector`` in the basis.
+        (b, rows), the coefficients of ``vector`` in the basis.
     """
     used = basis[:, :filled]
     coefficients = basis.new_zeros(basis.shape[:2])
@@ -97,7 +97,7 @@ def _extend(basis: Tensor, filled: int, vector: Tensor) -> Tensor:
     if filled == basis.shape[1]:
         return coefficients
     length = vector.norm(dim=-1, keepdim=True)
-    remains = length > _NOTHING
+    remains = length > _ZERO_NORM
     if not remains.all():
         length = torch.where(remains, length, 0)
         vector = torch.where(remains, vector, _random(filled, basis))
@@ -111,26 +111,27 @@ def _extend(basis: Tensor, filled: int, vector: Tensor) -> Tensor:
 def _ritz(
     projection: NDArray[np.float64], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Solve the projected problem.
+    """Compute the k largest Ritz vectors of the projected problem.
 
     Args:
-        projection: (b, rows, m) coefficients of the images of the basis' first m vectors.
-        k: how many of the largest.
+        projection: (b, rows, m), coefficients of the products of the first m basis vectors.
+        k: number of Ritz vectors.
 
     Returns:
-        weights (b, k, m) of the basis' vectors in the Ritz vectors; (b, k) estimated residuals.
+        The Ritz vectors' coefficients in the basis (b, k, m), and their estimated residuals
+        (b, k).
     """
     m = projection.shape[2]
     square = projection[:, :m]
     _, vectors = np.linalg.eigh((square + square.transpose(0, 2, 1)) / 2)
     weights = vectors[:, :, : -k - 1 : -1]
-    # The part of the image of a Ritz vector that lies outside the m vectors.
+    # The component of the product outside the span of the m basis vectors.
     outside = projection[:, m:] @ weights
     return weights.transpose(0, 2, 1).copy(), np.linalg.norm(outside, axis=1)
 
 
 def _measure(product: Callable[[Tensor], Tensor], vectors: Tensor) -> RitzPairs:
-    # Sums over n terms in float32 would cost the residuals a digit.
+    # In float64: float32 sums over n terms lose one digit of the residuals.
     exact = torch.nn.functional.normalize(vectors.double(), dim=-1)
     vectors = exact.float()
     images = torch.stack([product(vector) for vector in vectors.unbind(1)], dim=1).double()

@@ -1,4 +1,4 @@
-"""Normalized cut: eigenvectors of the normalized Laplacian of a graph on patches."""
+"""Normalized cut: eigenvectors of the normalized Laplacian of the patch graph."""
 
 import logging
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from cuvler.eigenvectors.lanczos import largest_eigenpairs
 
 logger = logging.getLogger(__name__)
 
-# Residuals below this pass. The angle to the eigenvector is at most the residual over the gap
-# to the next eigenvalue, so that gaps down to 2e-4 keep a cosine of 0.9999; float32 products
-# leave 1e-7 to 4e-7.
+# Largest residual accepted. The angle to the exact eigenvector is at most the residual divided by
+# the gap to the next eigenvalue: with gaps down to 2e-4 the cosine stays above 0.9999. Rounding
+# of float32 products alone gives residuals of 1e-7 to 4e-7.
 TOLERANCE = 2e-6
-# Lanczos estimates residuals without the rounding of products: it stops early enough that what is
-# measured passes too, for the dense solver takes forty times as long.
+# Lanczos' residual estimates ignore the rounding of products. The margin makes the computed
+# residuals pass too; falling back to the dense solver takes forty times as long.
 _ESTIMATE = 0.7 * TOLERANCE
-# Entries of W in memory at once on devices other than the CPU: 20 images of 3600 patches, 1 GiB.
+# Entries of W held at once on devices other than the CPU: 1 GiB, 20 images of 3600 patches.
 _DEVICE_ENTRIES = 2**28
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
@@ -34,15 +34,15 @@ ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 class Eigenpairs(Generic[ArrayT]):
     """Eigenpairs of L = D^-1/2 (D - W) D^-1/2, from the second smallest eigenvalue on.
 
-    Shapes are those of a batch of b graphs; for a single graph the leading b is absent.
+    Shapes are for a batch of b graphs; a single graph has no leading b.
 
     Attributes:
-        vectors: (b, k, n) float32, unit length; the entry of largest magnitude is positive.
+        vectors: (b, k, n) float32, unit norm; the entry of largest magnitude is positive.
         values: (b, k) float64, ascending.
-        residuals: (b, k) float64, ``||L y - lambda y||``, measured on ``vectors``.
+        residuals: (b, k) float64, ``||L y - lambda y||``, computed from ``vectors``.
         degrees: (b, n) float32, the diagonal of D.
-        status: (b,) str: ``ok``, ``dense`` (Lanczos did not converge and the dense solver gave
-            the vectors), or ``failed`` (no vector passed the check: all entries are NaN).
+        status: (b,) str: ``ok``, ``dense`` (Lanczos did not converge; the vectors are from the
+            dense solver), or ``failed`` (the residual check failed; all entries are NaN).
     """
 
     vectors: ArrayT
@@ -52,7 +52,7 @@ class Eigenpairs(Generic[ArrayT]):
     status: NDArray[np.str_]
 
     def generalized(self) -> ArrayT:
-        """Give D^-1/2 y, the eigenvectors of (D - W) x = lambda D x, (b, k, n), as MaskCut uses."""
+        """Return the eigenvectors x = D^-1/2 y of (D - W) x = lambda D x, (b, k, n)."""
         return self.vectors / self.degrees[..., None, :] ** 0.5
 
 
@@ -69,38 +69,37 @@ def ncut(
 def ncut(
     features: Tensor | NDArray[np.floating], *, tau: float = 0.15, eps: float = 1e-5, k: int = 1
 ) -> Eigenpairs[Tensor] | Eigenpairs[NDArray[Any]]:
-    """Solve the relaxed normalized cut (Shi & Malik 2000) of TokenCut's graph on patches.
+    """Solve the relaxed normalized cut (Shi & Malik 2000) of TokenCut's patch graph.
 
-    W_ij = 1 where the cosine of the features of i and j is over tau, else eps. Only the wanted
-    eigenvectors are computed; each one's residual is checked, and where that fails the dense
-    problem is solved in float64 instead. A patch whose features are all zero is joined to
-    nothing, itself included (that is how MaskCut takes patches out).
+    W_ij is 1 where the cosine similarity of the features of i and j is above tau, else eps. Only
+    the requested eigenvectors are computed. Each residual is checked; where the check fails, the
+    dense problem is solved in float64 instead. All-zero rows have no edges, not even a self-loop;
+    MaskCut zeroes patches already cut.
 
-    Where an eigenvalue is repeated, any basis of its eigenspace may come out.
+    For a repeated eigenvalue the returned basis is arbitrary.
 
-    Beside the features an image takes n^2 bits for its graph, 1.6 MB at 3600 patches, on the CPU,
-    where images are solved one after the other; on a GPU 4 n^2 bytes, as many images at a time
-    as fit into 1 GiB.
+    Memory in addition to the features: on a CPU, n^2 bits (1.6 MB at 3600 patches), as images are
+    solved one at a time; on other devices 4 n^2 bytes per image, in batches of up to 1 GiB.
 
     Args:
         features: (n, d) or (b, n, d), any float type, on any device; need not be normalised.
-            Cosines are float32 whatever the type.
-        tau: the threshold.
-        eps: the weight of patches that are not alike, over 0.
-        k: how many eigenvectors, less than n.
+            Cosines are computed in float32.
+        tau: threshold of the cosine similarity.
+        eps: weight of edges between dissimilar patches, above 0.
+        k: number of eigenvectors, less than n.
 
     Returns:
-        Arrays of the kind, and on the device, of ``features``.
+        Arrays of the same type and on the same device as ``features``.
 
     Raises:
-        ValueError: k or eps is out of range, or features has another shape or no entries.
+        ValueError: k or eps is out of range, or ``features`` is empty or of another rank.
     """
     if features.ndim not in (2, 3) or 0 in features.shape:
         raise ValueError(f"features must be (n, d) or (b, n, d), not {tuple(features.shape)}")
     if not 0 < k < features.shape[-2]:
-        raise ValueError(f"k={k} eigenvectors of {features.shape[-2]} patches")
+        raise ValueError(f"k={k} is not in 1 to {features.shape[-2] - 1}, the patches less one")
     if eps <= 0:
-        raise ValueError(f"eps={eps}: patches joined to nothing would have degree 0")
+        raise ValueError(f"eps={eps} must be positive: isolated patches would have degree 0")
     batch = torch.as_tensor(features).detach()
     single = batch.ndim == 2
     parts = [_solve(part, tau, eps, k) for part in _parts(batch[None] if single else batch)]
@@ -114,10 +113,10 @@ def ncut(
 
 
 def _parts(features: Tensor) -> Iterator[Tensor]:
-    """Cut a batch so that its graphs fit into memory.
+    """Split a batch so that its graphs fit into memory.
 
-    On a CPU one image at a time: its graph and basis stay in the caches, and its result does
-    not depend on the batch.
+    On a CPU, one image at a time: its graph and basis stay in the cache, and its result does not
+    depend on the batch.
     """
     on_cpu = features.device.type == "cpu"
     step = 1 if on_cpu else max(1, _DEVICE_ENTRIES // features.shape[1] ** 2)
@@ -155,7 +154,7 @@ def _dense(
     root = np.sqrt(weights.sum(axis=1))
     laplacian = np.eye(len(weights)) - weights / np.outer(root, root)
     first = root / np.linalg.norm(root)
-    # The known eigenvector moves from 0 to the end of the spectrum, which is at most 2.
+    # Shift the known eigenvector from eigenvalue 0 to 2, the upper end of the spectrum.
     shifted = laplacian + 2 * np.outer(first, first)
     try:
         values, vectors = scipy.linalg.eigh(shifted, subset_by_index=[0, k - 1])
@@ -163,13 +162,13 @@ def _dense(
         logger.warning("the dense solver failed: %s", error)
         nothing = np.full(k, np.nan)
         return np.full((k, len(weights)), np.nan), nothing, nothing
-    # As it will be handed on: in float32.
+    # Residuals of the float32 vectors, which are what is returned.
     vectors = vectors.T.astype(np.float32).astype(np.float64)
     residuals = np.linalg.norm(vectors @ laplacian - values[:, None] * vectors, axis=1)
     return vectors, values, residuals
 
 
 def _with_sign(vectors: Tensor) -> Tensor:
-    """Turn each vector so that its entry of largest magnitude is positive."""
+    """Flip each vector's sign so that its entry of largest magnitude is positive."""
     largest = vectors.abs().argmax(dim=-1, keepdim=True)
     return torch.where(vectors.gather(-1, largest) < 0, -vectors, vectors)

@@ -1,4 +1,4 @@
-"""The cuts of an image that MaskCut's eigenvectors make; needs no torch."""
+"""MaskCut's bipartitions of an image from its eigenvectors, without torch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,31 +6,31 @@ from scipy import ndimage
 
 from cuvler.masks import iou
 
-_MAX_CORNERS = 2  # A foreground with more of the image's corners is the background.
-_MAX_OVERLAP = 0.5  # A cut that overlaps the one before by more is the same once more,
-_MIN_SHARE = 0.01  # and one that covers no more of the patches is noise.
+_MAX_CORNERS = 2  # A foreground with more corners of the image is the background.
+_MAX_IOU = 0.5  # IoU above which a cut repeats the previous one.
+_MIN_AREA = 0.01  # Fraction of the patches up to which a cut is noise.
 
 
 def partitions(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Give the cuts that an image's eigenvectors make.
+    """Compute an image's cuts from its eigenvectors.
 
     Args:
-        vectors: (n, h, w), of cuts made one after the other.
+        vectors: (n, h, w), in the order of the cuts.
 
     Returns:
-        (n, h, w), masks that do not overlap; empty where a cut was dropped.
+        (n, h, w), disjoint masks; empty where a cut was dropped.
     """
     found = np.zeros(vectors.shape, dtype=np.bool_)
     for number, vector in enumerate(vectors):
-        cut = _side_of_the_seed(vector)
+        cut = _seed_component(vector)
         if number and _is_dropped(cut, found[number - 1]):
             continue
         found[number] = cut & ~found.any(axis=0)
     return found
 
 
-def _side_of_the_seed(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Give the side of a bipartition that is the object, the part around its seed."""
+def _seed_component(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return the connected component of the bipartition's foreground that contains the seed."""
     foreground = vector > vector.mean()
     seed = np.unravel_index(np.argmax(np.abs(vector)), vector.shape)
     corners = np.count_nonzero(foreground[[0, 0, -1, -1], [0, -1, 0, -1]])
@@ -42,5 +42,5 @@ def _side_of_the_seed(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
     return side
 
 
-def _is_dropped(cut: NDArray[np.bool_], before: NDArray[np.bool_]) -> bool:
-    return bool(iou(cut, before) > _MAX_OVERLAP or cut.mean() <= _MIN_SHARE)
+def _is_dropped(cut: NDArray[np.bool_], previous: NDArray[np.bool_]) -> bool:
+    return bool(iou(cut, previous) > _MAX_IOU or cut.mean() <= _MIN_AREA)

@@ -1,8 +1,7 @@
-"""Hand-made patch descriptors: backbones that need no weights, for the demo and for tests.
+"""Hand-made patch descriptors: backbones without weights, for the demo and for tests.
 
-A patch is described by how much it stands out from the image's border, and by its colour. That
-finds what a network has learned to call an object only where objects stand out: on photographs
-expect a small part of what the ViTs give.
+A descriptor encodes a patch's saliency against the image border, and its colour. It finds objects
+only where they stand out from the background: on photographs, results are far below a ViT's.
 """
 
 from functools import cache
@@ -15,44 +14,43 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
-# In CIELAB units: the width of the kernel that compares a patch with the border's, and the
-# colour difference between neighbours that counts as smooth shading.
+# In CIELAB units: bandwidth of the kernel density of the border's colours, and the colour
+# difference between neighbouring patches that is ignored as shading.
 _KERNEL_WIDTH = 5.0
 _SHADING = 3.0
-# Patches are joined when they differ by less than about a fifth of the range of conspicuousness,
-# or by as much as white and black do.
-_CONSPICUOUSNESS_WEIGHT = 10.0
+# Two patches have an edge if their saliency differs by less than about a fifth of its range; the
+# difference between white and black weighs as much.
+_SALIENCY_WEIGHT = 10.0
 _COLOUR_WEIGHT = 0.01
 _FREQUENCIES = 32
 
 
 def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
-    """Describe the patches of an image.
+    """Compute the descriptors of an image's patches.
 
     Args:
         image: RGB.
-        size: side in pixels of the square the image is resized to.
-        patch: side of a patch in pixels; divides ``size``.
+        size: side in pixels of the square to which the image is resized.
+        patch: side of a patch in pixels; must divide ``size``.
 
     Returns:
-        ((size / patch)^2, 64) float32 on the CPU, row by row, of equal lengths. Their cosines
-        are about exp(-d^2 / 2) of the distance d of what the patches look like.
+        ((size / patch)^2, 64) float32 on the CPU, in row-major order, of equal norm. The cosine
+        similarity of two descriptors is about exp(-d^2 / 2), d being the distance between the
+        patches' saliency and colour vectors.
     """
     colours = _patch_colours(image, size, patch)
     density = _stretch(_unlike_border(colours))
     distance = _stretch(_distance_to_border(colours[..., :3]))
-    conspicuousness = (density + distance)[..., None] / 2
-    looks = np.concatenate(
-        [_CONSPICUOUSNESS_WEIGHT * conspicuousness, _COLOUR_WEIGHT * colours], axis=-1
-    )
+    saliency = (density + distance)[..., None] / 2
+    looks = np.concatenate([_SALIENCY_WEIGHT * saliency, _COLOUR_WEIGHT * colours], axis=-1)
     return torch.from_numpy(_fourier_features(looks.reshape(-1, looks.shape[-1])))
 
 
 def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.float32]:
-    """Mean and half the standard deviation of CIELAB in each patch: (grid, grid, 6)."""
+    """Return the mean and half the standard deviation of CIELAB per patch, (grid, grid, 6)."""
     resized = image.resize((size, size), Image.Resampling.LANCZOS)
     lab = np.asarray(ImageCms.applyTransform(resized, _rgb_to_lab()))
-    # Pillow keeps L in 0 to 255, and a and b in two's complement.
+    # Pillow stores L as 0 to 255, and a and b in two's complement.
     lightness = lab[..., :1].astype(np.float32) * (100 / 255)
     chroma = np.ascontiguousarray(lab[..., 1:]).view(np.int8).astype(np.float32)
     grid = size // patch
@@ -62,20 +60,21 @@ def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.floa
 
 @cache
 def _rgb_to_lab() -> ImageCms.ImageCmsTransform:
-    # Building it takes as long as applying it; ``Image.convert`` builds one at each call.
+    # Cached: building the transform takes as long as applying it, and ``Image.convert`` builds
+    # one per call.
     rgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     return ImageCms.buildTransform(rgb, lab, "RGB", "LAB")
 
 
 def _border(grid: int) -> NDArray[np.bool_]:
-    """The patches of a (grid, grid) image that lie on its border."""
+    """Return a (grid, grid) mask of the border patches."""
     border = np.ones((grid, grid), dtype=bool)
     border[1:-1, 1:-1] = False
     return border
 
 
 def _unlike_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Minus the log density of each patch's colours among the border's: (grid, grid)."""
+    """Return the negative log density of each patch's colours among the border's, (grid, grid)."""
     border = colours[_border(len(colours))]
     squares = (
         (colours**2).sum(axis=-1)[..., None] + (border**2).sum(axis=-1) - 2 * colours @ border.T
@@ -86,7 +85,7 @@ def _unlike_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _distance_to_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The least sum of colour steps on a way to the border: (grid, grid).
+    """Return each patch's geodesic colour distance to the border, (grid, grid).
 
     Y. Wei et al., "Geodesic saliency using background priors", ECCV 2012.
     """
@@ -100,7 +99,7 @@ def _distance_to_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
     border = index[_border(grid)]
     sources = np.concatenate([*(s.ravel() for s, _, _ in steps), np.full(len(border), outside)])
     targets = np.concatenate([*(t.ravel() for _, t, _ in steps), border])
-    # A step of length 0 would be no step to a sparse matrix.
+    # An explicit zero would be no edge in a sparse matrix.
     lengths = np.concatenate([*(d.ravel() for _, _, d in steps), np.zeros(len(border))])
     lengths = np.maximum(lengths - _SHADING, 1e-3)
     graph = coo_array((lengths, (sources, targets)), shape=(outside + 1, outside + 1)).tocsr()
@@ -109,14 +108,14 @@ def _distance_to_border(colours: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale the range between the 2nd and the 98th percentile to 0 to 1, and clip the rest."""
+    """Map the 2nd to 98th percentile to [0, 1] and clip the rest."""
     low, high = np.quantile(values, [0.02, 0.98])
     stretched: NDArray[np.float64] = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return stretched
 
 
 def _fourier_features(looks: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Map (n, d) to (n, 2 frequencies), whose inner products are a Gaussian kernel's.
+    """Map (n, d) to (n, 2 * frequencies); inner products approximate a Gaussian kernel.
 
     A. Rahimi and B. Recht, "Random features for large-scale kernel machines", NIPS 2007. The
     frequencies are the same for every image.

@@ -1,4 +1,4 @@
-"""One file a backbone and shard: a Zarr v3 group inside a zip, whole or not there at all."""
+"""Eigenvector files: one Zarr v3 zip per backbone and shard, written atomically."""
 
 import zipfile
 import zlib
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, ZipStore
 
 from cuvler.errors import DataError
@@ -29,10 +28,10 @@ STATUSES = (
     ImageStatus.UNREADABLE,
     ImageStatus.MISSING,
 )
-# Chunks of about this many bytes: few enough members for zip, small enough to read one by one.
+# Approximate chunk size: few zip members, but small enough to read one at a time.
 _CHUNK_BYTES = 2**20
-# What zipfile and zarr raise on files that are not what was written: wrong checksums, and also
-# flags of encryption or compression and metadata that came about by chance.
+# What zipfile and zarr raise on damaged files: wrong checksums, and also invalid flags
+# (encryption, compression) and metadata.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -43,22 +42,22 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
-_FIX = "delete the file and run again to make it anew"
-# Settings that all backbones' files of a shard share.
+_FIX = "delete the file and run again to recreate it"
+# Settings that must be equal in all backbones' files of a shard.
 _SHARED = ("problem", "tau", "eps", "k")
-# The zip format's earliest time: a file's bytes must not depend on when it was written.
+# The zip format's earliest timestamp, so that a file's bytes do not depend on the time of writing.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class ShardEigenvectors:
-    """What one backbone gives for the n images of a shard.
+    """One backbone's eigenvectors of the n images of a shard.
 
     Attributes:
         image_id: (n,) int64, ascending.
-        status: (n,) positions in ``STATUSES``, uint8.
-        dense: (n,) bool, true where the iterative solver did not converge and the dense one
-            gave the vectors.
+        status: (n,) uint8, indices into ``STATUSES``.
+        dense: (n,) bool, True where Lanczos did not converge and the vectors are from the dense
+            solver.
         eigenvectors: (n, k, h, w) float32 on the patch grid; NaN where the status is not ok.
         eigenvalues: (n, k) float64; NaN likewise.
         residuals: (n, k) float64, ``||L y - lambda y||``; NaN likewise.
@@ -73,7 +72,7 @@ class ShardEigenvectors:
 
     @classmethod
     def empty(cls, image_id: NDArray[np.int64], k: int, grid: tuple[int, int]) -> Self:
-        """Make room for a shard: every image ``missing`` until something is entered."""
+        """Create the arrays of a shard, with every image ``missing``."""
         n = len(image_id)
         return cls(
             image_id=image_id,
@@ -91,11 +90,11 @@ def write_eigenvectors(
     """Write a shard as one zip file, atomically; equal content gives equal bytes.
 
     Args:
-        path: ends in ``.zarr.zip``.
+        path: the file, with suffix ``.zarr.zip``.
         shard: the arrays.
-        settings: JSON values that become the group's attributes; ``backbone`` is among them.
+        settings: JSON values for the group's attributes, ``backbone`` included.
     """
-    members: dict[str, Buffer] = {}
+    members: dict[str, Any] = {}
     group = zarr.create_group(
         MemoryStore(members),
         attributes={"format_version": FORMAT_VERSION, "status_words": list(STATUSES), **settings},
@@ -107,11 +106,11 @@ def write_eigenvectors(
             shape=values.shape,
             dtype=values.dtype,
             chunks=(min(rows, max(1, len(values))), *values.shape[1:]),
-            # Float noise: zstd saves a tenth and costs more than the disk. Half of it would do
-            # in float16, but now and then a mask would be another: none of the 158 that
-            # benchmarks/precision.py votes for, one of 372 on other scenes.
+            # zstd saves only a tenth of float noise and takes longer than writing it. float16
+            # would save half but occasionally changes a mask: none of the 158 in
+            # benchmarks/precision.py, one of 372 on other scenes.
             compressors=None,
-            # A chunk that is left out because it holds fill values looks like a lost one.
+            # Otherwise a chunk of fill values is not written, and looks like a lost one.
             config={"write_empty_chunks": True},
         )
         array[...] = values
@@ -120,7 +119,7 @@ def write_eigenvectors(
 
 
 def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:
-    # Zarr's own ZipStore stamps members with the time of day and orders them as written.
+    # zarr's ZipStore stores the current time in members, and their order is that of writing.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key, value in sorted(members.items()):
             member = zipfile.ZipInfo(key, date_time=_EPOCH)
@@ -134,15 +133,15 @@ def open_eigenvectors(
     image_ids: NDArray[np.int64] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> "EigenvectorStore":
-    """Open a file that ``write_eigenvectors`` made; images are read when they are asked for.
+    """Open a file of ``write_eigenvectors``; eigenvectors are read on access.
 
     Args:
         path: the ``.zarr.zip`` file.
-        image_ids: the ids the file must hold, in order (a shard of the dataset's listing).
+        image_ids: the ids that the file must have, in order (a shard of the dataset's listing).
         settings: attributes that must have these values, e.g. ``{"backbone": "dino_s16"}``.
 
     Raises:
-        DataError: the file is missing, damaged, of other images or made with other settings.
+        DataError: the file is missing or damaged, or its images or settings differ.
     """
     store = EigenvectorStore(Path(path))
     try:
@@ -154,14 +153,14 @@ def open_eigenvectors(
 
 
 class EigenvectorStore:
-    """A shard's eigenvectors on disk; made by ``open_eigenvectors``. A context manager.
+    """A shard's eigenvectors on disk, opened by ``open_eigenvectors``; a context manager.
 
     Attributes:
         path: the file.
-        attributes: the settings, the weights' sha256 and the versions it was made with.
+        attributes: the settings, the SHA-256 of the weights, and package versions.
         image_ids: (n,) int64, ascending.
-        status: n words of ``STATUSES``.
-        dense: (n,) bool, true where the dense solver gave the vectors.
+        status: the n images' statuses.
+        dense: (n,) bool, True where the vectors are from the dense solver.
         eigenvalues: (n, k) float64.
         residuals: (n, k) float64.
     """
@@ -197,7 +196,7 @@ class EigenvectorStore:
 
     @property
     def backbone(self) -> str:
-        """The name the backbone has in the table."""
+        """The backbone's name in the table of backbones."""
         return str(self.attributes["backbone"])
 
     @property
@@ -210,10 +209,10 @@ class EigenvectorStore:
         return len(self.image_ids)
 
     def vector(self, index: int) -> NDArray[np.float32]:
-        """Give the eigenvectors of the image at ``index``, (k, h, w) float32.
+        """Return the eigenvectors of the image at ``index``, (k, h, w) float32.
 
-        NaN where ``status[index]`` is not ``ok``. Images of one chunk are read together, so
-        going through the file in order reads each byte once.
+        They are NaN if ``status[index]`` is not ``ok``. The last chunk is cached, so sequential
+        access reads each byte once.
 
         Raises:
             DataError: the chunk is damaged.
@@ -232,13 +231,15 @@ class EigenvectorStore:
     def require(
         self, *, image_ids: NDArray[np.int64] | None = None, settings: Mapping[str, Any]
     ) -> None:
-        """Check that the file is the one that is meant.
+        """Check the file's images and settings.
 
         Raises:
-            DataError: it holds other images or was made with other settings.
+            DataError: they differ from the given ones.
         """
         if image_ids is not None and not np.array_equal(self.image_ids, image_ids):
-            raise DataError(f"{self.path}: holds other images than the dataset's listing; {_FIX}")
+            raise DataError(
+                f"{self.path}: its images are not those of the dataset's listing; {_FIX}"
+            )
         for name, value in settings.items():
             if self.attributes.get(name) != value:
                 raise DataError(
@@ -247,24 +248,24 @@ class EigenvectorStore:
                 )
 
     def require_alike(self, other: "EigenvectorStore", images_sha256: str) -> None:
-        """Check that the file belongs beside another backbone's, and to a shard of the listing.
+        """Check that this file matches the other backbones' files and the listing.
 
         Args:
-            other: the other backbone's file.
-            images_sha256: the shard's :func:`cuvler.listing.listing_sha256`; datasets that count
-                their images from 1 have the same ids.
+            other: another backbone's file.
+            images_sha256: :func:`cuvler.listing.listing_sha256` of the shard. Ids do not suffice:
+                many datasets number their images from 1.
 
         Raises:
-            DataError: it does not.
+            DataError: it does not match.
         """
         if self.attributes.get("images_sha256", images_sha256) != images_sha256:
-            raise DataError(f"{self.path}: holds images of another dataset; {_FIX}")
+            raise DataError(f"{self.path}: its images are of another dataset; {_FIX}")
         for name in _SHARED:
             mine, its = self.attributes.get(name), other.attributes.get(name)
             if mine != its:
                 raise DataError(
                     f"{self.path}: made with {name}={mine!r}, but {other.path} with {its!r}; "
-                    "delete the older one and run again to make it anew"
+                    "delete the older one and run again to recreate it"
                 )
 
     def close(self) -> None:
@@ -287,21 +288,21 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{name} is not an array")
-    # Zarr reads a chunk that is not there as fill values, silently.
+    # zarr silently reads a missing chunk as fill values.
     if array.nchunks_initialized != array.nchunks:
-        raise ValueError(f"chunks of {name} are lost")
+        raise ValueError(f"chunks of {name} are missing")
     return array
 
 
 @dataclass(frozen=True)
 class ImageEigenvectors:
-    """One image as the voting stage sees it.
+    """The eigenvectors of one image.
 
     Attributes:
         image_id: from the listing.
-        file_name: from the listing, relative to the dataset's root.
-        status: the worst word any backbone's file has for the image.
-        vectors: backbone -> (k, h, w) float32; empty unless ok.
+        file_name: from the listing, relative to the image root.
+        status: the worst of the backbones' statuses.
+        vectors: backbone -> (k, h, w) float32; empty unless ``status`` is ``ok``.
     """
 
     image_id: int
@@ -316,16 +317,18 @@ def read_eigenvectors(
     *,
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[ImageEigenvectors]:
-    """Go through a shard's images with the vectors of every backbone, one chunk in memory each.
+    """Iterate over a shard's images with every backbone's eigenvectors.
+
+    One chunk per backbone is in memory.
 
     Args:
         paths: the shard's file of each backbone.
         listing: the shard's rows, with columns ``image_id`` and ``file_name``.
-        settings: attributes every file must have, e.g. ``{"tau": 0.15}``.
+        settings: attributes that every file must have, e.g. ``{"tau": 0.15}``.
 
     Raises:
-        DataError: a file is missing, damaged, of other images or made with other settings than
-            are wanted or than the first file's, or two files are of the same backbone.
+        DataError: a file is missing or damaged, its images or settings differ from the given ones
+            or from the first file's, or two files are of the same backbone.
     """
     image_ids = listing["image_id"].to_numpy(dtype=np.int64)
     images_sha256 = listing_sha256(listing)
@@ -336,9 +339,10 @@ def read_eigenvectors(
             stack.enter_context(store)
             store.require_alike(next(iter(stores.values()), store), images_sha256)
             if store.backbone in stores:
+                first = stores[store.backbone].path
                 raise DataError(
-                    f"{path}: of backbone {store.backbone}, like {stores[store.backbone].path}; "
-                    "name each backbone's file once"
+                    f"{path}: is of backbone {store.backbone}, as is {first}; "
+                    "give one file per backbone"
                 )
             stores[store.backbone] = store
         for index, file_name in enumerate(listing["file_name"]):

@@ -1,4 +1,4 @@
-"""Vision transformers of timm as backbones."""
+"""timm's vision transformers as backbones."""
 
 from typing import Any, Literal, cast
 
@@ -16,13 +16,13 @@ from cuvler.files import StrPath
 
 Precision = Literal["float32", "float16"]
 
-# ImageNet's, which all of the table's models were trained with.
+# ImageNet's mean and standard deviation, with which all models of the table were trained.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
 def prepare_image(image: Image.Image, size: int) -> Tensor:
-    """Resize an RGB image to a square by Lanczos: (3, size, size) uint8."""
+    """Resize an RGB image to (3, size, size) uint8 with Lanczos resampling."""
     resized = image.resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
@@ -31,7 +31,8 @@ def create_vit(spec: BackboneSpec) -> VisionTransformer:
     """Create a backbone's model with random weights.
 
     Raises:
-        ConfigError: timm has no such model, or it is no plain vision transformer.
+        ConfigError: timm has no such model, it is not a ``VisionTransformer``, or its patch size
+            differs from the table's.
     """
     assert spec.timm is not None
     try:
@@ -39,7 +40,7 @@ def create_vit(spec: BackboneSpec) -> VisionTransformer:
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"backbone {spec.name!r}: timm model {spec.timm!r}: {error}") from error
     if not isinstance(model, VisionTransformer):
-        raise ConfigError(f"backbone {spec.name!r}: {spec.timm!r} is no VisionTransformer of timm")
+        raise ConfigError(f"backbone {spec.name!r}: {spec.timm!r} is not a timm VisionTransformer")
     if model.patch_embed.patch_size != (spec.patch, spec.patch):
         raise ConfigError(
             f"backbone {spec.name!r}: {spec.timm!r} has patches of "
@@ -49,11 +50,11 @@ def create_vit(spec: BackboneSpec) -> VisionTransformer:
 
 
 def load_vit(spec: BackboneSpec, weights: StrPath) -> VisionTransformer:
-    """Create a backbone's model and load a local weight file into it.
+    """Create a backbone's model and load its weights from a local file.
 
     Raises:
         ConfigError: see :func:`create_vit`.
-        DataError: the file cannot be read, or is of another model.
+        DataError: the file cannot be read, or does not fit the model.
     """
     model = create_vit(spec)
     try:
@@ -71,11 +72,12 @@ def load_vit(spec: BackboneSpec, weights: StrPath) -> VisionTransformer:
 class ViTFeatures(nn.Module):
     """Patch features of a vision transformer.
 
-    CuVLER and TokenCut take DINO's keys of the last attention layer, and DINOv2's patch tokens
-    after the final norm. For a projection of the last layer nothing beyond it is computed.
+    CuVLER and TokenCut use the keys of DINO's last attention layer; CuVLER also uses DINOv2's
+    patch tokens after the final norm. For keys, queries and values, the forward pass stops at the
+    last block's projection.
 
     Args:
-        model: in evaluation mode afterwards; its last block may be replaced.
+        model: is set to evaluation mode; its last block may be replaced.
         feature: one of ``VIT_FEATURES``.
         precision: ``float32``, or ``float16`` for mixed precision by torch's autocast.
     """
@@ -97,7 +99,7 @@ class ViTFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Give (b, n, d) float32 features of (b, 3, height, width) uint8 images, row by row."""
+        """Return (b, n, d) float32 features of (b, 3, h, w) uint8 images in row-major order."""
         with torch.autocast(images.device.type, torch.float16, enabled=self.mixed):
             tokens = self.model.forward_features((images - self.mean) / self.std)
         features: Tensor = tokens[:, self.model.num_prefix_tokens :].float()
@@ -105,7 +107,7 @@ class ViTFeatures(nn.Module):
 
 
 class _LastBlock(nn.Module):
-    """The last block cut short: what its attention works with, and nothing beyond it."""
+    """The last block, reduced to projections of its attention layer."""
 
     def __init__(self, block: Any, feature: str) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class _LastBlock(nn.Module):
 
 
 class _Projection(nn.Module):
-    """The keys, queries or values of an attention layer: its third of the joint projection."""
+    """The keys, queries or values of an attention layer: one third of its qkv projection."""
 
     def __init__(self, attention: Any, name: str) -> None:
         super().__init__()

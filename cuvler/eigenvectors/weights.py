@@ -1,4 +1,4 @@
-"""Weight files: fetched once with their sha256 beside them, and read without running code."""
+"""Downloading weight files with their SHA-256, and reading a ViT's state dict."""
 
 import logging
 import shutil
@@ -25,29 +25,30 @@ _DINO_RESNET50 = (
 
 
 def fetch_backbone(spec: BackboneSpec, destination: StrPath, *, sha256: str | None = None) -> str:
-    """Fetch a ViT's weights from the Hugging Face hub, as timm publishes them.
+    """Download timm's published weights of a ViT from the Hugging Face hub.
 
     Args:
         spec: the backbone.
-        destination: the ``.safetensors`` file to write; ``destination.sha256`` is written beside.
-        sha256: what the file's digest must be, if it is known.
+        destination: the ``.safetensors`` file to write; its SHA-256 is written to
+            ``destination.sha256``.
+        sha256: the expected SHA-256, if known.
 
     Returns:
-        The file's sha256.
+        The file's SHA-256.
 
     Raises:
-        ConfigError: the backbone has no weights, or timm none to fetch.
-        DataError: the file cannot be fetched, or is not the one that was pinned.
+        ConfigError: the backbone has no weights, or timm publishes none.
+        DataError: the download fails, or the SHA-256 differs from the expected one.
     """
     if spec.timm is None:
-        raise ConfigError(f"backbone {spec.name!r} is made of pixels; it has no weights to fetch")
+        raise ConfigError(f"backbone {spec.name!r} is a pixel backbone and has no weights to fetch")
     repository = _hub_repository(spec.timm)
 
     def fetch(path: Path) -> None:
         from huggingface_hub import hf_hub_download
 
         logger.info("fetching %s from the Hugging Face hub", repository)
-        # Each of its retries would be told twice; what remains of them is in the error.
+        # The hub logs each retry twice; the final error is in the exception.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         shutil.copyfile(hf_hub_download(repository, _HUB_FILE), path)
 
@@ -64,14 +65,14 @@ def _hub_repository(timm_name: str) -> str:
     except RuntimeError as error:
         raise ConfigError(f"timm has no model {timm_name!r}: {error}") from error
     if config is None or not config.hf_hub_id:
-        raise ConfigError(f"timm publishes no weights of {timm_name!r}; give a model with its tag")
+        raise ConfigError(f"timm has no weights of {timm_name!r}; give a model with its tag")
     return str(config.hf_hub_id)
 
 
 def fetch_dino_resnet50(destination: StrPath, *, sha256: str | None = None) -> str:
-    """Fetch DINO's ResNet-50, which detectors start from, and keep it as safetensors.
+    """Download DINO's ResNet-50, the detectors' initial weights, and save it as safetensors.
 
-    Args and errors are those of :func:`fetch_backbone`.
+    Arguments and errors are those of :func:`fetch_backbone`.
     """
 
     part = Path(destination).with_name(f"{Path(destination).stem}.pth.part")
@@ -96,7 +97,7 @@ def _fetch(
     with atomic_path(destination) as temporary:
         try:
             fetch(temporary)
-        # Having no network, or no such file there, derives from OSError in the hub.
+        # The hub's errors for a missing network or file derive from OSError.
         except (FetchError, OSError) as error:
             raise DataError(
                 f"cannot fetch {source} ({error}); fetch it on a machine with network and put "
@@ -113,10 +114,10 @@ def _fetch(
 
 
 def read_state(path: StrPath) -> dict[str, Tensor]:
-    """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
+    """Read a state dict from a ``.safetensors`` or ``.pth`` file.
 
     Raises:
-        DataError: the file is missing, damaged, or holds more than tensors.
+        DataError: the file is missing or damaged, or contains anything but tensors.
     """
     state = read_tensors(path)
     for name, value in state.items():

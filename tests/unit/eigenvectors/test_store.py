@@ -100,7 +100,7 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
     write_eigenvectors(path, shard(), SETTINGS)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(DataError, match=r"0\.zarr\.zip: damaged .* run again"):
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: damaged "):
         open_eigenvectors(path)
 
 
@@ -160,11 +160,11 @@ def test_a_zip_of_something_else(tmp_path):
 def test_other_images_and_other_settings_are_refused(tmp_path):
     path = tmp_path / "0.zarr.zip"
     write_eigenvectors(path, shard(), SETTINGS)
-    with pytest.raises(DataError, match="other images than the dataset's listing"):
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: .*listing"):
         open_eigenvectors(path, image_ids=np.arange(5))
-    with pytest.raises(DataError, match=r"made with tau=0\.15, not 0\.2"):
+    with pytest.raises(DataError, match=r"tau=0\.15.* 0\.2"):
         open_eigenvectors(path, settings={"tau": 0.2})
-    with pytest.raises(DataError, match="made with colour=None"):
+    with pytest.raises(DataError, match="colour=None"):
         open_eigenvectors(path, settings={"colour": "red"})
 
 
@@ -191,9 +191,7 @@ def test_backbones_of_different_settings_are_not_mixed(tmp_path, changed):
     write_eigenvectors(tmp_path / "a.zarr.zip", shard(), SETTINGS | {"backbone": "a"})
     write_eigenvectors(tmp_path / "b.zarr.zip", shard(), SETTINGS | {"backbone": "b"} | changed)
     ((name, value),) = changed.items()
-    with pytest.raises(
-        DataError, match=rf"b\.zarr\.zip: made with {name}={value!r}, but .*a\.zarr"
-    ):
+    with pytest.raises(DataError, match=rf"b\.zarr\.zip: .*{name}={value!r}, .*a\.zarr"):
         list(read_eigenvectors([tmp_path / f"{name}.zarr.zip" for name in "ab"], listing()))
 
 
@@ -202,12 +200,12 @@ def test_a_shard_of_another_dataset_with_the_same_ids_is_refused(tmp_path):
     path = tmp_path / "0.zarr.zip"
     write_eigenvectors(path, shard(), SETTINGS | {"images_sha256": listing_sha256(other)})
     assert len(list(read_eigenvectors([path], other))) == 5
-    with pytest.raises(DataError, match=r"0\.zarr\.zip: holds images of another dataset; delete"):
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: .*another dataset"):
         list(read_eigenvectors([path], listing()))
 
 
 def test_a_backbone_votes_once(tmp_path):
     for name in "ab":
         write_eigenvectors(tmp_path / f"{name}.zarr.zip", shard(), SETTINGS)
-    with pytest.raises(DataError, match=r"b\.zarr\.zip: of backbone pixels_p16, like .*a\.zarr"):
+    with pytest.raises(DataError, match=r"b\.zarr\.zip: .*pixels_p16.*a\.zarr"):
         list(read_eigenvectors([tmp_path / f"{name}.zarr.zip" for name in "ab"], listing()))

@@ -142,7 +142,7 @@ def test_options_reach_the_vote(dataset):
 def test_eigenvectors_of_other_images_are_refused(dataset):
     listing = read_listing(dataset / "listing.parquet").iloc[:3]
     stores = [dataset / "a.zarr.zip"]
-    with pytest.raises(DataError, match=r"a\.zarr\.zip: holds other images"):
+    with pytest.raises(DataError, match=r"a\.zarr\.zip: .*listing"):
         list(process_shard(listing, dataset / "images", stores, VoteCut()))
 
 
