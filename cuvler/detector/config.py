@@ -25,9 +25,12 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH = "all"
     # Instances of another image of the batch are pasted over each image.
     cfg.INPUT.COPY_PASTE = CfgNode({"ENABLED": False})
-    # Pasted instances are scaled by a factor drawn from this range.
+    # The share of batches in which they are.
+    cfg.INPUT.COPY_PASTE.RATE = 1.0
+    # The other image is resized to the image's height and width times a factor drawn from this
+    # range, within 0 and 1.
     cfg.INPUT.COPY_PASTE.SCALE = (0.3, 1.0)
-    # Paste a random number of the partner's instances, or all of them.
+    # Paste a random number of its n instances, 1 to n - 1 (one where n is 1), or all of them.
     cfg.INPUT.COPY_PASTE.RANDOM_COUNT = True
     # Leave out an instance that would cover this share of an existing one.
     cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
@@ -94,6 +97,7 @@ def load_recipe(
         scale_schedule(cfg, _batch_size(batch))
     with _errors_name("overrides"):
         cfg.merge_from_list(list(overrides))
+    _check_copy_paste(cfg)
     _fit_to_machines(cfg, num_gpus, machines)
     return cfg
 
@@ -146,6 +150,18 @@ def _fit_to_machines(cfg: CfgNode, num_gpus: int, machines: int) -> None:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH: {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared "
             f"by {processes} processes; choose a multiple of {processes}"
+        )
+
+
+def _check_copy_paste(cfg: CfgNode) -> None:
+    options = cfg.INPUT.COPY_PASTE
+    if not 0 <= options.RATE <= 1:
+        raise ConfigError(f"INPUT.COPY_PASTE.RATE: {options.RATE} is not a share, 0 to 1")
+    scale = tuple(options.SCALE)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        raise ConfigError(
+            f"INPUT.COPY_PASTE.SCALE: {scale} is not a range within 0 and 1; the pasted image lies "
+            "inside the other"
         )
 
 

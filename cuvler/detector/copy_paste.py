@@ -1,16 +1,16 @@
 """Copy-paste augmentation: objects of one training image over another.
 
-Simple copy-paste (Ghiasi et al., CVPR 2021) as CutLER (Wang et al., CVPR 2023, section 3.4) uses
-it. It works on arrays, in the data-loading processes, and draws only from the generator it is
-given.
+Simple copy-paste (Ghiasi et al., CVPR 2021) as CutLER (Wang et al., CVPR 2023, section 3.4) and
+CuVLER (Arica et al., CVPR 2024) train with it. It works on arrays, in the data-loading processes,
+and draws only from the generator it is given.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 _Window = tuple[slice, slice]
 
@@ -24,30 +24,24 @@ class Sample:
         masks: (N, H, W) bool.
         classes: (N,) int64.
         scores: (N,) float32.
+        boxes: (N, 4) float32, x0 y0 x1 y1; None where they are those of the masks.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.bool_]
     classes: NDArray[np.int64]
     scores: NDArray[np.float32]
+    boxes: NDArray[np.float32] | None = None
 
     def select(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> "Sample":
         """Keep the chosen instances: their indices, or (N,) bool."""
-        return Sample(self.image, self.masks[chosen], self.classes[chosen], self.scores[chosen])
-
-    def without_empty(self) -> "Sample":
-        """Drop the instances whose mask has no pixel."""
-        present = _not_empty(self.masks)
-        return self if present.all() else self.select(present)
-
-
-def resize_masks(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize (N, H, W) masks to (N, height, width); each pixel takes its nearest."""
-    rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * masks.shape[2] / width).astype(np.intp)
-    # One axis after the other: whole rows are copied at once.
-    resized: NDArray[np.bool_] = np.take(np.take(masks, columns, axis=2), rows, axis=1)
-    return resized
+        return Sample(
+            self.image,
+            self.masks[chosen],
+            self.classes[chosen],
+            self.scores[chosen],
+            None if self.boxes is None else self.boxes[chosen],
+        )
 
 
 def bounding_boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -61,17 +55,11 @@ def bounding_boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
     return boxes
 
 
-def _not_empty(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def not_empty(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each of (N, H, W) masks has a pixel."""
     # Over rows first: numpy does that many pixels at a time.
     columns = np.asarray(masks.any(axis=1))
     return np.asarray(columns.any(axis=1), dtype=bool)
-
-
-def resize_sample(sample: Sample, height: int, width: int) -> Sample:
-    """Resize image (bilinear) and masks (nearest)."""
-    image = Image.fromarray(sample.image).resize((width, height), Image.Resampling.BILINEAR)
-    masks = resize_masks(sample.masks, height, width)
-    return Sample(np.asarray(image), masks, sample.classes, sample.scores)
 
 
 def copy_paste_batch(
@@ -101,73 +89,109 @@ def copy_paste(
     random_count: bool,
     max_cover: float,
 ) -> Sample:
-    """Paste instances of ``source`` over ``target``.
+    """Paste instances of ``source`` at a random place of ``target``; see :func:`paste`.
 
-    The source is scaled by a factor drawn from ``scale`` and laid at a random place, inside the
-    target where it fits. Of its instances a random number (at least one), or all, is pasted,
-    except those that cover ``max_cover`` or more of an existing mask and those that fall outside.
-    What they cover is cut from the existing masks; a mask that is covered wholly is gone.
-
-    Returns:
-        A new sample, the existing instances first. Neither argument is changed.
+    Of n instances 1 to n - 1 are pasted where the count is random (one where n is 1), all n
+    otherwise. The factor is drawn from ``scale``, within 0 and 1.
     """
     count = len(source.classes)
     if count == 0:
         return target
     if random_count:
-        count = int(rng.integers(1, count + 1))
+        count = int(rng.integers(1, max(count, 2)))
     chosen = np.sort(rng.permutation(len(source.classes))[:count])
-    factor = rng.uniform(*scale)
-    height, width = (max(1, round(side * factor)) for side in source.image.shape[:2])
-    patch = resize_sample(source.select(chosen), height, width)
-    window, part = _place(patch.image.shape[:2], target.image.shape[:2], rng)
+    factor = float(rng.uniform(*scale))
+    # The last place, inclusive, at which the resized source lies wholly inside.
+    slack = np.subtract(target.image.shape[:2], _patch_shape(target, factor))
+    y, x = rng.integers(0, slack, endpoint=True).tolist()
+    return paste(target, source.select(chosen), factor=factor, x=x, y=y, max_cover=max_cover)
+
+
+def paste(
+    target: Sample, source: Sample, *, factor: float, x: int, y: int, max_cover: float = 0.5
+) -> Sample:
+    """Paste all instances of ``source`` over ``target``; nothing is random.
+
+    The source, image and masks, is resized to ``int(factor * H)`` x ``int(factor * W)`` of the
+    target's H x W: its own size and aspect do not count. Resizing is bilinear without
+    antialiasing; a mask's pixel counts where its interpolated weight is above 0. Instances that
+    cover ``max_cover`` or more of an existing mask are left out, and so are those without a pixel.
+    What the others cover is cut from the existing masks; a mask that is covered wholly is gone.
+
+    Args:
+        target: is not changed.
+        source: is not changed.
+        factor: the resized source's height and width over the target's, 0 to 1.
+        x: column of the target at which the resized source's left edge lies.
+        y: row of the target at which its upper edge lies.
+        max_cover: intersection over the existing mask's area, 0 to 1.
+
+    Returns:
+        A new sample, the existing instances first, the boxes those of the masks; the target
+        itself where nothing is pasted.
+
+    Raises:
+        ValueError: the resized source does not lie inside the target.
+    """
+    height, width = _patch_shape(target, factor)
+    window = (slice(y, y + height), slice(x, x + width))
+    if min(x, y) < 0 or target.image[window].shape[:2] != (height, width):
+        raise ValueError(f"a patch of {width} x {height} pixels at ({x}, {y}) is not inside")
     # All that changes lies within the window.
-    pasted = patch.masks[:, *part]
-    fits = _not_empty(pasted)
+    pasted = _resize_support(source.masks, height, width)
+    fits = not_empty(pasted)
     fits[fits] = _pastable(pasted[fits], target.masks, window, max_cover)
     if not fits.any():
         return target
     pasted = pasted[fits]
-    covered = pasted[0].copy()
-    for mask in pasted[1:]:
-        covered |= mask
+    covered = np.asarray(pasted.any(axis=0))
     image = target.image.copy()
-    np.copyto(image[window], patch.image[part], where=covered[..., None])
+    patch = cv2.resize(source.image, (width, height), interpolation=cv2.INTER_LINEAR)
+    np.copyto(image[window], patch, where=covered[..., None])
     existing = len(target.masks)
     masks = np.zeros((existing + len(pasted), *image.shape[:2]), dtype=bool)
     masks[:existing] = target.masks
     masks[:existing, *window] &= ~covered
     masks[existing:, *window] = pasted
-    merged = Sample(
+    left = not_empty(masks)
+    masks = masks[left]
+    return Sample(
         image,
         masks,
-        np.concatenate([target.classes, patch.classes[fits]]),
-        np.concatenate([target.scores, patch.scores[fits]]),
+        np.concatenate([target.classes, source.classes[fits]])[left],
+        np.concatenate([target.scores, source.scores[fits]])[left],
+        bounding_boxes(masks).astype(np.float32),
     )
-    return merged.without_empty()
 
 
-def _place(
-    patch: tuple[int, int], canvas: tuple[int, int], rng: np.random.Generator
-) -> tuple[_Window, _Window]:
-    """Lay the patch at a random place of the canvas; what juts out is cut off.
+def _patch_shape(target: Sample, factor: float) -> tuple[int, int]:
+    height, width = (max(1, int(factor * side)) for side in target.image.shape[:2])
+    return height, width
 
-    Returns:
-        Rows and columns of the canvas, and those of the patch that lie there.
-    """
-    window, part = [], []
-    for space, size in zip(canvas, patch, strict=True):
-        slack = space - size
-        offset = int(rng.integers(min(slack, 0), max(slack, 0) + 1))
-        window.append(slice(max(offset, 0), min(offset + size, space)))
-        part.append(slice(max(-offset, 0), min(space - offset, size)))
-    return (window[0], window[1]), (part[0], part[1])
+
+def _resize_support(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resize (N, H, W) masks to where their bilinear interpolation is above 0."""
+    top, bottom = _neighbours(masks.shape[1], height)
+    left, right = _neighbours(masks.shape[2], width)
+    # Rows first: whole ones are copied at once.
+    rows = np.take(masks, top, axis=1) | np.take(masks, bottom, axis=1)
+    support: NDArray[np.bool_] = np.take(rows, left, axis=2) | np.take(rows, right, axis=2)
+    return support
+
+
+def _neighbours(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Give each resized pixel's first and last source pixel of a weight above 0."""
+    # Positions, in units of 1 / (2 * resized) source pixels; whole numbers, so that no rounding
+    # gives a weight to a pixel that has none.
+    positions = np.maximum((2 * np.arange(resized) + 1) * size - resized, 0)
+    first, rest = np.divmod(positions, 2 * resized)
+    return first, np.minimum(first + (rest > 0), size - 1)
 
 
 def _pastable(
     pasted: NDArray[np.bool_], existing: NDArray[np.bool_], window: _Window, max_cover: float
 ) -> NDArray[np.bool_]:
-    """Tell which masks, (n, height, width) of the window, cover no existing one too much."""
+    """Find which masks, (n, height, width) of the window, cover no existing one too much."""
     areas = np.array([max(np.count_nonzero(mask), 1) for mask in existing])
     under = existing[:, *window]
     fits = np.ones(len(pasted), dtype=bool)

@@ -7,28 +7,29 @@ seen.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Boxes, Instances
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
-from cuvler.detector.copy_paste import (
-    Sample,
-    bounding_boxes,
-    copy_paste_batch,
-    resize_sample,
-)
-from cuvler.detector.records import Record, Records
+from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch, not_empty
+from cuvler.detector.records import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
 
 Batch = list[dict[str, Any]]
+_T = TypeVar("_T", bound=np.generic)
+# Boxes of sides up to this length, in pixels, are empty (detectron2's threshold).
+_EMPTY_SIDE = 1e-5
 
 
 def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
@@ -38,62 +39,129 @@ def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def load_sample(record: Record) -> Sample:
-    """Read a record's image and decode its masks.
+@dataclass(frozen=True)
+class View:
+    """The size an image is resized to, and whether it is flipped left to right after that."""
+
+    height: int
+    width: int
+    flipped: bool = False
+
+
+def draw_view(record: Record, cfg: CfgNode, rng: np.random.Generator) -> View:
+    """Draw the shortest side from the config's sizes, and flip with probability 1/2."""
+    shortest = int(rng.choice(cfg.INPUT.MIN_SIZE_TRAIN))
+    shape = resized_shape(record["height"], record["width"], shortest, cfg.INPUT.MAX_SIZE_TRAIN)
+    return View(*shape, cfg.INPUT.RANDOM_FLIP == "horizontal" and rng.random() < 0.5)
+
+
+def load_sample(record: Record, view: View | None = None) -> Sample:
+    """Read a record's image, masks and boxes in a view, by default the image's own size.
+
+    They are what detectron2's ``DatasetMapper`` gives for the same resize and flip: polygons are
+    rasterised after it, other masks take their nearest pixels, and boxes are the annotations'
+    own, clipped to the image. Boxes of annotations without one are those of the masks. Instances
+    without a pixel or with an empty box are left out.
 
     Raises:
-        DataError: the image cannot be read, or has another size than the annotations say.
+        DataError: the image cannot be read, or it or a mask has another size than the
+            annotations say.
     """
+    view = view or View(record["height"], record["width"])
+    image = _read_image(record).resize((view.width, view.height), Image.Resampling.BILINEAR)
+    instances: list[Instance] = record["instances"]
+    masks = np.zeros((len(instances), view.height, view.width), dtype=bool)
+    for mask, instance in zip(masks, instances, strict=True):
+        mask[:] = _view_mask(instance.segmentation, record, view)
+    kept = not_empty(masks)
+    boxes = _view_boxes(instances, record, view)
+    unknown = kept & np.isnan(boxes).any(axis=1)
+    boxes[unknown] = bounding_boxes(masks[unknown])
+    kept &= (boxes[:, 2:] - boxes[:, :2] > _EMPTY_SIDE).all(axis=1)
+    sample = Sample(
+        np.ascontiguousarray(_flip(np.asarray(image), view)),
+        masks,
+        np.array([instance.label for instance in instances], dtype=np.int64),
+        np.array([instance.score for instance in instances], dtype=np.float32),
+        boxes.astype(np.float32),
+    )
+    return sample if kept.all() else sample.select(kept)
+
+
+def _read_image(record: Record) -> Image.Image:
     name = record["file_name"]
     try:
-        image = np.asarray(open_image(name))
+        image = open_image(name)
     except ImageError as error:
         # Only exceptions with a single argument survive the way out of a data-loading process.
         raise DataError(f"{error} (the annotations name it)") from error
-    height, width = record["height"], record["width"]
-    if image.shape[:2] != (height, width):
-        found = f"{image.shape[1]} x {image.shape[0]}"
-        raise DataError(f"{name}: is {found} pixels, its annotations say {width} x {height}")
-    masks = np.zeros((len(record["instances"]), height, width), dtype=bool)
-    for mask, (segmentation, _, _) in zip(masks, record["instances"], strict=True):
-        mask[:] = _decode(segmentation, height, width)
-    return Sample(
-        image,
-        masks,
-        np.array([label for _, label, _ in record["instances"]], dtype=np.int64),
-        np.array([score for _, _, score in record["instances"]], dtype=np.float32),
-    )
+    expected = (record["width"], record["height"])
+    if image.size != expected:
+        found, said = (f"{width} x {height}" for width, height in (image.size, expected))
+        raise DataError(f"{name}: is {found} pixels, its annotations say {said}")
+    return image
 
 
-def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
-        return rle_masks.decode(segmentation)  # type: ignore[arg-type]
-    rles = coco_mask.frPyObjects(segmentation, height, width)
-    merged = rles if isinstance(rles, dict) else coco_mask.merge(rles)
-    decoded: NDArray[np.bool_] = coco_mask.decode(merged).astype(bool)
-    return decoded
+def _view_mask(segmentation: Any, record: Record, view: View) -> NDArray[np.bool_]:
+    if isinstance(segmentation, list):
+        # Fewer than three points are no polygon, and pycocotools takes two for a box.
+        polygons = [np.array(one, dtype=np.float64) for one in segmentation if len(one) >= 6]
+        return _rasterise([_view_points(one, record, view) for one in polygons], view)
+    if isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+    mask = rle_masks.decode(segmentation)
+    if mask.shape != (record["height"], record["width"]):
+        raise DataError(
+            f"{record['file_name']}: one of its masks is {mask.shape[1]} x {mask.shape[0]} pixels, "
+            f"its annotations say {record['width']} x {record['height']}"
+        )
+    return _flip(resize_mask(mask, view.height, view.width), view)
 
 
-def augment(sample: Sample, cfg: CfgNode, rng: np.random.Generator) -> Sample:
-    """Resize to a shortest side drawn from the config's, and flip with probability 1/2."""
-    shortest = int(rng.choice(cfg.INPUT.MIN_SIZE_TRAIN))
-    height, width = sample.image.shape[:2]
-    sample = resize_sample(
-        sample, *resized_shape(height, width, shortest, cfg.INPUT.MAX_SIZE_TRAIN)
-    )
-    if cfg.INPUT.RANDOM_FLIP == "horizontal" and rng.random() < 0.5:
-        flipped = np.ascontiguousarray(sample.image[:, ::-1])
-        masks = np.ascontiguousarray(sample.masks[:, :, ::-1])
-        sample = Sample(flipped, masks, sample.classes, sample.scores)
-    return sample.without_empty()
+def _rasterise(polygons: list[NDArray[np.float64]], view: View) -> NDArray[np.bool_]:
+    if not polygons:
+        return np.zeros((view.height, view.width), dtype=bool)
+    rles = coco_mask.frPyObjects([one.tolist() for one in polygons], view.height, view.width)
+    return rle_masks.decode(coco_mask.merge(rles))
+
+
+def _view_boxes(instances: list[Instance], record: Record, view: View) -> NDArray[np.float64]:
+    """Give (N, 4) boxes x0 y0 x1 y1, clipped to the view; NaN where an annotation has none."""
+    boxes = np.array([one.bbox or (np.nan,) * 4 for one in instances]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = _view_points(boxes, record, view)
+    if view.flipped:
+        boxes[:, [0, 2]] = boxes[:, [2, 0]]
+    return boxes.clip(0, [view.width, view.height] * 2)
+
+
+def _view_points(points: NDArray[np.float64], record: Record, view: View) -> NDArray[np.float64]:
+    """Scale and flip points, x y x y ... along the last axis."""
+    viewed = points.copy()
+    viewed[..., 0::2] *= view.width / record["width"]
+    viewed[..., 1::2] *= view.height / record["height"]
+    if view.flipped:
+        viewed[..., 0::2] = view.width - viewed[..., 0::2]
+    return viewed
+
+
+def _flip(array: NDArray[_T], view: View) -> NDArray[_T]:
+    return array[:, ::-1] if view.flipped else array
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resize a (H, W) mask; each pixel takes its nearest."""
+    # Pillow's, as detectron2: how it rounds decides pixels halfway between two.
+    image = Image.fromarray(mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image).view(bool)
 
 
 def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:
-    """Give the dict detectron2's models train on; boxes are those of the masks."""
+    """Give the dict detectron2's models train on."""
     instances = Instances(sample.image.shape[:2])
     instances.gt_masks = BitMasks(torch.from_numpy(np.ascontiguousarray(sample.masks)))
-    boxes = bounding_boxes(sample.masks).astype(np.float32)
-    instances.gt_boxes = Boxes(torch.from_numpy(boxes))
+    boxes = bounding_boxes(sample.masks) if sample.boxes is None else sample.boxes
+    instances.gt_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
     instances.gt_classes = torch.from_numpy(sample.classes)
     instances.gt_scores = torch.from_numpy(sample.scores)
     return {
@@ -165,9 +233,10 @@ class TrainingBatches(Dataset[Batch]):
         # The third word keeps this stream of random numbers apart from the permutations'.
         rng = np.random.default_rng([self.seed, number, 1])
         records = [self.records[index] for index in indices]
-        samples = [augment(load_sample(record), self.cfg, rng) for record in records]
+        samples = [load_sample(record, draw_view(record, self.cfg, rng)) for record in records]
+        # Drawn last: a batch that is not pasted over shows the same views.
         options = self.cfg.INPUT.COPY_PASTE
-        if options.ENABLED:
+        if options.ENABLED and rng.random() < options.RATE:
             samples = copy_paste_batch(
                 samples,
                 rng,
@@ -223,3 +292,5 @@ def _as_it_is(batch: Batch) -> Batch:
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
+    # 0, not 1: that would wait for the parent's threads, which a forked process does not have.
+    cv2.setNumThreads(0)

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cuvler.detector.copy_paste import resize_masks
-from cuvler.detector.data import Batch
+from cuvler.detector.data import Batch, resize_mask
 from cuvler.drawing import PALETTE, draw_masks
 
 _CELL = 360
@@ -43,10 +42,13 @@ def _draw_sample(sample: dict[str, Any]) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(sample["image"].numpy().transpose(1, 2, 0)))
     factor = _CELL / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
-    masks = resize_masks(instances.gt_masks.tensor.numpy(), height, width)
+    masks = [resize_mask(mask, height, width) for mask in instances.gt_masks.tensor.numpy()]
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    drawn = draw_masks(image, list(masks), instances.gt_scores.tolist())
+    drawn = draw_masks(image, masks, instances.gt_scores.tolist())
     draw = ImageDraw.Draw(drawn)
     for index, (x0, y0, x1, y1) in enumerate((instances.gt_boxes.tensor * factor).tolist()):
-        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=PALETTE[index % len(PALETTE)])
+        # An annotation's box may be narrower than a pixel.
+        draw.rectangle(
+            (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=PALETTE[index % len(PALETTE)]
+        )
     return drawn

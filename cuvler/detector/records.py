@@ -6,17 +6,35 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
+from cuvler.coco_json import is_finite
 from cuvler.errors import DataError
 from cuvler.files import read_json
 
 Record = dict[str, Any]
+Box = tuple[float, float, float, float]
 _ARRAYS = ("pickled", "ends", "wide")
+
+
+class Instance(NamedTuple):
+    """An annotation as training needs it.
+
+    Attributes:
+        segmentation: polygons or RLE, compressed or not, as COCO has them.
+        label: its class, 0, 1, ...
+        score: the soft target.
+        bbox: x, y, width and height in pixels; None where the annotation has none.
+    """
+
+    segmentation: Any
+    label: int
+    score: float
+    bbox: Box | None
 
 
 class Records(Sequence[Record]):
@@ -76,7 +94,7 @@ class Annotations:
 
     Attributes:
         records: one dict an image: file_name (with the root), image_id, height, width, and
-            instances, a list of (segmentation, class, score).
+            instances, a list of :class:`Instance`.
         categories: (id, name) of the classes 0, 1, ...: the file's categories by ascending id;
             of a class-agnostic detector (1, "object").
     """
@@ -122,6 +140,8 @@ def read_annotations(
             for image in content["images"]
             if keep_empty or image["id"] in instances
         )
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not a COCO annotation file ({error!r})") from error
     if not records:
@@ -129,20 +149,29 @@ def read_annotations(
     return Annotations(records, ((1, "object"),) if class_agnostic else tuple(named))
 
 
-def _instances(
-    annotations: list[Record], classes: dict[int, int]
-) -> dict[int, list[tuple[Any, int, float]]]:
-    instances: dict[int, list[tuple[Any, int, float]]] = {}
+def _instances(annotations: list[Record], classes: dict[int, int]) -> dict[int, list[Instance]]:
+    instances: dict[int, list[Instance]] = {}
     for annotation in annotations:
         if not annotation.get("iscrowd", 0):
             instances.setdefault(annotation["image_id"], []).append(
-                (
+                Instance(
                     annotation["segmentation"],
                     classes[annotation["category_id"]],
                     float(annotation.get("score", 1.0)),
+                    _bbox(annotation),
                 )
             )
     return instances
+
+
+def _bbox(annotation: Record) -> Box | None:
+    box = annotation.get("bbox")
+    if box is None:
+        return None
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
+        raise ValueError(f"annotation {annotation.get('id')}: bbox {box} is not four numbers")
+    x, y, width, height = (float(value) for value in box)
+    return x, y, width, height
 
 
 def read_shared_annotations(

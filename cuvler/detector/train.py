@@ -253,8 +253,10 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            # The batches that would come next.
-            loader = self._loader(records, _without_workers(cfg), self.max_iter)
+            # The batches that would come next, without what only training pastes into them.
+            unpasted = _without_workers(cfg)
+            unpasted.INPUT.COPY_PASTE.ENABLED = False
+            loader = self._loader(records, unpasted, self.max_iter)
             guarded = GuardedModel(self.model)
             found.append(hooks.PreciseBN(0, guarded, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():

@@ -11,6 +11,7 @@ from PIL import Image
 import cuvler
 from cuvler import masks
 from cuvler.detector.data import load_sample
+from cuvler.detector.records import Instance
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
 from cuvler.eigenvectors.features import load_backbone
@@ -60,7 +61,7 @@ def record(folder):
         "image_id": 1,
         "height": 96,
         "width": 144,
-        "instances": [(masks.encode(mask), 0, 1.0)],
+        "instances": [Instance(masks.encode(mask), 0, 1.0, None)],
     }
 
 

@@ -26,7 +26,7 @@ PUBLISHED = {
         *(False, True, (0.3, 1), True),
         *(0.01, 160000, (80000,), 0.1, 5e-5, 4000, 0.65),
     ),
-    "cutler_self_train": (False, False, (0.5, 1), False, 0.005, 80000, (), None, 1e-4, 1000, 0.7),
+    "cutler_self_train": (False, False, (0.5, 1), True, 0.005, 80000, (), None, 1e-4, 1000, 0.7),
 }
 
 
@@ -55,6 +55,30 @@ def test_recipes_are_the_published_settings(name):
     assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 0.25
     assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0
     assert list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS) == [0.5, 0.6, 0.7]
+
+
+def test_only_cuvlers_self_training_pastes_all_instances():
+    pasting = [load_recipe(name, num_gpus=0).INPUT.COPY_PASTE for name in recipe_names()]
+    all_pasted = {
+        name
+        for name, options in zip(recipe_names(), pasting, strict=True)
+        if options.ENABLED and not options.RANDOM_COUNT
+    }
+    assert all_pasted == {"cad_self_train", "demo_self_train"}
+    assert {options.RATE for options in pasting} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("RATE", "1.5"),
+        ("RATE", "-0.1"),
+        *[("SCALE", v) for v in ("(0.5, 1.2)", "(1, 0.5)", "(1,)")],
+    ],
+)
+def test_copy_paste_settings_out_of_range_are_named(key, value):
+    with pytest.raises(ConfigError, match=rf"INPUT\.COPY_PASTE\.{key}: "):
+        load_recipe("demo", num_gpus=0, overrides=[f"INPUT.COPY_PASTE.{key}", value])
 
 
 @pytest.mark.parametrize("name", recipe_names())

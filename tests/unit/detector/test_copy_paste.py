@@ -1,15 +1,17 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytest.importorskip("detectron2")
 
 from cuvler.detector.copy_paste import (
     Sample,
     bounding_boxes,
     copy_paste,
     copy_paste_batch,
-    resize_masks,
-    resize_sample,
+    paste,
 )
 
 ALL = {"scale": (1.0, 1.0), "random_count": False, "max_cover": 0.5}
@@ -94,21 +96,77 @@ def test_scaled_objects_lie_anywhere_inside():
     assert max(lefts) == 40
 
 
-def test_larger_sources_are_cut_off():
-    target = sample((20, 30), [], 10)
-    source = sample((50, 20), [(0, 50, 0, 20)], 100)
-    merged = copy_paste(target, source, rng(), **ALL)
-    assert merged.masks.shape == (1, 20, 30)
-    assert merged.masks[0].sum() == 20 * 20
+@pytest.mark.parametrize(
+    ("target", "source", "box", "factor", "expected"),
+    [
+        # A row or column more on each side where the interpolation reaches over.
+        ((100, 200), (50, 50), (10, 30, 10, 40), 0.5, (19, 10, 81, 30)),
+        ((100, 100), (400, 400), (100, 300, 100, 300), 1.0, (25, 25, 75, 75)),
+        ((40, 60), (80, 20), (0, 80, 0, 20), 0.99, (0, 0, 59, 39)),
+    ],
+)
+def test_sources_take_their_size_and_aspect_from_the_target(target, source, box, factor, expected):
+    merged = paste(sample(target, [], 10), sample(source, [box], 100), factor=factor, x=0, y=0)
+    assert merged.boxes.tolist() == [list(expected)]
+    left, top, right, bottom = expected
+    assert merged.masks.sum() == (right - left) * (bottom - top)
 
 
-def test_random_count_takes_from_one_to_all():
+def test_pasting_does_not_blur():
+    """As averaging over the pixels in between would: the noise keeps most of its deviation."""
+    noise = rng().integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    source = Sample(noise, np.ones((1, 300, 300), bool), np.zeros(1, np.int64), np.ones(1))
+    merged = paste(sample((300, 300), [], 10), source, factor=0.3, x=0, y=0)
+    assert merged.image[merged.masks[0]].std() == pytest.approx(48.6, abs=2)
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32 - 1))
+def test_masks_are_where_bilinear_interpolation_is_above_0(seed):
+    generator = rng(seed)
+    shape = generator.integers(1, 90, 2)
+    masks = generator.random((3, *shape)) < generator.choice([0.02, 0.5])
+    source = Sample(
+        np.zeros((*shape, 3), np.uint8), masks, np.zeros(3, np.int64), np.ones(3, np.float32)
+    )
+    height, width = generator.integers(1, 90, 2).tolist()
+    target = sample((height, width), [], 10)
+    merged = paste(target, source, factor=1.0, x=0, y=0)
+    weights = torch.nn.functional.interpolate(
+        torch.from_numpy(masks[None].astype(float)), (height, width), mode="bilinear"
+    )
+    # The smallest weight is 1 / (4 * 90 * 90), what rounding leaves of none some 1e-16.
+    expected = weights[0].numpy() > 1e-9
+    np.testing.assert_array_equal(merged.masks, expected[expected.any(axis=(1, 2))])
+
+
+@pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, -1), (11, 0), (0, 16)])
+def test_a_source_that_would_jut_out_is_refused(x, y):
+    target, source = sample((30, 20), [], 10), sample((9, 9), [(0, 9, 0, 9)], 100)
+    paste(target, source, factor=0.5, x=10, y=15)
+    with pytest.raises(ValueError, match=rf"10 x 15 .*\({x}, {y}\)"):
+        paste(target, source, factor=0.5, x=x, y=y)
+
+
+@pytest.mark.parametrize(("available", "counts"), [(1, {1}), (2, {1}), (3, {1, 2}), (4, {1, 2, 3})])
+def test_random_count_leaves_at_least_one_out(available, counts):
     target = sample((40, 40), [], 10)
-    source = sample((40, 40), [(0, 5, 0, 5), (10, 15, 0, 5), (20, 25, 0, 5)], 100)
+    boxes = [(10 * index, 10 * index + 5, 0, 5) for index in range(available)]
     options = {"scale": (1.0, 1.0), "random_count": True, "max_cover": 0.5}
-    counts = [len(copy_paste(target, source, rng(s), **options).masks) for s in range(300)]
-    assert set(counts) == {1, 2, 3}
-    assert all(70 < counts.count(n) < 130 for n in (1, 2, 3))
+    source = sample((40, 40), boxes, 100)
+    found = [len(copy_paste(target, source, rng(s), **options).masks) for s in range(300)]
+    assert set(found) == counts
+    assert all(found.count(n) > 200 / len(counts) for n in counts)
+
+
+def test_boxes_are_recomputed_where_something_is_pasted_and_only_there():
+    boxes = np.array([[1.5, 2.25, 20.0, 19.0]], dtype=np.float32)
+    plain = sample((40, 40), [(0, 20, 0, 20)], 10)
+    target = Sample(plain.image, plain.masks, plain.classes, plain.scores, boxes)
+    merged = copy_paste(target, sample((40, 40), [(15, 30, 0, 20)], 100), rng(), **ALL)
+    assert merged.boxes.tolist() == [[0, 0, 20, 15], [0, 15, 20, 30]]
+    left_out = copy_paste(target, sample((40, 40), [(0, 20, 0, 20)], 100), rng(), **ALL)
+    np.testing.assert_array_equal(left_out.boxes, boxes)
 
 
 def test_batch_is_paired_with_its_reverse_from_before_pasting():
@@ -152,7 +210,7 @@ def test_every_instance_keeps_pixels_and_no_two_parts_share_any(seed, existing, 
 
     target = sample((24, 30), random_boxes(existing, (24, 30)), 10)
     source = sample((28, 20), random_boxes(pasted, (28, 20)), 100)
-    options = {"scale": (0.3, 1.2), "random_count": True, "max_cover": 0.5}
+    options = {"scale": (0.3, 1.0), "random_count": True, "max_cover": 0.5}
     merged = copy_paste(target, source, generator, **options)
     counts = {len(merged.masks), len(merged.classes), len(merged.scores)}
     assert len(counts) == 1
@@ -164,19 +222,6 @@ def test_every_instance_keeps_pixels_and_no_two_parts_share_any(seed, existing, 
     for mask in kept:
         for other in from_source:
             assert not (mask & other).any()
-
-
-def test_resized_masks_take_the_nearest_pixel():
-    mask = np.zeros((1, 4, 4), dtype=bool)
-    mask[0, :2, :2] = True
-    assert resize_masks(mask, 2, 2).tolist() == [[[True, False], [False, False]]]
-    np.testing.assert_array_equal(resize_masks(mask, 4, 4), mask)
-    doubled = resize_masks(mask, 8, 8)
-    assert doubled.sum() == 16
-    assert doubled[0, :4, :4].all()
-    resized = resize_sample(sample((40, 20), [(0, 20, 0, 20)], 10), 20, 10)
-    assert resized.image.shape == (20, 10, 3)
-    assert resized.masks.shape == (1, 20, 10)
 
 
 @settings(max_examples=60)

@@ -8,16 +8,23 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
+import detectron2.data.transforms as T
+from detectron2.data import DatasetMapper
+from detectron2.data.datasets import load_coco_json
+
 from cuvler import masks
 from cuvler.detector.config import load_recipe
+from cuvler.detector.copy_paste import bounding_boxes
 from cuvler.detector.data import (
     BatchStream,
-    augment,
+    View,
+    draw_view,
     load_sample,
     resized_shape,
+    to_detectron2,
     training_loader,
 )
-from cuvler.detector.records import Records, read_annotations
+from cuvler.detector.records import Instance, Records, read_annotations
 from cuvler.errors import DataError
 
 SIDE = 48
@@ -122,11 +129,11 @@ def test_classes_are_categories_or_one(dataset):
     data = read_annotations(dataset, dataset.parent, class_agnostic=False)
     # By ascending id, also those without an instance; one without a name is called by its id.
     assert data.categories == ((4, "can"), (7, "7"), (90, "mug"))
-    classes = [label for record in data.records for _, label, _ in record["instances"]]
+    classes = [label for record in data.records for _, label, *_ in record["instances"]]
     assert classes == [1, 1, 2, 1, 1]
     one = read_annotations(dataset, dataset.parent)
     assert one.categories == ((1, "object"),)
-    assert [label for record in one.records for _, label, _ in record["instances"]] == [0] * 5
+    assert [label for record in one.records for _, label, *_ in record["instances"]] == [0] * 5
 
 
 def test_records_are_a_sequence_that_can_be_mapped(tmp_path):
@@ -175,16 +182,121 @@ def test_resized_shape(size, expected):
     assert resized_shape(*size, 240, 400) == expected
 
 
-def test_augment_keeps_masks_on_their_pixels(dataset):
+def test_views_keep_masks_and_boxes_on_their_pixels(dataset):
     cfg = config("INPUT.MIN_SIZE_TRAIN", f"({SIDE},)", "INPUT.MAX_SIZE_TRAIN", "1000")
-    sample = load_sample(read_annotations(dataset, dataset.parent).records[1])
+    record = read_annotations(dataset, dataset.parent).records[1]
+    sample = load_sample(record)
     inside = np.sort(sample.image[sample.masks[0]], axis=0)
     flipped = 0
     for seed in range(40):
-        found = augment(sample, cfg, np.random.default_rng(seed))
+        view = draw_view(record, cfg, np.random.default_rng(seed))
+        found = load_sample(record, view)
         np.testing.assert_array_equal(np.sort(found.image[found.masks[0]], axis=0), inside)
-        flipped += not np.array_equal(found.image, sample.image)
+        np.testing.assert_array_equal(found.boxes, bounding_boxes(found.masks))
+        assert np.array_equal(found.image, sample.image) is not view.flipped
+        flipped += view.flipped
     assert 10 < flipped < 30
+
+
+def test_boxes_are_the_annotations_own_scaled_and_flipped(tmp_path):
+    """The box of an annotation counts, not the extent of its mask."""
+    Image.new("RGB", (400, 300)).save(tmp_path / "image.png")
+    mask = np.zeros((300, 400), dtype=bool)
+    mask[60:180, 50:200] = True
+    instance = Instance(masks.encode(mask), 0, 1.0, (45.5, 58.25, 170.0, 131.75))
+    record = {
+        "file_name": str(tmp_path / "image.png"),
+        "image_id": 1,
+        "height": 300,
+        "width": 400,
+        "instances": [instance, instance._replace(bbox=None)],
+    }
+    height, width = resized_shape(300, 400, 640, 1333)
+    boxes = load_sample(record, View(height, width)).boxes
+    assert boxes[0].tolist() == pytest.approx([97.03, 124.27, 459.55, 405.33], abs=0.005)
+    # Of the mask where the annotation has none.
+    assert boxes[1].tolist() == [107, 128, 426, 384]
+    flipped = load_sample(record, View(height, width, flipped=True)).boxes
+    np.testing.assert_allclose(flipped[:, [0, 2]], width - boxes[:, [2, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(flipped[:, [1, 3]], boxes[:, [1, 3]])
+
+
+def random_segmentation(generator, height, width):
+    """One or two polygons, or a mask in compressed or uncompressed RLE."""
+    kind = generator.integers(3)
+    if kind == 0:
+        corners = [generator.random((generator.integers(3, 9), 2)) for _ in range(2)]
+        polygons = [(points * (width, height)).round(2).ravel().tolist() for points in corners]
+        return polygons[: generator.integers(1, 3)]
+    mask = generator.random((height, width)) < generator.choice([0.0002, 0.5])
+    if kind == 1:
+        return masks.encode(mask)
+    runs = np.diff(np.flatnonzero(np.diff(np.r_[2, mask.T.ravel(), 2]))).tolist()
+    return {"size": [height, width], "counts": [0, *runs] if mask[0, 0] else runs}
+
+
+# detectron2 makes tensors of arrays that Pillow owns.
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
+@pytest.mark.parametrize("seed", range(12))
+def test_samples_are_those_of_detectron2s_mapper(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(20, 150, 2).tolist()
+    pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    annotations = []
+    for index in range(8):
+        # Some jut out of the image, and some are empty.
+        x, y, w, h = (generator.random(4) * 1.2 - 0.2) * [width, height, width, height]
+        annotations.append(
+            {
+                "id": index + 1,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": int(index == 7),
+                "bbox": [x, y, max(w, 0), max(h, 0)],
+                "segmentation": random_segmentation(generator, height, width),
+            }
+        )
+    # Two points are no polygon, also not between others. (Floats: detectron2 scales a polygon of
+    # integers in integers, and loses up to a pixel.)
+    annotations[0]["segmentation"] = [[1, 1, 9, 9], [2.0, 3, 15, 4, 9, 18]]
+    annotations[1]["segmentation"] = [[1, 1, 9, 9]]
+    image = {"id": 1, "file_name": "image.png", "height": height, "width": width}
+    path = tmp_path / "annotations.json"
+    content = {"images": [image], "annotations": annotations, "categories": [{"id": 1}]}
+    path.write_text(json.dumps(content))
+
+    view = View(*generator.integers(10, 300, 2).tolist(), flipped=bool(seed % 2))
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=[T.Resize((view.height, view.width)), T.RandomFlip(float(view.flipped))],
+        image_format="RGB",
+        use_instance_mask=True,
+        instance_mask_format="bitmask",
+    )
+    theirs = mapper(load_coco_json(str(path), str(tmp_path))[0])
+    record = read_annotations(path, tmp_path).records[0]
+    ours = to_detectron2(load_sample(record, view), record)
+    assert torch.equal(ours["image"], theirs["image"])
+    one, two = ours["instances"], theirs["instances"]
+    assert one.image_size == two.image_size
+    assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor.bool())
+    torch.testing.assert_close(one.gt_boxes.tensor, two.gt_boxes.tensor, atol=1e-3, rtol=0)
+
+
+def test_masks_of_another_size_than_the_image_are_named(dataset):
+    record = read_annotations(dataset, dataset.parent).records[0]
+    mask = masks.encode(np.ones((SIDE, SIDE), dtype=bool))
+    instances = [record["instances"][0]._replace(segmentation=mask)]
+    with pytest.raises(DataError, match=r"0\.png: one of its masks is 48 x 48 .* 48 x 64"):
+        load_sample({**record, "instances": instances})
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("nan")], 5])
+def test_boxes_that_are_none_are_named(dataset, box):
+    change(dataset, lambda content: content["annotations"][3].update(bbox=box))
+    with pytest.raises(DataError, match=r"annotations\.json: annotation 3: bbox .*"):
+        read_annotations(dataset, dataset.parent)
 
 
 def test_batches_share_an_orientation_and_each_epoch_has_every_image():
@@ -208,7 +320,12 @@ def test_processes_share_the_stream_and_resuming_skips_it():
     assert next(iter(resumed)) == whole[9]
 
 
-def test_boxes_are_those_of_the_masks_after_pasting(dataset):
+def test_boxes_are_those_of_the_masks_where_something_is_pasted(dataset):
+    def edit(content):
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [0, 0, 48, 48]
+
+    change(dataset, edit)
     records = read_annotations(dataset, dataset.parent).records
     counts = set()
     for batch in batches(records, config(), 10):
@@ -217,13 +334,34 @@ def test_boxes_are_those_of_the_masks_after_pasting(dataset):
             assert image["image"].shape[1:] == instances.image_size
             assert instances.gt_masks.tensor.shape[1:] == instances.image_size
             counts.add(len(instances))
-            for mask, box in zip(instances.gt_masks.tensor, instances.gt_boxes, strict=True):
-                rows, columns = torch.nonzero(mask, as_tuple=True)
-                expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-                assert box.tolist() == [float(value) for value in expected]
+            tight = bounding_boxes(instances.gt_masks.tensor.numpy())
+            boxes = instances.gt_boxes.tensor.numpy()
+            assert np.array_equal(boxes, tight) is (len(instances) > 1)
     assert counts == {1, 2}
+
+
+def test_a_share_of_batches_is_pasted_over(dataset):
+    records = read_annotations(dataset, dataset.parent).records
+
+    def pasted(*overrides):
+        found = batches(records, config("INPUT.COPY_PASTE.SCALE", "(0.3, 0.3)", *overrides), 60)
+        return sum(any(len(image["instances"]) > 1 for image in batch) for batch in found)
+
+    assert pasted("INPUT.COPY_PASTE.ENABLED", "False") == 0
+    assert pasted("INPUT.COPY_PASTE.RATE", "0.0") == 0
+    assert 20 < pasted("INPUT.COPY_PASTE.RATE", "0.5") < 40
+    assert pasted() == 60
+
+
+def test_pasting_changes_nothing_else(dataset):
+    """Batches without it show the same images in the same views."""
+    records = read_annotations(dataset, dataset.parent).records
     plain = batches(records, config("INPUT.COPY_PASTE.ENABLED", "False"), 5)
-    assert {len(image["instances"]) for batch in plain for image in batch} == {1}
+    pasted = batches(records, config(), 5)
+    for one, two in zip(*map(itertools.chain.from_iterable, (plain, pasted)), strict=True):
+        assert one["image_id"] == two["image_id"]
+        kept = ~two["instances"].gt_masks.tensor[1:].any(dim=0)
+        assert torch.equal(one["image"][:, kept], two["image"][:, kept])
 
 
 def test_batches_depend_on_seed_and_number_alone(dataset):

@@ -10,7 +10,7 @@ from cuvler.detector.gallery import draw_samples
 from cuvler.drawing import PALETTE
 
 
-def sample(height, width, boxes):
+def sample(height, width, boxes, outlines=None):
     """Grey, with a mask for each (top, left, side)."""
     masks = np.zeros((len(boxes), height, width), dtype=bool)
     for mask, (top, left, side) in zip(masks, boxes, strict=True):
@@ -19,7 +19,8 @@ def sample(height, width, boxes):
     count = len(boxes)
     record = {"file_name": "grey.png", "image_id": 1}
     scores = np.linspace(1, 0.2, count, dtype=np.float32)
-    return to_detectron2(Sample(image, masks, np.zeros(count, np.int64), scores), record)
+    classes = np.zeros(count, np.int64)
+    return to_detectron2(Sample(image, masks, classes, scores, outlines), record)
 
 
 def test_a_sheet_of_scaled_samples_with_boxes_and_masks():
@@ -46,3 +47,13 @@ def test_a_single_high_sample():
     picture = draw_samples([sample(72, 36, [(0, 0, 36)])])
     assert picture.size == (180 + 12, 360 + 12)
     assert torch.from_numpy(np.array(picture)).unique().numel() > 3
+
+
+def test_boxes_are_the_annotations_own():
+    """One looser than its mask, and one narrower than a pixel."""
+    outlines = np.array([[10, 20, 80, 70], [150.2, 30, 150.3, 40]], dtype=np.float32)
+    batch = [sample(90, 180, [(40, 20, 30), (10, 100, 60)], outlines)]
+    pixels = np.asarray(draw_samples(batch))[6:186, 6:366]
+    for corner in ((40, 20), (139, 159), (40, 159), (139, 20)):
+        assert (pixels[corner] == PALETTE[0]).all()
+    assert (pixels[60:80, 300] == PALETTE[1]).all()

@@ -168,6 +168,14 @@ def test_precise_batch_norm_is_the_mean_over_batches(run):
         assert same is not ("running" in name or "num_batches" in name), name
 
 
+def test_precise_batch_norm_sees_no_pasted_images(run):
+    """Weights stay, so nothing but the images decides the statistics."""
+    options = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
+    options += ("SOLVER.BASE_LR", "0.0", "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()")
+    plain = run("plain", *options, "INPUT.COPY_PASTE.ENABLED", "False")
+    assert equal(weights_of(run("pasted", *options)), weights_of(plain))
+
+
 @pytest.mark.parametrize("recipe", ["demo", "demo_semi_supervised", "demo_cutler"])
 def test_mixed_precision_leaves_losses_in_full_precision(tiny_dataset, tiny_overrides, recipe):
     """With the CPU's 16-bit numbers, which are coarser than a GPU's."""
