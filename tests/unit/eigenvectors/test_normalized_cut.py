@@ -292,7 +292,7 @@ def test_graph_of_bits_is_the_graph_at_every_size(n, tau):
     graph = BitGraph(rows, tau, EPS)
     expected = weights(features, tau)
     np.testing.assert_array_equal(graph.weights(0), expected)
-    assert not np.any(graph._joined[-1] >> np.uint64((n - 1) % 64) >> np.uint64(1))
+    assert not np.any(graph._edges[-1] >> np.uint64((n - 1) % 64) >> np.uint64(1))
     np.testing.assert_allclose(graph.degrees[0], expected.sum(axis=1), rtol=1e-6)
     x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
     product = graph.product(torch.from_numpy(x)[None])[0]
