@@ -6,10 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo demo-cutler test slurm-test benchmark docs lint format lock clean
+.PHONY: setup dev demo demo-cutler test slurm-test benchmark docs lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
+
+# What tests, checks and benchmarks need is installed on top.
+dev: $(VENV)/installed-dev
 
 # uv is pinned by the lock too; pip only brings the first one. The lock has no registry's
 # address: packages come from wherever pip and uv are told to look on this machine.
@@ -19,6 +22,10 @@ $(VENV)/installed: requirements.lock pyproject.toml $(wildcard packaging/detectr
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps ./packaging/detectron2 --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --requirement requirements-dev.lock
 	touch $@
 
 demo: setup demo/val/annotations.json
@@ -34,15 +41,15 @@ demo/val/annotations.json: demo_scenes/*.py | setup
 	python -m demo_scenes --output demo
 
 # Two processes of one thread each: what CI has, and small models gain nothing from more.
-test: setup
+test: dev
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slurm and not gpu"
 
 # A SLURM of its own on this machine, from Debian's packages; wants root.
-slurm-test: setup
+slurm-test: dev
 	pytest -m slurm
 
 # The tables of README's performance section.
-benchmark: setup
+benchmark: dev
 	python benchmarks/eigenvectors.py
 	python benchmarks/precision.py
 	python benchmarks/pseudo_masks.py --scenes tests/reference/votecut --maps tests/reference/votecut
@@ -51,10 +58,10 @@ benchmark: setup
 	python benchmarks/annotations.py --images 130000 --masks 600000
 
 # The documentation in a browser, made anew as its pages change.
-docs: setup
+docs: dev
 	mkdocs serve
 
-lint: setup
+lint: dev
 	ruff check .
 	ruff format --check .
 	mypy
@@ -62,16 +69,19 @@ lint: setup
 	snakemake --lint
 	mkdocs build --quiet --strict --site-dir build/site
 
-format: setup
+format: dev
 	ruff check --fix .
 	ruff format .
 	snakefmt workflow
 	python docs/configuration.py
 
 # After a change of dependencies in pyproject.toml; add --upgrade for newer versions.
+lock: PINNED = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 lock: setup
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
-		--no-emit-package detectron2 --no-emit-index-url pyproject.toml --output-file requirements.lock
+	uv pip compile $(PINNED) --all-extras --group setup --no-emit-package detectron2 \
+		pyproject.toml --output-file requirements.lock
+	uv pip compile $(PINNED) --group dev --constraints requirements.lock \
+		--output-file requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) demo results/demo

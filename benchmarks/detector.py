@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.datasets import register_coco_instances
+from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor, DefaultTrainer, TrainerBase
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils.events import EventStorage
@@ -175,7 +175,7 @@ def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: 
     predictor = DefaultPredictor(cfg)
     results: list[Any] = []
     for image in images:
-        found = predictor(cv2.imread(str(root / image["file_name"])))["instances"].to("cpu")
+        found = predictor(read_image(str(root / image["file_name"]), "BGR"))["instances"].to("cpu")
         results += instances_to_coco_json(found, image["id"])
     (weights.parent / "theirs.json").write_text(json.dumps(results))
     return len(images) / (time.perf_counter() - start)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cuvler.config import Dataset, dataset
 from cuvler.errors import ConfigError
+from cuvler.extras import require_extra
 
 MAX_DETECTIONS = 100
 
@@ -33,6 +34,7 @@ def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     Raises:
         ConfigError: a file is missing, or not YAML of settings, or none of them has datasets.
     """
+    require_extra("workflow")
     import yaml
     from snakemake.utils import update_config  # type: ignore[import-untyped]
 

@@ -1,7 +1,7 @@
 """Pictures of masks over images, and of eigenvectors as heat maps."""
 
+import base64
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,23 @@ PALETTE = (
     (124, 136, 255),
 )
 Colour = tuple[int, int, int]
+# Matplotlib's colour map magma (CC0): 256 RGB colours of evenly increasing lightness.
+_MAGMA = np.frombuffer(
+    base64.b85decode(
+        "0009300aO41_1yE0RagC0Sf{G4FUoW0|OBR0}})U6$Jzr1_c=h1sezk9SH{?3I`$!2qX*%CJhQG4hkv{3oH-}FA)"
+        "qe5)CsH4K)=GI2H~%7Y{rb4?h|ZK^qW691unx5J?{qOCS+VA`ws{5mF@)RVEQvC=ppI5nL+~UM&z{FA!od5M?qDX"
+        "EYFKH4kbx4{SLPZaWWeJP&a`4{|^cb3zYvLl1RD4|YcncSsO;N)UNV5P3}zdQTC1P!fAm5`0q=d{q;DR}_6%6@FS"
+        "3ep?oPT^D{{7k^+Fe_<GZV;O&C8h~aRfM^?lX&iuS9Dr;cfNmavZytehAAxfpfpj2&b|HaxA%S@!fqEi=d?SH=B!"
+        "Pb<fq^A~f+c~3CV_<}frlr7i70`JD1nSAfQ>1Dk1BwXDu9wJfRrnMl`MdlEPt6Tf0`|SoGyQ!E`FacexWaZqcDD?"
+        "Fny*meWx*fsWN=4GkmNwd#*HlurzzIHF~o(dbKurwl;aVH+Z=>c)K`vy*YQjId;H0b;3Gz!#i}vJaoo9bI3h%%06"
+        "<-K5@-IaLzz*&_Qp}LT=MSZPY_;)<kUAMQhncYT8F>+(>ENNod|mXW&a_;Y?=YO=aXxWaUs}=22qjQex;-Vd_<2>"
+        "sDawSYPc~U+!C8?p<B)US05DUGZUD@?%`{WnA-TTl8pK^=e!7Y+LqjTlR2U_i<bIb6og!T=;if`FULVdtLc`UHX4"
+        "s`hZ^gf?xZDVEcw(`-oxtiemhXWBiU|{E%e)l4bmpX8o0C{g-I{nQ8r-YW<yS{hw_8p>F-6Z~dfj{-$yMsB`|Rbp"
+        "EV${;qcZuXz5kdH%C|{<VDmw|)M(fBw6G{=9<zzJvb2h5o{Z{=|s>#)<yNi~h-t{>zU2&5-@ilKs(>{nC~F)R+C%"
+        "nElwA{o0)U+@1a1pZ(vV{o$kh<E8xNru^op{OGFu>a6_iuKez>{P3~-@w5E%wfyzB`}eu~`Mdl2z5D#X"
+    ),
+    dtype=np.uint8,
+).reshape(256, 3)
 _GAP, _HEAD = 8, 30  # pixels between the pictures of a sheet, and for the names of a row
 _Area = tuple[int, int, int, int]  # top, bottom, left, right of a mask; x, y, x, y of a label
 
@@ -123,7 +140,7 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
     # Resized before it is coloured: between colours of the map there are colours not in it.
     small = Image.fromarray(levels.astype(np.float32))
     smooth = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
-    return Image.fromarray(_colour_map()[smooth.clip(0, 255).round().astype(np.uint8)])
+    return Image.fromarray(_MAGMA[smooth.clip(0, 255).round().astype(np.uint8)])
 
 
 def draw_sheet(
@@ -160,15 +177,6 @@ def draw_sheet(
             sheet.paste(small, (left, top + head))
         top += head + height + _GAP
     return sheet
-
-
-@cache
-def _colour_map() -> NDArray[np.uint8]:
-    """Magma's 256 colours, of shape (256, 3): even in lightness, so also in grey."""
-    import matplotlib
-
-    colours = matplotlib.colormaps["magma"](np.arange(256), bytes=True)
-    return np.asarray(colours, dtype=np.uint8)[:, :3]
 
 
 def _tint(

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cuvler.evaluation.records import IouType
+from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -57,6 +58,7 @@ def command(
 
     A and B are COCO results, or COCO annotations with scores (pseudo-masks).
     """
+    require_extra("report")
     from cuvler.compare import compare
     from cuvler.compare.page import counts, make_page
 

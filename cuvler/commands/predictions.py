@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cuvler.extras import require_extra
+
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,7 @@ def command(
     unpickle_sha256: str,
 ) -> None:
     """Write what a detector finds in a dataset's images as COCO results."""
+    require_extra("detector")
     from cuvler.predictions import Options, predict_dataset, prediction_devices
 
     summary = predict_dataset(

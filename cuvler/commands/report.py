@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from cuvler.commands.named_path import named_path
+from cuvler.extras import require_extra
 from cuvler.files import atomic_path
-from cuvler.report import Inputs, make_report
 
 Named = tuple[tuple[str, Path], ...]
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -85,6 +85,9 @@ def command(
     Options that take NAME=PATH are repeated, in the order the page is to have. What is not
     given is left out.
     """
+    require_extra("report")
+    from cuvler.report import Inputs, make_report
+
     inputs = Inputs(
         metrics=dict(metrics),
         evaluations=_by_names(evaluation, "--evaluation", 2),

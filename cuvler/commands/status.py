@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cuvler.errors import ConfigError
+from cuvler.extras import require_extra
 from cuvler.progress import duration
 from cuvler.status import Job, Stage, read_plan, stages
 
@@ -44,6 +45,7 @@ def summary(arguments: Sequence[str]) -> str:
     Raises:
         ConfigError: Snakemake cannot make one.
     """
+    require_extra("workflow")
     words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode or not result.stdout:

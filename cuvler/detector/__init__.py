@@ -1,21 +1,17 @@
 """The class-agnostic detector: detectron2's (Cascade) Mask R-CNN, trained on pseudo-labels."""
 
-import importlib.util
 import warnings
 
-from cuvler.errors import ConfigError
+from cuvler.extras import require_extra
 
-if importlib.util.find_spec("detectron2") is None:
-    raise ConfigError(
-        "the detector needs detectron2, which is not installed: pip install ./packaging/detectron2"
-    )
+require_extra("detector")
 with warnings.catch_warnings():
     # fvcore scripts its focal loss when it is imported, which current torch warns of.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     import detectron2.modeling  # noqa: F401
 
 # Importing the first two registers what the recipes name.
-from cuvler.detector import backbone, heads  # noqa: F401
-from cuvler.detector.inference import Detector, load_detector
+from cuvler.detector import backbone, heads  # noqa: E402, F401
+from cuvler.detector.inference import Detector, load_detector  # noqa: E402
 
 __all__ = ["Detector", "load_detector"]

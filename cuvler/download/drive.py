@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from cuvler.download.errors import FetchError
+from cuvler.extras import require_extra
 
 _ADDRESS = re.compile(
     r"(?:gdrive:|https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:[^#]*&)?id="
@@ -21,12 +22,12 @@ def fetch_drive(file_id: str, part: Path) -> None:
     """Download a file of Google Drive to ``part``, going on from what gdown left there.
 
     Raises:
-        FetchError: gdown is not installed, or the file cannot be had.
+        FetchError: the file cannot be had.
+        MissingExtraError: gdown is not installed.
     """
-    try:
-        import gdown
-    except ModuleNotFoundError as error:
-        raise FetchError("it is on Google Drive, which needs: pip install gdown") from error
+    require_extra("download")
+    import gdown
+
     try:
         gdown.download(id=file_id, output=str(part), resume=True, retries=5, timeout=60)
     except (OSError, gdown.exceptions.DownloadError) as error:

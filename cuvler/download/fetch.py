@@ -8,8 +8,8 @@ from pathlib import Path
 from cuvler.download.digests import file_sha256, record_sha256, verified_sha256
 from cuvler.download.drive import drive_id, fetch_drive
 from cuvler.download.errors import FetchError
-from cuvler.download.http import fetch_http
 from cuvler.errors import ConfigError, DataError
+from cuvler.extras import require_extra
 from cuvler.files import StrPath
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,9 @@ def _fetcher(source: str) -> Callable[[str, Path], None]:
     if file_id := drive_id(source):
         return lambda _, part: fetch_drive(file_id, part)
     if source.startswith(("http://", "https://")):
+        require_extra("download")
+        from cuvler.download.http import fetch_http
+
         return fetch_http
     raise ConfigError(f"{source}: neither http(s)://..., gdrive:ID nor a name that is known")
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cuvler.download.digests import file_sha256, record_sha256
 from cuvler.download.errors import FetchError
-from cuvler.download.http import fetch_http
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
+from cuvler.extras import require_extra
 from cuvler.files import StrPath, atomic_path
 from cuvler.tensor_files import read_tensors
 
@@ -74,6 +74,9 @@ def fetch_dino_resnet50(destination: StrPath, *, sha256: str | None = None) -> s
 
     Arguments and errors are those of :func:`fetch_backbone`.
     """
+
+    require_extra("download")
+    from cuvler.download.http import fetch_http
 
     part = Path(destination).with_name(f"{Path(destination).stem}.pth.part")
 

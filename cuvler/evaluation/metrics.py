@@ -23,6 +23,7 @@ from cuvler.evaluation.records import (
     read_ground_truth,
     read_results,
 )
+from cuvler.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ def accumulate(
         precision of shape (10 IoU, 101 recall, categories, 4 areas, limits) and recall of
         shape (10 IoU, categories, 4 areas, limits); -1 where there is no ground truth.
     """
+    require_extra("evaluation")
     from faster_coco_eval import COCO, COCOeval_faster
 
     def dataset(records: list[Record]) -> Any:

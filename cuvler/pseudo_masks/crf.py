@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cuvler.extras import require_extra
+
 Crf = Literal["fast", "pydensecrf"]
 
 SPATIAL_SXY = 3.0
@@ -32,6 +34,10 @@ def dense_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf) ->
 
     Returns:
         (h, w), where the mask's label is the more probable one.
+
+    Raises:
+        MissingExtraError: pydensecrf is not installed; ``fast`` too needs it for images of more
+            than 10,000 pixels a side.
     """
     if crf == "fast" and max(mask.shape) <= _MAX_FAST_SIDE:
         return _fast(image, mask)
@@ -54,6 +60,7 @@ def _fast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_
 
 
 def _pydensecrf(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    require_extra("crf")
     from pydensecrf.densecrf import DenseCRF2D
 
     height, width = mask.shape

@@ -49,17 +49,3 @@ def test_a_mistake_of_the_users_is_one_message(tmp_path):
 
 def test_an_unknown_command_is_a_usage_error():
     assert run("votecut").returncode == 2
-
-
-@pytest.mark.parametrize(
-    "name", [n for n in COMMANDS if n not in ("detector", "predictions", "predict")]
-)
-def test_the_mask_half_does_without_detectron2(name):
-    script = (
-        "import sys; sys.modules['detectron2'] = None\n"
-        "from cuvler.cli import main; sys.argv = ['cuvler', *sys.argv[1:]]; main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script, name, "--help"], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr

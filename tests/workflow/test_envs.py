@@ -1,4 +1,4 @@
-"""The environments for conda have the packages of requirements.lock, and nothing beside them."""
+"""The locks, and the conda environments, which install requirements.lock and nothing else."""
 
 import re
 import stat
@@ -6,11 +6,14 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ..conftest import REPOSITORY
 
 ENVS = REPOSITORY / "workflow/envs"
 LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+DEV_LOCK = (REPOSITORY / "requirements-dev.lock").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(ENVS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -27,13 +30,36 @@ def test_python_is_that_of_the_lock_and_packages_come_from_it(path):
     assert script.stat().st_mode & stat.S_IRUSR
 
 
-def test_the_lock_has_all_that_is_needed():
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["detector"]]
-    names = {re.match(r"[A-Za-z0-9_-]+", requirement)[0].lower() for requirement in wanted}
-    pinned = set(re.findall(r"^([a-z0-9_-]+)==", LOCK, re.MULTILINE))
+def pins(lock):
+    """The pinned versions by name; several where they depend on the version of Python."""
+    found = {}
+    for name, version in re.findall(r"^([a-z0-9_.-]+)==(\S+)", lock, re.MULTILINE):
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+def names(requirements):
+    return {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+
+
+def test_the_locks_have_all_that_is_needed_and_agree():
+    content = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    project, groups = content["project"], content["dependency-groups"]
+    runtime, tools = pins(LOCK), pins(DEV_LOCK)
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
     # The wheel of detectron2 is made here.
-    assert {name.replace("_", "-") for name in names} - pinned == {"detectron2"}
+    assert names([*wanted, *groups["setup"]]) - runtime.keys() == {"detectron2"}
+    assert names(groups["dev"]) <= tools.keys()
+    assert not names(groups["dev"]) & runtime.keys()
+    shared = runtime.keys() & tools.keys()
+    assert {name: tools[name] for name in shared} == {name: runtime[name] for name in shared}
+
+
+@pytest.mark.parametrize("lock", [LOCK, DEV_LOCK], ids=["runtime", "dev"])
+def test_locks_have_hashes_and_no_address(lock):
+    for block in re.split(r"^(?=\S+==)", lock, flags=re.MULTILINE)[1:]:
+        assert "--hash=sha256:" in block
+    assert "://" not in lock
 
 
 def test_every_rule_that_runs_a_command_has_an_environment():

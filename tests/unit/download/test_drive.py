@@ -7,6 +7,7 @@ import pytest
 from cuvler.download import download
 from cuvler.download.drive import drive_id
 from cuvler.errors import DataError
+from cuvler.extras import MissingExtraError
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_what_google_refuses_is_named_with_where_to_put_it(gdown, tmp_path, cont
 
 def test_without_gdown_the_message_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(DataError, match="pip install gdown"):
+    with pytest.raises(MissingExtraError, match=r"gdown.*cuvler\[download\]"):
         download("gdrive:1aB", tmp_path / "w.pth")
 
 

@@ -9,9 +9,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from cuvler.cli import cuvler
+from cuvler.download import http
 from cuvler.download.digests import verified_sha256
 from cuvler.download.errors import FetchError
-from cuvler.eigenvectors import weights
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50, read_state
 from cuvler.errors import ConfigError, DataError
@@ -69,7 +69,7 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(tmp_
 
 
 def test_the_detectors_resnet_is_kept_as_safetensors(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "fetch_http", lambda _url, path: torch.save(STATE, path))
+    monkeypatch.setattr(http, "fetch_http", lambda _url, path: torch.save(STATE, path))
     path = tmp_path / "dino_resnet50.safetensors"
     digest = fetch_dino_resnet50(path)
     assert torch.equal(load_file(path)["weight"], STATE["weight"])
@@ -82,7 +82,7 @@ def test_a_resnet_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatch)
         path.write_bytes(b"half of it")
         raise FetchError("no network")
 
-    monkeypatch.setattr(weights, "fetch_http", fetch)
+    monkeypatch.setattr(http, "fetch_http", fetch)
     path = tmp_path / "dino_resnet50.safetensors"
     with pytest.raises(DataError, match=rf"no network.*put it at {path}"):
         fetch_dino_resnet50(path)
