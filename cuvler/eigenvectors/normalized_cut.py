@@ -97,7 +97,7 @@ def ncut(
     if features.ndim not in (2, 3) or 0 in features.shape:
         raise ValueError(f"features must be (n, d) or (b, n, d), not {tuple(features.shape)}")
     if not 0 < k < features.shape[-2]:
-        raise ValueError(f"k={k} eigenvectors of {features.shape[-2]} patches: k must be below")
+        raise ValueError(f"k={k} eigenvectors of {features.shape[-2]} patches: out of range")
     if eps <= 0:
         raise ValueError(f"eps={eps} must be positive: isolated patches would have degree 0")
     batch = torch.as_tensor(features).detach()

@@ -1,25 +1,30 @@
-"""The vote: proposals that overlap are clustered, and each cluster votes on its mask."""
+"""Clustering proposals by IoU, and the vote of each cluster on its mask."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_MIN_IOU = 0.6  # Proposals that overlap more than this are neighbours.
-_MAX_MOVES = 5  # How often a cluster's pivot may move.
+_MIN_IOU = 0.6  # IoU above which two proposals are neighbours.
+_MAX_MOVES = 5  # Largest number of moves of a cluster's pivot.
 
 
 @dataclass(frozen=True, eq=False)
 class Vote:
-    """A cluster's mask: ``mask`` (h, w) bool, never empty, and ``size``, how many voted."""
+    """The mask of a cluster.
+
+    Attributes:
+        mask: (h, w) bool, never empty.
+        size: number of proposals in the cluster.
+    """
 
     mask: NDArray[np.bool_]
     size: int
 
 
 def overlaps(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give the pairwise IoU, (n, n), of masks (n, h, w), none empty."""
-    # Counts of at most 2^24 pixels are whole in float32: the product is exact in any order.
+    """Return the pairwise IoU, (n, n), of non-empty masks (n, h, w)."""
+    # float32 is exact for integers up to 2^24, so the order of summation does not matter.
     flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2]).astype(np.float32)
     shared = (flat @ flat.T).astype(np.float64)
     areas = np.diagonal(shared)
@@ -28,17 +33,17 @@ def overlaps(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def cluster(ious: NDArray[np.float64]) -> list[list[int]]:
-    """Cluster proposals greedily by their overlaps (CuVLER, section 3.1).
+    """Cluster proposals greedily by IoU (CuVLER, section 3.1).
 
-    The paper's words leave ties open. Here, of proposals with equally many neighbours the last
-    comes first; of members with equal summed IoU the first becomes the pivot.
+    The paper does not specify ties. Here, of proposals with equally many neighbours the last one
+    is processed first, and of members with equal summed IoU the first one becomes the pivot.
 
     Args:
         ious: (n, n) pairwise IoU.
 
     Returns:
-        The members of each cluster, ascending, in the order the clusters were found. No
-        proposal is in two clusters.
+        The members of each cluster, ascending, in the order in which the clusters are found. The
+        clusters are disjoint.
     """
     neighbours = ious > _MIN_IOU
     counts = np.count_nonzero(neighbours, axis=1)
@@ -71,21 +76,21 @@ def _grow(
 
 
 def vote(proposals: NDArray[np.bool_], *, tau_m: float = 0.2, max_masks: int = 10) -> list[Vote]:
-    """Let the first clusters vote, largest first.
+    """Cluster proposals and compute the masks of the first clusters.
 
-    A pixel belongs to a mask where more than ``tau_m`` of the cluster's members say so.
+    A pixel belongs to a mask if more than ``tau_m`` of the cluster's members contain it.
 
     Args:
         proposals: (n, h, w) bool, none empty.
-        tau_m: share of the members, in [0, 1).
-        max_masks: how many clusters vote.
+        tau_m: fraction of the members, in [0, 1).
+        max_masks: number of clusters used, in the order in which they are found.
 
     Returns:
-        At most ``max_masks`` votes.
+        At most ``max_masks`` votes, largest cluster first.
     """
     votes = []
     for members in cluster(overlaps(proposals))[:max_masks]:
         count = np.count_nonzero(proposals[members], axis=0)
         votes.append(Vote(count > tau_m * len(members), len(members)))
-    # With a high tau_m the members of a cluster may agree nowhere.
+    # With a high tau_m no pixel may reach the threshold.
     return sorted((v for v in votes if v.mask.any()), key=lambda v: -v.size)

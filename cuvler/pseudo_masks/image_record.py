@@ -1,7 +1,7 @@
-"""One image of a shard, from its eigenvectors to what the shard's file holds of it.
+"""Pseudo-masks of one image of a shard, as records of the shard's file.
 
-This is the part that runs in worker processes, so it imports neither zarr nor pandas: starting a
-worker takes half as long.
+This module runs in worker processes. It imports neither zarr nor pandas, which halves the start-up
+time of a worker.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _Size = tuple[int, int] | tuple[None, None]
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image to find masks in.
+    """An image and its eigenvectors.
 
     Attributes:
         image_id: from the listing.
-        file_name: from the listing, relative to the dataset's root.
-        status: the worst word that any backbone's file has for the image.
+        file_name: from the listing, relative to the image root.
+        status: the worst of the backbones' statuses.
         vectors: backbone -> (k, h, w) eigenvectors; empty unless ``status`` is ``ok``.
     """
 
@@ -39,11 +39,11 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What the shard's file holds of one image.
+    """The records of one image in the shard's file.
 
     Attributes:
-        image: ``id``, ``file_name``, ``width`` and ``height`` (None where it cannot be opened),
-            ``status``, and ``reason`` where the status is neither ``ok`` nor ``no_mask``.
+        image: ``id``, ``file_name``, ``width`` and ``height`` (None if it cannot be opened),
+            ``status``, and ``reason`` unless the status is ``ok`` or ``no_mask``.
         annotations: COCO records with RLE, best first.
     """
 
@@ -52,19 +52,19 @@ class ImageRecord:
 
 
 def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
-    """Find one image's masks; an image that cannot be used gets its status and the reason."""
+    """Compute the masks of one image; an unusable image gets a status and a reason."""
     path = root / task.file_name
     try:
         image = open_image(path)
     except ImageError as error:
-        # Roots differ between machines; the accounting must not.
+        # Remove the image root, which differs between machines.
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
         return failed(task, error.status, reason)
     if task.status in (ImageStatus.MISSING, ImageStatus.UNREADABLE):
-        reason = "it can be read now, but not when its eigenvectors were extracted: extract again"
+        reason = "readable now, but not when its eigenvectors were extracted; extract them again"
         return failed(task, task.status, reason, image.size)
     if task.status != ImageStatus.OK:
-        return failed(task, task.status, "a backbone has no eigenvector for it", image.size)
+        return failed(task, task.status, "a backbone has no eigenvectors of it", image.size)
     found = method.masks(image, task.vectors)
     annotations = []
     for mask in found:
@@ -86,7 +86,7 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
 def failed(
     task: ImageTask, status: ImageStatus, reason: str, size: _Size = (None, None)
 ) -> ImageRecord:
-    """Account for an image that has no masks because something went wrong."""
+    """Return the record of an image without masks because of a failure."""
     return ImageRecord({**_image(task, status, size), "reason": reason}, [])
 
 

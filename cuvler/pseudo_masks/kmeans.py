@@ -1,4 +1,4 @@
-"""Exact k-means of numbers."""
+"""Exact one-dimensional k-means."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,26 @@ Indices = NDArray[np.intp]
 
 
 def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
-    """Label numbers by the k clusters of least total squared distance to their means.
+    """Label values by the k clusters with the least sum of squared distances to their means.
 
-    On a line clusters are intervals, so the best k - 1 borders between the sorted values are
-    found by dynamic programming over prefix sums (Wang & Song, "Ckmeans.1d.dp", R Journal 3(2),
-    2011), in O(k n log n). There is no start to draw and no local optimum to be caught in.
+    In one dimension clusters are intervals, so dynamic programming over prefix sums finds the
+    globally optimal k - 1 borders between the sorted values in O(k n log n) (Wang & Song,
+    "Ckmeans.1d.dp", R Journal 3(2), 2011). There is no random initialisation.
 
     Args:
         values: any shape, finite.
         k: number of clusters, at least 2.
 
     Returns:
-        Labels of the shape of ``values``: 0 for the cluster of smallest values, and so on.
-        Equal values have equal labels, so there are fewer than k labels where there are fewer
-        than k distinct values. Of equally good borders the lowest are taken.
+        Labels in the shape of ``values``, ascending with the values from 0. Equal values have
+        equal labels: with fewer than k distinct values there are fewer than k labels. Ties
+        between borders go to the lowest.
 
     Raises:
         ValueError: k is less than 2.
     """
     if k < 2:
-        raise ValueError(f"k={k} clusters: at least 2 are wanted")
+        raise ValueError(f"k={k} clusters; k must be at least 2")
     distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     n = len(distinct)
     if n <= k:
@@ -39,13 +39,13 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
     total = np.concatenate(([0.0], np.cumsum(counts * centred)))
 
     def gain(start: Indices, stop: Indices) -> NDArray[np.float64]:
-        # Least squared distance is most sum of (cluster's total)^2 / (cluster's weight).
+        # Minimising the squared distances maximises the sum of total^2 / weight of each cluster.
         between: NDArray[np.float64] = (total[stop] - total[start]) ** 2 / (
             weight[stop] - weight[start]
         )
         return between
 
-    # best[stop]: the most that the first `stop` values give with the clusters laid so far.
+    # best[stop]: the maximum for the first `stop` values with the clusters placed so far.
     ends = np.arange(n + 1)
     best = np.full(n + 1, -np.inf)
     best[1:] = gain(np.zeros(n, dtype=np.intp), ends[1:])
@@ -66,10 +66,10 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
 def _next_cluster(
     best: NDArray[np.float64], gain: Callable[[Indices, Indices], NDArray[np.float64]], n: int
 ) -> tuple[NDArray[np.float64], Indices]:
-    """Lay one more cluster: for every stop, the best start of the cluster that ends there.
+    """Add a cluster: find, for every stop, the best start of the cluster that ends there.
 
-    The best start never goes down as the stop goes up, so the starts found for the multiples of
-    2s bound the search for the odd multiples of s: about n candidates for each halving of s.
+    The best start is monotonic in the stop, so the starts of the multiples of 2s bound the search
+    for the odd multiples of s: about n candidates for each halving of s.
     """
     choice = np.zeros(n + 1, dtype=np.intp)
     following = np.full(n + 1, -np.inf)
@@ -86,7 +86,7 @@ def _next_cluster(
         candidates = best[starts] + gain(starts, stops[segment])
         following[stops] = np.maximum.reduceat(candidates, offsets)
         hits = np.flatnonzero(candidates == following[stops][segment])[::-1]
-        # The last assignment stays: of equally good starts, the lowest.
+        # Reversed, the last assignment wins: the lowest of equally good starts.
         choice[stops[segment[hits]]] = starts[hits]
         step //= 2
     return following, choice

@@ -1,8 +1,8 @@
-"""Mean-field inference of a fully connected CRF with two labels, compiled.
+"""Compiled mean-field inference in a fully connected CRF with two labels.
 
 Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials"
-(NIPS 2011). A message is filtered by splatting it onto a permutohedral lattice's corners, blurring
-them along each direction, and slicing it back.
+(NIPS 2011). Messages are filtered on a permutohedral lattice: splat, blur along each direction,
+slice.
 """
 
 import numpy as np
@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 from cuvler.pseudo_masks.permutohedral import Floats, Lattice, build_lattice
 
 _TINY = np.float32(1e-20)
-_NEAR_CORNERS, _ALIKE_CORNERS = 3, 6  # of a simplex in 2 and in 5 dimensions
+# Corners of a simplex of the spatial (2-d) and of the bilateral (5-d) lattice.
+_NEAR_CORNERS, _ALIKE_CORNERS = 3, 6
 
 _compiled = njit(cache=True, error_model="numpy")
 
-# Every mask takes some megabytes and frees them. glibc gives them back to the system and fetches
-# fresh pages for the next mask, a sixth of the whole time, unless it has seen something larger
-# freed: it keeps up to twice that.
-np.empty(2**24, np.uint8)
+
+def _raise_mmap_threshold() -> None:
+    """Make glibc keep freed memory for the next mask.
+
+    Each mask allocates and frees some megabytes. By default glibc returns them to the system, and
+    fresh pages cost a sixth of the run time. Freeing one large block raises its thresholds: it
+    then keeps up to twice that size.
+    """
+    np.empty(2**24, np.uint8)
+
+
+_raise_mmap_threshold()
 
 
 def infer(
@@ -32,23 +41,23 @@ def infer(
     bilateral_compat: float,
     iterations: int,
 ) -> NDArray[np.bool_]:
-    """Refine a mask; what pydensecrf computes, with one channel instead of two.
+    """Refine a mask; same result as pydensecrf, with one channel instead of two.
 
-    With labels 0 and 1 and a Potts model only the difference x of their log probabilities
-    counts, and the messages are linear in q1 - q0 = tanh(x / 2).
+    With two labels and a Potts model, only the difference x of their log probabilities matters,
+    and the messages are linear in q1 - q0 = tanh(x / 2).
 
     Args:
-        image: (h, w, 3), of at most 10000 pixels a side.
+        image: (h, w, 3), with sides of at most 10000 pixels.
         mask: (h, w); the unary energies are the negative log softmax of (1 - mask, mask).
-        spatial_sxy: standard deviation of the spatial kernel, pixels.
-        spatial_compat: its weight.
-        bilateral_sxy: the bilateral kernel's standard deviation, pixels.
-        bilateral_srgb: and its standard deviation in the colours.
-        bilateral_compat: its weight.
-        iterations: how many updates.
+        spatial_sxy: standard deviation of the spatial kernel in pixels.
+        spatial_compat: weight of the spatial kernel.
+        bilateral_sxy: standard deviation of the bilateral kernel in pixels.
+        bilateral_srgb: standard deviation of the bilateral kernel in colour levels.
+        bilateral_compat: weight of the bilateral kernel.
+        iterations: number of mean-field updates.
 
     Returns:
-        (h, w), where label 1 is the more probable one.
+        (h, w), True where label 1 is the more probable one.
     """
     near = build_lattice(_positions(image.shape[:2], spatial_sxy))
     alike = build_lattice(
@@ -68,7 +77,7 @@ def _iterate(
     compats: tuple[np.float32, np.float32],
     iterations: int,
 ) -> Floats:
-    """Update the logits, from ``prior`` on; the lattices' weights are normalised in place."""
+    """Run the mean-field updates from ``prior``; normalises the lattices' weights in place."""
     near_sums = np.zeros(near.size + 1, np.float32)
     alike_sums = np.zeros(alike.size + 1, np.float32)
     near_values = np.ones(len(prior), np.float32)
@@ -98,9 +107,9 @@ def _iterate(
 def _splat(
     near: Lattice, near_sums: Floats, alike: Lattice, alike_sums: Floats, values: Floats
 ) -> None:
-    """Add the points' values, weighted, to the sums of their corners in both lattices."""
-    # Corners are counted by constants, so that the compiler unrolls, and both lattices are filled
-    # in one loop: neighbouring points add to the same corners of ``near``, and wait for them.
+    """Add the points' weighted values to the sums of their corners in both lattices."""
+    # Constant loop bounds let the compiler unroll. Both lattices share one loop, because
+    # neighbouring points add to the same corners of ``near``, and wait for each other.
     for p in range(len(values)):
         value = values[p]
         for r in range(_ALIKE_CORNERS):
@@ -111,16 +120,16 @@ def _splat(
 
 @_compiled
 def _blur(lattice: Lattice, sums: Floats) -> None:
-    """Blur the corners' (m + 1,) sums in place, along each direction with 1/2 1 1/2."""
+    """Blur the corners' sums (m + 1,) in place along each direction with (1/2, 1, 1/2)."""
     for j in range(len(lattice.starts) - 1):
-        before = current = np.float32(0)
+        previous = current = np.float32(0)
         corner = np.uint32(lattice.size)
         for i in range(lattice.starts[j], lattice.starts[j + 1]):
             following = lattice.chains[i]
             after = sums[following]
-            sums[corner] = current + np.float32(0.5) * (before + after)
+            sums[corner] = current + np.float32(0.5) * (previous + after)
             sums[lattice.size] = 0
-            before, current, corner = current, after, following
+            previous, current, corner = current, after, following
 
 
 @_compiled
@@ -132,7 +141,7 @@ def _slice(
     alike_sums: Floats,
     alike_values: Floats,
 ) -> None:
-    """Read the points' values, weighted, from the sums of their corners."""
+    """Write the points' values, the weighted sums of their corners."""
     for p in range(len(near_values)):
         near_value = alike_value = np.float32(0)
         for r in range(_ALIKE_CORNERS):
@@ -144,9 +153,9 @@ def _slice(
 
 @_compiled
 def _normalise(lattice: Lattice, ones: Floats) -> None:
-    """Scale each point's weights by 1 / sqrt of the filter's answer to ones.
+    """Scale each point's weights by 1 / sqrt of the filter's response to ones.
 
-    Applied before and after the filter, that keeps it symmetric.
+    Applied in splat and slice, this normalises the kernel symmetrically.
     """
     for p in range(len(ones)):
         norm = np.float32(1) / np.sqrt(ones[p] + _TINY)
@@ -158,15 +167,15 @@ def _normalise(lattice: Lattice, ones: Floats) -> None:
 def _expect(logits: Floats, values: Floats, powers: Floats) -> None:
     """Write tanh(logits / 2), the expected label in [-1, 1], to ``values``.
 
-    (1 - e) / (1 + e) with e = exp(-logits) = 2^k exp(f), by a Taylor polynomial on |f| < 0.35.
-    Plain float32 operations vectorise, where calls of a library's tanh do not, and are rounded
-    alike on every machine.
+    (1 - e) / (1 + e) with e = exp(-logits) = 2^k exp(f), by a Taylor polynomial for |f| < 0.35.
+    Elementary float32 operations vectorise, unlike a library's tanh, and round the same way on
+    every machine.
     """
     bits = powers.view(np.int32)
     for p in range(len(logits)):
         x = min(max(-logits[p], np.float32(-80)), np.float32(80))
         k = np.rint(x * np.float32(1.44269504))
-        f = (x - k * np.float32(0.693359375)) + k * np.float32(2.12194440e-4)  # ln 2 in 2 parts
+        f = (x - k * np.float32(0.693359375)) + k * np.float32(2.12194440e-4)  # ln 2 in two parts
         e = np.float32(1 / 720) * f + np.float32(1 / 120)
         e = e * f + np.float32(1 / 24)
         e = e * f + np.float32(1 / 6)
@@ -180,13 +189,13 @@ def _expect(logits: Floats, values: Floats, powers: Floats) -> None:
 
 
 def _positions(shape: tuple[int, int], deviation: float) -> tuple[Floats, Floats]:
-    """Each pixel's x and y, (n,), in standard deviations."""
+    """Return each pixel's x and y, (n,), in standard deviations."""
     y, x = (np.arange(side, dtype=np.float32) / np.float32(deviation) for side in shape)
     return np.tile(x, len(y)), np.repeat(y, len(x))
 
 
 def _colours(image: NDArray[np.uint8], deviation: float) -> tuple[Floats, Floats, Floats]:
-    """Each pixel's red, green and blue, (n,), in standard deviations."""
+    """Return each pixel's red, green and blue, (n,), in standard deviations."""
     levels = np.arange(256, dtype=np.float32) / np.float32(deviation)
     red, green, blue = (levels.take(image[..., channel]).ravel() for channel in range(3))
     return red, green, blue

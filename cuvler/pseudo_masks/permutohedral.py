@@ -1,9 +1,9 @@
-"""The permutohedral lattice: points in d dimensions placed among its corners, compiled.
+"""Compiled construction of the permutohedral lattice of points in d dimensions.
 
 Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
-(Eurographics 2010). Corners and weights are those of pydensecrf, bit for bit in float32. The time
-is saved around them: keys packed into one integer, points located a block at a time in loops that
-vectorise, neighbours looked up one way and kept as chains.
+(Eurographics 2010). Corners and weights equal those of pydensecrf bit for bit in float32. It is
+faster because keys are packed into one integer, points are located in blocks by loops that
+vectorise, and neighbours are looked up in one direction and stored as chains.
 """
 
 import math
@@ -17,19 +17,19 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Keys = NDArray[np.int64]
 Corners = NDArray[np.uint32]
-Table = tuple[Ints, np.uint64]  # the corner in each slot (-1: free), and how far to shift a hash
+Table = tuple[Ints, np.uint64]  # corner in each slot (-1: free), and the shift of a hash
 Packing = tuple[Keys, np.int64, np.int64]
-# Points' offsets from the origin of their cell, the cell, and the offsets' ranks, each
-# (d + 1, block): cell and ranks name a simplex.
+# Offsets of points from the origin of their cell, the cell, and the ranks of the offsets, each
+# (d + 1, block). Cell and ranks identify a simplex.
 Simplices = tuple[Floats, Ints, Ints]
 
-_BLOCK = 1024  # Points that are worked on together: their scratch stays in the cache.
+_BLOCK = 1024  # Points processed at a time, so that their scratch arrays stay in the cache.
 _KEY_BITS = 60
 _COLLISION = np.int32(-2)
 _HASH = np.int64(-7046029254386353131)  # 2^64 / golden ratio: Fibonacci hashing
 
-# Numba's cache notices a change in the file of the function that is called, not in the files of
-# those that it calls: compiled functions of one module must not call those of another.
+# Numba's cache detects changes of the called function's file only, not of the files of functions
+# it calls in turn: compiled functions must not call those of another module.
 _compiled = njit(cache=True, error_model="numpy")
 _inlined = njit(cache=True, error_model="numpy", inline="always")
 
@@ -38,12 +38,11 @@ class Lattice(NamedTuple):
     """n points in d dimensions, and the m lattice corners of their simplices.
 
     Attributes:
-        corners: (n, d + 1) uint32, which corners enclose each point.
-        weights: (n, d + 1) float32, the point's barycentric coordinates among them.
-        chains: uint32, runs of corners that are neighbours along a direction, each run ended by
-            m, a corner that stands for none.
-        starts: (d + 2,) int64, where each direction's runs start in ``chains``.
-        size: m.
+        corners: (n, d + 1) uint32, the corners of each point's simplex.
+        weights: (n, d + 1) float32, the point's barycentric coordinates.
+        chains: uint32, runs of neighbouring corners along a direction, each terminated by m.
+        starts: (d + 2,) int64, the start of each direction's runs in ``chains``.
+        size: m, the number of corners.
     """
 
     corners: Corners
@@ -55,12 +54,12 @@ class Lattice(NamedTuple):
 
 @_compiled
 def build_lattice(features: tuple[Floats, ...]) -> Lattice:
-    """Place points on the lattice.
+    """Build the lattice of n points.
 
     Args:
-        features: d arrays of shape (n,), float32, in standard deviations of the Gaussian; a
-            tuple, so that the compiler knows d and unrolls the loops over it. 60 / d bits must
-            hold a lattice coordinate: with d = 5, features up to about 200.
+        features: d arrays of shape (n,), float32, in standard deviations of the Gaussian. A
+            tuple, because d is then a compile-time constant and loops are unrolled. A lattice
+            coordinate must fit into 60 / d bits: with d = 5, features up to about 200.
     """
     d, n = len(features), len(features[0])
     corners = np.empty((n, d + 1), np.uint32)
@@ -94,7 +93,7 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
 
 @_compiled
 def _locate(features: tuple[Floats, ...], start: int, simplices: Simplices, shift: Ints) -> None:
-    """Find the simplices of the block from ``start`` on."""
+    """Find the simplices of the block that begins at ``start``."""
     offsets, cells, ranks = simplices
     d, size = len(features), min(_BLOCK, len(features[0]) - start)
     down = np.float32(1.0 / (d + 1))
@@ -126,7 +125,7 @@ def _locate(features: tuple[Floats, ...], start: int, simplices: Simplices, shif
     for i in range(d + 1):
         offset, cell, rank = offsets[i], cells[i], ranks[i]
         for p in range(size):
-            # A cell that is off the lattice's plane moves where the rounding erred most.
+            # Correct a cell off the lattice's hyperplane where the rounding error is largest.
             moved = rank[p] + shift[p]
             wrap = (np.int32(moved < 0) - np.int32(moved > d)) * np.int32(d + 1)
             rank[p] = moved + wrap
@@ -145,7 +144,7 @@ def _enter(
     corners: Corners,
     weights: Floats,
 ) -> int:
-    """Write a block's corners and weights; number the corners that are new from ``count``."""
+    """Write a block's corners and weights; new corners are numbered from ``count``."""
     offsets, cells, ranks = simplices
     units, step, origin = packing
     slots, hash_shift = table
@@ -167,7 +166,7 @@ def _enter(
         for r in range(d + 1):
             if r > 0:
                 key += step - unit[d + 1 - r]
-            # Points side by side often share corners: look up only what changed.
+            # Adjacent points often share corners: look up only changed keys.
             if key != last_key[r]:
                 slot = _find(slots, hash_shift, keys, key)
                 if slots[slot] < 0:
@@ -182,7 +181,7 @@ def _enter(
 
 @_compiled
 def _packing(d: int) -> Packing:
-    """How d coordinates share an integer: d + 1 in each, 1 in all, and the origin."""
+    """Return the packed keys of d + 1 in each coordinate, of 1 in all, and of the origin."""
     bits = _KEY_BITS // d
     units = np.zeros(d + 1, np.int64)
     step = np.int64(0)
@@ -202,7 +201,7 @@ def _new_table(room: int) -> Table:
 
 @_inlined
 def _find(slots: Ints, hash_shift: np.uint64, keys: Keys, key: np.int64) -> np.uint64:
-    """The slot of the corner with this key, or the free one where it belongs (linear probing)."""
+    """Return the slot of the corner with this key, or else its free slot (linear probing)."""
     slot = np.uint64(key * _HASH) >> hash_shift
     last = np.uint64(len(slots) - 1)
     while slots[slot] >= 0 and keys[slots[slot]] != key:
@@ -212,22 +211,22 @@ def _find(slots: Ints, hash_shift: np.uint64, keys: Keys, key: np.int64) -> np.u
 
 @_compiled
 def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
-    """Follow the neighbours along each direction, from every corner that has none before it."""
+    """Build the chains of neighbours along each direction."""
     units, step, _ = packing
     slots, hash_shift = table
     m, directions = len(keys), len(units)
     after = np.empty(m, np.int32)
-    has_before = np.empty(m + 1, np.bool_)
-    # A chain has two corners at least: with its end it takes 3/2 of its corners' room.
+    has_previous = np.empty(m + 1, np.bool_)
+    # A chain has at least two corners and a terminator: 3/2 entries per corner suffice.
     chains = np.empty(directions * (m + m // 2 + 1), np.uint32)
     starts = np.zeros(directions + 1, np.int64)
     end = 0
     for j in range(directions):
-        has_before[:] = False
+        has_previous[:] = False
         for corner in range(m):
             neighbour = keys[corner] + units[j] - step
-            # Whether there is a neighbour is a coin toss, so there is no branch on it: one that
-            # is mispredicted half of the time takes longer than the look-up.
+            # Branchless: half of the corners have a neighbour, and a mispredicted branch takes
+            # longer than the look-up.
             first = slots[np.uint64(neighbour * _HASH) >> hash_shift]
             is_other = (first >= 0) & (keys[max(first, 0)] != neighbour)
             after[corner] = _COLLISION if is_other else first
@@ -236,9 +235,9 @@ def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
                 neighbour = keys[corner] + units[j] - step
                 after[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
         for corner in range(m):
-            has_before[after[corner]] = True  # The last entry where there is none, -1.
+            has_previous[after[corner]] = True  # Without a neighbour, -1: the last entry.
         for corner in range(m):
-            if after[corner] >= 0 and not has_before[corner]:
+            if after[corner] >= 0 and not has_previous[corner]:
                 current = np.int32(corner)
                 while current >= 0:
                     chains[end] = current

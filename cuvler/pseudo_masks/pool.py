@@ -1,4 +1,4 @@
-"""A process pool that loses one item, not the run, when a process dies."""
+"""A process pool in which the death of a process costs one item, not the run."""
 
 import multiprocessing
 from collections import deque
@@ -17,35 +17,35 @@ Result = TypeVar("Result")
 def map_isolated(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result | None]]:
-    """Apply a function to items in other processes, in order.
+    """Apply a function to items in worker processes, in order.
 
-    Compiled code can kill the process it runs in (a segmentation fault, an abort, the kernel's
-    out-of-memory killer). Every item the dead pool was busy with is then tried once more, alone
-    in a process of its own; one that dies again gives None.
+    A process can die in compiled code (segmentation fault, abort) or by the kernel's
+    out-of-memory killer. Every item that the pool was processing is then retried once, one at a
+    time in a separate process; the result of an item that dies again is None.
 
     Args:
-        function: must be importable by name, and must not return None.
-        items: taken as they are needed; at most 2 x ``workers`` wait at a time.
+        function: importable by name; must not return None.
+        items: consumed lazily; at most 2 * ``workers`` are pending.
         workers: number of processes.
 
     Yields:
         Each item with its result, in the order of ``items``.
 
     Raises:
-        Exception: whatever ``function`` raises.
+        Exception: any exception of ``function``.
     """
-    with _Pool(function, workers) as pool, _Pool(function, 1) as alone:
+    with _Pool(function, workers) as pool, _Pool(function, 1) as single:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(item)))
             if len(waiting) == 2 * workers:
-                yield alone.settle(*waiting.popleft())
+                yield single.settle(*waiting.popleft())
         while waiting:
-            yield alone.settle(*waiting.popleft())
+            yield single.settle(*waiting.popleft())
 
 
 class _Pool(Generic[Item, Result]):
-    """Processes that are started when needed, and started anew when one has died."""
+    """An executor that starts on demand and restarts after the death of a process."""
 
     def __init__(self, function: Callable[[Item], Result], workers: int) -> None:
         self._function = function
@@ -60,18 +60,18 @@ class _Pool(Generic[Item, Result]):
                 self._executor.shutdown()
         self._executor = ProcessPoolExecutor(
             self._workers,
-            # A forked child inherits the locks of threads that it does not have.
+            # A forked child inherits locks held by threads that do not exist in it.
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_one_thread,
         )
         return self._executor.submit(self._function, item)
 
     def settle(self, item: Item, future: "Future[Result]") -> tuple[Item, Result | None]:
-        """Wait for another pool's future; where its process died, try the item here."""
+        """Wait for another pool's future; if its process died, retry the item in this pool."""
         for attempt in (future, None):
             attempt = attempt or self.submit(item)
             wait([attempt])
-            # Only the death of a process is passed over; result() raises anything else.
+            # Only the death of a process is caught; result() raises any other exception.
             if not isinstance(attempt.exception(), BrokenProcessPool):
                 return item, attempt.result()
         return item, None
@@ -90,5 +90,5 @@ class _Pool(Generic[Item, Result]):
 
 
 def _one_thread() -> None:
-    # The processes are the parallelism; libraries with threads of their own would fight over it.
+    # One thread per worker: the processes already use all cores.
     threadpool_limits(1)

@@ -1,4 +1,4 @@
-"""Proposals: pieces of the clustered eigenvector maps that may be objects."""
+"""Proposals: connected components of the clustered eigenvector maps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,23 +8,23 @@ from scipy import ndimage
 
 from cuvler.pseudo_masks.kmeans import kmeans_1d
 
-GRID = 60  # Proposals of every backbone are compared and vote on one square grid.
-_MAX_CORNERS = 1  # A label in two or more of the image's corners is background,
-_MAX_COMPONENTS = 30  # in more pieces than this it is texture,
-_MIN_SIDE = 5  # and a piece smaller than this in both directions (patches) is noise.
+GRID = 60  # Side of the square grid on which proposals of all backbones are compared.
+_MAX_CORNERS = 1  # A label that covers more corners of the image is background.
+_MAX_COMPONENTS = 30  # A label with more connected components is texture.
+_MIN_SIDE = 5  # A component smaller than this in height and width, in patches, is noise.
 
 
 def propose(
     eigenvectors: Mapping[str, NDArray[np.floating]], ks: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """Cut the maps into proposals (CuVLER, section 3.1).
+    """Compute the proposals of an image's eigenvector maps (CuVLER, section 3.1).
 
     Args:
-        eigenvectors: backbone -> (h, w) map. A map that is not finite proposes nothing.
-        ks: numbers of clusters each map is cut into.
+        eigenvectors: backbone -> (h, w) map. Maps with NaN or infinite values are skipped.
+        ks: numbers of clusters.
 
     Returns:
-        (n, 60, 60) bool, none empty, in the order of the backbones, ``ks``, values and pixels.
+        (n, 60, 60) bool, none empty, ordered by backbone, ``ks``, cluster value and component.
     """
     proposals = [
         resized
@@ -51,7 +51,7 @@ def _components(labels: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
 
 
 def resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize a mask, each new pixel taking the old pixel under its upper left corner."""
+    """Resize a mask to nearest neighbours, taken at each new pixel's upper left corner."""
     rows = np.arange(height) * mask.shape[0] // height
     columns = np.arange(width) * mask.shape[1] // width
     resized: NDArray[np.bool_] = mask.take(rows, axis=0).take(columns, axis=1)

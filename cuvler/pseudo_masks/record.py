@@ -1,4 +1,4 @@
-"""What both ways of cutting give."""
+"""The result type of all pseudo-mask methods."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class PseudoMask:
-    """One object found in an image.
+    """The mask of one object.
 
     Attributes:
-        mask: (H, W) bool, the refined mask in the image's pixels; never empty.
+        mask: (H, W) bool, the refined mask at the image's size; never empty.
         vote_mask: bool, the mask before refinement: VoteCut's vote at (60, 60), MaskCut's cut
             at (480, 480).
         score: in (0, 1], relative to the image's best mask.
-        cluster_size: how many proposals voted.
-        crf_success: false where the refinement was rejected and ``mask`` is the vote mask,
-            resized.
+        cluster_size: number of proposals that voted.
+        crf_success: False if the refinement was rejected and ``mask`` is the resized vote mask.
     """
 
     mask: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Refinement: a dense CRF moves a coarse mask's border to the image's edges."""
+"""Refining coarse masks with a dense CRF, which aligns their borders with image edges."""
 
 import math
 
@@ -9,23 +9,23 @@ from scipy import ndimage
 from cuvler.pseudo_masks.crf import Crf, dense_crf
 
 _MIN_BOX_IOU = 0.5
-# The CRF takes 160 bytes a pixel: of a larger crop, every second, third... pixel is taken.
+# The CRF takes 160 bytes per pixel: larger crops are subsampled by an integer step.
 _MAX_CRF_PIXELS = 2**23
 
 
 def refine(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf
 ) -> NDArray[np.bool_] | None:
-    """Refine a mask on its box and a third of the box's sides around (CuVLER, section 3.1).
+    """Refine a mask on its box, padded by a third of the box's sides (CuVLER, section 3.1).
 
     Args:
         image: (H, W, 3) RGB.
         mask: (H, W), not empty.
-        crf: which implementation of the dense CRF.
+        crf: implementation of the dense CRF.
 
     Returns:
-        The refined mask (H, W), holes filled; None where nothing is left or its box has IoU
-        under 0.5 with the box of ``mask``.
+        The refined mask (H, W) with holes filled; None if it is empty or the IoU of its box and
+        the box of ``mask`` is below 0.5.
     """
     rows, columns = crop_of(mask)
     refined = np.zeros_like(mask)
@@ -45,22 +45,22 @@ def _refine_crop(image: NDArray[np.uint8], mask: NDArray[np.bool_], crf: Crf) ->
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill the background that does not reach the border, (h, w).
+    """Fill background regions that do not touch the border, (h, w).
 
-    ``scipy.ndimage.binary_fill_holes`` gives the same by growing the outside step by step,
-    which takes longer than the dense CRF.
+    Same result as ``scipy.ndimage.binary_fill_holes``, which dilates iteratively and takes longer
+    than the dense CRF.
     """
     regions, count = ndimage.label(~mask)
     outside = np.zeros(count + 1, dtype=np.bool_)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         outside[edge] = True
-    outside[0] = False  # The mask itself.
+    outside[0] = False  # Label 0 is the mask.
     filled: NDArray[np.bool_] = ~outside[regions]
     return filled
 
 
 def crop_of(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Give the rows and columns of a mask's box and a third of its sides around it."""
+    """Return the rows and columns of a mask's box, padded by a third of its sides."""
     rows, columns = _box(mask)
     return _padded(*rows), _padded(*columns)
 
@@ -71,7 +71,7 @@ def _padded(start: int, stop: int) -> slice:
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The rows and the columns, each from start to stop, that a mask spans."""
+    """Return (start, stop) of the rows and of the columns that a mask spans."""
     spans = []
     for axis in (1, 0):
         inside = np.flatnonzero(mask.any(axis=axis))
