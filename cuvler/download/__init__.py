@@ -1,4 +1,4 @@
-"""Downloads: files that are whole and checked, over connections that break."""
+"""Resumable, verified downloads of published files, and unpacking of archives."""
 
 from cuvler.download.archives import unpack
 from cuvler.download.fetch import download

@@ -1,4 +1,4 @@
-"""Archives, unpacked into a folder and nowhere else."""
+"""Unpacking archives safely into a folder."""
 
 import lzma
 import stat
@@ -15,21 +15,21 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 
 def unpack(archive: StrPath, folder: StrPath, *, strip: int = 0) -> int:
-    """Unpack a zip or tar archive; what is in the folder of the same name is replaced.
+    """Unpack a zip or tar archive; existing files of the same name are replaced.
 
-    Everything is unpacked beside its place first, so that a damaged archive leaves nothing.
+    Files are unpacked to a temporary folder first, so a damaged archive leaves no files behind.
 
     Args:
-        archive: ``.zip``, ``.tar``, ``.tar.gz``...; told by its content.
-        folder: where to; it is made.
-        strip: leading folders to leave out of names; files with fewer are left out.
+        archive: ``.zip``, ``.tar``, ``.tar.gz``...; the format is detected from the content.
+        folder: the destination; created if missing.
+        strip: number of leading folders to remove from names; files with fewer are skipped.
 
     Returns:
         The number of files.
 
     Raises:
-        DataError: no archive, a damaged one, or one with names that lead out of the folder,
-            links out of it or special files.
+        DataError: the file is not an archive or is damaged, or it contains special files, or
+            names or links that point outside the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def _unpack_zip(archive: StrPath, folder: Path) -> None:
     with zipfile.ZipFile(archive) as stream:
         for entry in stream.infolist():
             name = PurePosixPath(entry.filename)
-            # zipfile would write such names elsewhere without a word, and links as text.
+            # zipfile silently rewrites such names, and extracts links as text files.
             if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(entry.external_attr >> 16):
-                raise zipfile.BadZipFile(f"{entry.filename!r} leads out of the folder")
-        stream.extractall(folder)  # noqa: S202  its names were looked at
+                raise zipfile.BadZipFile(f"{entry.filename!r} points outside the folder")
+        stream.extractall(folder)  # noqa: S202  its names are checked above
 
 
 def _move(source: Path, folder: Path, strip: int) -> int:

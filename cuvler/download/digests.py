@@ -1,4 +1,4 @@
-"""sha256 digests of files, and the record of one beside its file."""
+"""SHA-256 digests of files, and ``.sha256`` files with recorded digests."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from cuvler.files import StrPath, atomic_path
 
 
 def file_sha256(path: StrPath) -> str:
-    """Give a file's sha256 in hexadecimal.
+    """Return a file's SHA-256 in hexadecimal.
 
     Raises:
         DataError: the file is missing.
@@ -21,23 +21,23 @@ def file_sha256(path: StrPath) -> str:
 
 
 def record_sha256(path: StrPath, digest: str) -> None:
-    """Write ``path.sha256``, as ``sha256sum --check`` reads it."""
+    """Write ``path.sha256`` in the format of ``sha256sum --check``."""
     with atomic_path(_record(path)) as temporary:
         temporary.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")
 
 
 def verified_sha256(path: StrPath) -> str:
-    """Give a file's sha256, which must be the one recorded beside it, if one is.
+    """Return a file's SHA-256, and check it against ``path.sha256`` if that exists.
 
     Raises:
-        DataError: the file is missing, or has changed since it was fetched.
+        DataError: the file is missing, or differs from its recorded SHA-256.
     """
     digest = file_sha256(path)
     record = _record(path)
     if record.exists() and record.read_text(encoding="utf-8").split()[:1] != [digest]:
         raise DataError(
-            f"{path}: is not the file whose sha256 {record} records; "
-            "delete both and fetch them again"
+            f"{path}: its sha256 is not the one recorded in {record}; "
+            "delete both files and download again"
         )
     return digest
 

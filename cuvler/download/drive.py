@@ -1,4 +1,4 @@
-"""Google Drive, through gdown, which knows how to pass its questions about large files."""
+"""Downloads from Google Drive by gdown, which handles its confirmation of large files."""
 
 import re
 from pathlib import Path
@@ -13,16 +13,16 @@ _ADDRESS = re.compile(
 
 
 def drive_id(source: str) -> str | None:
-    """Give the file's id of ``gdrive:ID`` or a Google Drive link; None for anything else."""
+    """Return the file id of ``gdrive:ID`` or a Google Drive link; None for anything else."""
     match = _ADDRESS.match(source)
     return match[1] if match else None
 
 
 def fetch_drive(file_id: str, part: Path) -> None:
-    """Download a file of Google Drive to ``part``, going on from what gdown left there.
+    """Download a file from Google Drive to ``part``, resuming a partial download.
 
     Raises:
-        FetchError: the file cannot be had.
+        FetchError: the download fails.
         MissingExtraError: gdown is not installed.
     """
     require_extra("download")

@@ -1,5 +1,5 @@
-"""Why a download failed; :func:`cuvler.download.download` makes a message for the user of it."""
+"""The exception of failed downloads, which callers turn into a DataError."""
 
 
 class FetchError(Exception):
-    """The file could not be had; the message says why."""
+    """A download failed; the message is the reason."""

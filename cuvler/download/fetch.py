@@ -1,4 +1,4 @@
-"""From an address to a file that is whole, checked and in its place."""
+"""Downloading a file, with resume, SHA-256 check and atomic rename."""
 
 import logging
 import os
@@ -21,22 +21,22 @@ def download(
     *,
     sha256: str | None = None,
 ) -> str:
-    """Download a file, unless it is there, and record its sha256 beside it.
+    """Download a file unless it exists, and write its SHA-256 to ``NAME.sha256``.
 
-    While it comes it is called ``NAME.part``, from which a later call goes on.
+    The partial download is ``NAME.part``; a later call resumes it.
 
     Args:
         source: ``http(s)://...``, ``gdrive:ID`` or a link to a file on Google Drive.
-        destination: the file to write, and its folders.
-        sha256: what the digest must be, where it is known.
+        destination: the file to write; missing folders are created.
+        sha256: the expected SHA-256, if known.
 
     Returns:
-        The file's sha256.
+        The file's SHA-256.
 
     Raises:
-        ConfigError: no address that can be downloaded from.
-        DataError: the file cannot be had or written, or is not the one that was pinned; or
-            what is there is another one.
+        ConfigError: ``source`` is not a supported address.
+        DataError: the file cannot be downloaded or written, or the SHA-256 of the download or of
+            the existing file differs from the expected one.
     """
     destination = Path(destination)
     fetch = _fetcher(source)
@@ -44,16 +44,16 @@ def download(
         digest = verified_sha256(destination)
         if sha256 and digest != sha256.lower():
             raise DataError(
-                f"{destination}: is there, but its sha256 is {digest}, not {sha256}; "
-                "delete it to have it downloaded"
+                f"{destination}: exists, but its sha256 is {digest}, not {sha256}; "
+                "delete it to download it again"
             )
-        logger.info("%s: is there already", destination)
+        logger.info("%s: already exists", destination)
         return digest
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"{destination.parent}: cannot be made ({error.strerror}); give another folder"
+            f"{destination.parent}: cannot be created ({error.strerror}); give another folder"
         ) from error
     part = destination.with_name(f"{destination.name}.part")
     digest = _fetch_checked(source, part, destination, sha256, fetch)
@@ -72,7 +72,7 @@ def _fetcher(source: str) -> Callable[[str, Path], None]:
         from cuvler.download.http import fetch_http
 
         return fetch_http
-    raise ConfigError(f"{source}: neither http(s)://..., gdrive:ID nor a name that is known")
+    raise ConfigError(f"{source}: neither http(s)://..., gdrive:ID nor a known name")
 
 
 def _fetch_checked(
@@ -82,12 +82,13 @@ def _fetch_checked(
     sha256: str | None,
     fetch: Callable[[str, Path], None],
 ) -> str:
-    """Fetch to ``part`` and give its digest; once more from the beginning if it is wrong.
+    """Download to ``part`` and return its SHA-256.
 
-    What an earlier run left may be of another file than the server says.
+    If the SHA-256 of a resumed download is wrong, the download restarts once: the part left by
+    an earlier run may be of another file.
     """
     digest = ""
-    for begun in (part.exists(), False):
+    for resumed in (part.exists(), False):
         try:
             fetch(source, part)
         except FetchError as error:
@@ -96,14 +97,14 @@ def _fetch_checked(
                 f"and put it at {destination}"
             ) from error
         except OSError as error:
-            raise DataError(f"{part}: cannot be written ({error}); make room there") from error
+            raise DataError(f"{part}: cannot be written ({error}); free space there") from error
         digest = file_sha256(part)
         if sha256 is None or digest == sha256.lower():
             return digest
         part.unlink()
-        if not begun:
+        if not resumed:
             break
     raise DataError(
-        f"{source}: sha256 is {digest}, not the expected {sha256}; nothing was kept. "
-        "Correct the pin, or find out why the file has changed"
+        f"{source}: sha256 is {digest}, not the expected {sha256}; the download was "
+        "deleted. Correct the expected sha256, or find out why the file has changed"
     )

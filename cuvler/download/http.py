@@ -1,4 +1,4 @@
-"""HTTP downloads that go on where they broke off (RFC 9110, sections 13 and 14)."""
+"""Resumable HTTP downloads (RFC 9110, sections 13 and 14)."""
 
 import json
 import logging
@@ -15,14 +15,14 @@ from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 16  # bytes; what of one has come when a connection breaks is lost
+_CHUNK = 1 << 16  # bytes; a partial chunk is lost when a connection breaks
 _MEGABYTE = 10**6
-_TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that a later attempt may not have
+_TIMEOUT = (20, 60)  # seconds to connect, and between two reads
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # status codes to retry
 
 
-class _PassingError(Exception):
-    """What another attempt may mend; after ``wait`` seconds, where the server says so."""
+class _TransientError(Exception):
+    """An error that another attempt may resolve, after ``wait`` seconds if the server asks."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class _PassingError(Exception):
 
 @dataclass(frozen=True)
 class _Version:
-    """What tells one version of a file from the next: its address and the server's mark."""
+    """The identity of a version of a file: its address, and its ETag or modification time."""
 
     url: str
     mark: str
@@ -39,7 +39,7 @@ class _Version:
     @classmethod
     def of(cls, response: requests.Response, url: str) -> "_Version":
         mark = response.headers.get("ETag", "")
-        # A weak tag stands for many versions of the bytes; it is of no use for a range.
+        # A weak ETag does not identify the bytes, so it cannot be used for ranges.
         if not mark or mark.startswith("W/"):
             mark = response.headers.get("Last-Modified", "")
         return cls(url, mark)
@@ -50,40 +50,40 @@ class _Version:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(content["url"], content["mark"])
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # without it the download begins anew
+            return None  # The download then restarts.
 
 
 def fetch_http(
     url: str, part: Path, *, attempts: int = 5, pause: float = 1.0, show: bool = True
 ) -> None:
-    """Download to ``part``, going on from what an earlier call left there.
+    """Download to ``part``, resuming an earlier call's download.
 
-    What is there is only added to if the server says that its file is still the same
-    (``If-Range``); otherwise, and where a server ignores ranges, the download begins anew.
+    It resumes only if the server confirms that the file has not changed (``If-Range``).
+    Otherwise, or if the server ignores ranges, it restarts.
 
     Args:
         url: ``http`` or ``https``.
-        part: the file to write; ``part.json`` beside it remembers which version it is of.
-        attempts: how many may fail one after the other without a byte gained.
+        part: the file to write; ``part.json`` records the version of the file.
+        attempts: number of consecutive attempts that may fail without receiving a byte.
         pause: seconds after the first failure; doubled after each further one.
         show: show progress.
 
     Raises:
-        FetchError: the server has no such file, or all attempts failed. What came is kept.
+        FetchError: the server has no such file, or all attempts failed. ``part`` is kept.
     """
     failures = 0
     while True:
-        before = _size(part)
+        size = _size(part)
         try:
             _attempt(url, part, show)
             return
-        except (requests.ConnectionError, requests.Timeout, _PassingError) as error:
+        except (requests.ConnectionError, requests.Timeout, _TransientError) as error:
             reason: Exception = error
         except requests.exceptions.ChunkedEncodingError as error:
             reason = error
         except requests.RequestException as error:
             raise FetchError(f"{error}") from error
-        failures = 1 if _size(part) > before else failures + 1
+        failures = 1 if _size(part) > size else failures + 1
         if failures >= attempts:
             raise FetchError(f"{reason}, after {attempts} attempts") from reason
         wait = max(pause * 2 ** (failures - 1), getattr(reason, "wait", 0.0))
@@ -92,52 +92,52 @@ def fetch_http(
 
 
 def _attempt(url: str, part: Path, show: bool) -> None:
-    memory = part.with_name(f"{part.name}.json")
-    have, version = _size(part), _Version.read(memory)
+    record = part.with_name(f"{part.name}.json")
+    have, version = _size(part), _Version.read(record)
     headers = {"Accept-Encoding": "identity"}
-    # Bytes of an unknown version may be of another file: better to begin anew.
+    # Without a known version the bytes may be of another file: restart.
     if have and version and version.url == url and version.mark:
         headers |= {"Range": f"bytes={have}-", "If-Range": version.mark}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
         if response.status_code == 416:
-            # There is nothing beyond what is here; that is all of it, or another file.
+            # The range is empty: the part is complete, or of another file.
             if response.headers.get("Content-Range") != f"bytes */{have}":
                 part.unlink()
-                raise _PassingError("the server has less than what was here")
+                raise _TransientError("the server's file is shorter than the partial download")
         else:
             _check(response, url)
             begin, total = _extent(response)
             if begin not in (0, have):
                 part.unlink()
-                raise _PassingError(f"asked for byte {have}, the server sent from byte {begin}")
-            write_json(memory, vars(_Version.of(response, url)))
+                raise _TransientError(f"asked for byte {have}, the server sent from byte {begin}")
+            write_json(record, vars(_Version.of(response, url)))
             _receive(response, part, begin, total, show)
             if total is not None and _size(part) != total:
-                raise _PassingError(f"{_size(part)} of {total} bytes came")
-    memory.unlink(missing_ok=True)
+                raise _TransientError(f"received {_size(part)} of {total} bytes")
+    record.unlink(missing_ok=True)
 
 
 def _check(response: requests.Response, url: str) -> None:
     status = response.status_code
-    if status in _PASSING:
+    if status in _TRANSIENT:
         wait = response.headers.get("Retry-After", "")
-        raise _PassingError(
-            f"the server says {status} {response.reason}", float(wait) if wait.isdigit() else 0.0
+        raise _TransientError(
+            f"the server answers {status} {response.reason}", float(wait) if wait.isdigit() else 0.0
         )
     if status not in (200, 206):
-        raise FetchError(f"the server says {status} {response.reason}")
+        raise FetchError(f"the server answers {status} {response.reason}")
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not url.endswith((".html", ".htm", "/")):
-        raise FetchError("the server sends a web page instead, perhaps to log in")
+        raise FetchError("the server sends a web page instead, possibly a login page")
 
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
-    """Give the first byte that comes, and the whole file's length where it is said."""
+    """Return the offset of the first byte sent, and the file's length if the server states it."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match:
             return int(match[1]), None if match[2] == "*" else int(match[2])
-        raise FetchError("the server sends a part and does not say which")
+        raise FetchError("the server sends a range without stating which")
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""Files that are published, by name."""
+"""The table of published files."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,15 +9,15 @@ _FILE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file for anyone to download.
+    """A published file.
 
     Attributes:
-        file: its name, which it is asked for by.
+        file: its name, unique in the table.
         url: its address; see :func:`cuvler.download.download`.
-        what: what it is, in a line.
-        sha256: of its bytes, where it is known.
-        unpack: the place of its content under the root of all datasets, of an archive.
-        strip: leading folders of the archive that are left out there.
+        what: a one-line description.
+        sha256: its SHA-256, if known.
+        unpack: of an archive, the folder under the root of all datasets to unpack into.
+        strip: number of leading folders to remove from the archive's names.
     """
 
     file: str
@@ -30,7 +30,7 @@ class PublishedFile:
 
 @cache
 def published_files() -> dict[str, PublishedFile]:
-    """Give the published files by name."""
+    """Return the published files by name."""
     import yaml
 
     entries = yaml.safe_load(_FILE.read_text(encoding="utf-8"))

@@ -109,8 +109,8 @@ def _fetch(
         digest = file_sha256(temporary)
         if sha256 is not None and digest != sha256.lower():
             raise DataError(
-                f"{source}: sha256 is {digest}, not the pinned {sha256}; nothing was kept. "
-                "Correct the pin, or find out why the file has changed"
+                f"{source}: sha256 is {digest}, not the pinned {sha256}; the download was "
+                "deleted. Correct the pin, or find out why the file has changed"
             )
     record_sha256(destination, digest)
     return digest

@@ -78,7 +78,7 @@ def test_a_name_that_is_not_known_and_an_address_without_a_name(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(known, site, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file: cannot be made"):
+    with pytest.raises(DataError, match="file: cannot be created"):
         run(site.url, "--folder", tmp_path / "file")
 
 

@@ -155,7 +155,7 @@ def test_a_server_says_how_long_to_wait(site, path, pauses):
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_lasting_failures_are_not(site, path, pauses, status):
     site.faults = [("status", status)]
-    with pytest.raises(DataError, match=f"the server says {status}") as caught:
+    with pytest.raises(DataError, match=f" {status} ") as caught:
         download(site.url, path)
     assert pauses == []
     assert f"put it at {path}" in str(caught.value)
@@ -163,7 +163,7 @@ def test_lasting_failures_are_not(site, path, pauses, status):
 
 def test_a_page_to_log_in_is_not_the_file(site, path):
     site.faults = [("html",)]
-    with pytest.raises(DataError, match="sends a web page instead"):
+    with pytest.raises(DataError, match="a web page"):
         download(site.url, path)
     assert not path.exists()
 
@@ -183,10 +183,10 @@ def test_a_file_that_is_there_is_kept_unless_it_is_another(site, path, content):
     download(site.url, path)
     assert download(site.url, path) == digest(content)
     assert len(site.requests) == 1
-    with pytest.raises(DataError, match="is there, but its sha256 is"):
+    with pytest.raises(DataError, match="exists, but its sha256 is"):
         download(site.url, path, sha256="00")
     path.write_bytes(b"changed")
-    with pytest.raises(DataError, match="is not the file whose sha256"):
+    with pytest.raises(DataError, match=r"\.sha256; delete"):
         download(site.url, path)
     path.with_name("weights.bin.sha256").unlink()
     assert download(site.url, path) == digest(b"changed")  # put there by hand

@@ -91,7 +91,7 @@ def test_reasons_name_no_folder(shard, dataset):
     assert set(reasons) == {"gone.png", "broken.png", "unsolved.png", "lost.png"}
     assert reasons["gone.png"] == "no such file"
     assert "cannot identify image file" in reasons["broken.png"]
-    assert "extract again" in reasons["lost.png"]
+    assert "eigenvectors" in reasons["lost.png"]
     assert not any(str(dataset) in reason for reason in reasons.values())
 
 
