@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import snakemake.exceptions
@@ -13,7 +14,7 @@ import yaml
 from cuvler.config import check_config
 from cuvler.image_status import ImageStatus
 
-from .conftest import PAGES, REPOSITORY, blocks
+from .conftest import PAGES, REPOSITORY, SITE, blocks
 
 
 def test_the_reference_of_the_settings_is_current():
@@ -52,6 +53,25 @@ def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             assert (page.parent / link).exists(), link
+
+
+def test_snakemakes_catalogue_finds_what_it_asks_for():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8").lower()
+    assert "snakemake workflow" in readme
+    catalogue = REPOSITORY / ".snakemake-workflow-catalog.yml"
+    usage = yaml.safe_load(catalogue.read_text(encoding="utf-8"))["usage"]
+    assert usage["software-stack-deployment"]["conda"] == any(REPOSITORY.glob("workflow/envs/*"))
+    rules = (path.read_text(encoding="utf-8") for path in REPOSITORY.glob("workflow/rules/*.smk"))
+    assert usage["report"] == any("report(" in text for text in rules)
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    cited = {reference["url"] for reference in citation["references"]}
+    assert cited == set(project["urls"].values())
 
 
 def templates(path):
@@ -126,5 +146,5 @@ def test_the_site_builds_without_a_warning(tmp_path):
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr
-    for page in PAGES[1:]:
+    for page in SITE:
         assert (tmp_path / "site" / page.stem.replace("index", "")).exists()

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -126,6 +127,16 @@ def test_heat_map_runs_from_dark_to_bright_whatever_the_scale():
     scaled = draw_heat_map(np.repeat(values, 16, axis=0) * 1000, (240, 160))
     difference = np.asarray(ImageChops.difference(picture, scaled))
     assert difference.max() <= 4  # at most one step of the map, from rounding
+
+
+def test_heat_maps_have_the_colours_of_magma():
+    levels = np.arange(256, dtype=np.float32).reshape(16, 16)
+    levels = np.pad(levels, ((3, 3), (0, 0)), "edge")  # The ends that share a colour.
+    colours = matplotlib.colormaps["magma"](np.arange(256), bytes=True)[:, :3]
+    picture = np.asarray(draw_heat_map(levels, levels.shape[::-1]))
+    assert {tuple(colour) for colour in picture.reshape(-1, 3)} <= {tuple(c) for c in colours}
+    assert tuple(picture[0, 0]) == tuple(colours[0])
+    assert tuple(picture[-1, -1]) == tuple(colours[-1])
 
 
 def test_an_outlier_leaves_the_heat_map_its_colours():
