@@ -1,4 +1,4 @@
-"""Files that are whole if they exist: written beside, synced, renamed."""
+"""Atomic writes (temporary file, fsync, rename) and JSON helpers."""
 
 import errno
 import json
@@ -19,17 +19,17 @@ _PROBE = 2**20  # bytes
 
 @contextmanager
 def atomic_path(destination: StrPath) -> Iterator[Path]:
-    """Yield a temporary path beside ``destination``; move it there when the block succeeds.
+    """Yield a temporary path, and rename it to ``destination`` when the block succeeds.
 
-    The parent folders are made. Whatever stops the block, ``destination`` is either the
-    former file or the new one, and the temporary file is gone (after a ``kill -9`` it may
-    stay behind as ``.NAME.XXXX.part``, which nothing reads).
+    Missing parent folders are created. At any interruption ``destination`` is either the previous
+    file or the new one, and the temporary file is deleted. Only ``kill -9`` can leave it behind,
+    as ``.NAME.XXXX.part`` in the same folder; nothing reads it.
 
     Raises:
-        DataError: the folder cannot be written to, or the file system is full.
+        DataError: the folder is not writable, or the file system is full.
     """
     destination = Path(destination)
-    temporary = _beside(destination)
+    temporary = _temporary_for(destination)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
@@ -41,16 +41,16 @@ def atomic_path(destination: StrPath) -> Iterator[Path]:
     except Exception as error:
         if reason := _no_room(temporary, error):
             raise DataError(
-                f"{destination}: cannot be written ({reason}); nothing of it was kept. "
-                "Make room there, or give another place for results, and run again"
+                f"{destination}: cannot be written ({reason}); the partial file was deleted. "
+                "Free space there, or choose another results folder, and run again"
             ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _beside(destination: Path) -> Path:
-    """Make an empty file in the destination's folder, and the folder where it is missing."""
+def _temporary_for(destination: Path) -> Path:
+    """Create an empty temporary file in the destination's folder, and the folder if missing."""
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -59,17 +59,16 @@ def _beside(destination: Path) -> Path:
     except OSError as error:
         raise DataError(
             f"{destination}: cannot be written ({error.strerror}: {error.filename}); "
-            "make the folder writable, or give another place for results, and run again"
+            "make the folder writable, or choose another results folder, and run again"
         ) from error
     os.close(handle)
     return Path(name)
 
 
 def _no_room(temporary: Path, error: Exception) -> str | None:
-    """Say why nothing more can be written, if that is what stopped the writer.
+    """Return the reason if ``error`` is a full or read-only file system, else None.
 
-    torch and safetensors tell of a full file system in words of their own, so the file, which
-    is given up anyway, is tried.
+    torch and safetensors hide ENOSPC; probe with a small write to the temporary file.
     """
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return os.strerror(error.errno)
@@ -98,9 +97,9 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: StrPath, content: Any) -> None:
-    """Write ``content`` as one compact line of JSON, atomically; NaN is refused."""
+    """Write ``content`` as one compact line of JSON, atomically; NaN raises a ValueError."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        # In one piece: json.dump to a stream is the slow encoder, without C.
+        # json.dumps, because json.dump to a stream uses the slow encoder in Python.
         stream.write(json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
 
 
@@ -108,8 +107,7 @@ def read_json(path: StrPath) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: the file is missing, cannot be read or is not whole JSON; the message names
-            it.
+        DataError: the file is missing, unreadable or not valid JSON; the message names it.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -120,6 +118,6 @@ def read_json(path: StrPath) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: not valid JSON ({error}); delete what was made here and run again, "
-            "fetch what was not again"
+            f"{path}: not valid JSON ({error}); delete it and run again, or, if it was "
+            "downloaded, download it again"
         ) from error

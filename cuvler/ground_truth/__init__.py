@@ -1,4 +1,4 @@
-"""Class-agnostic ground truth, as COCO json, from the official annotation files."""
+"""Converting official annotation files to class-agnostic ground truth as COCO json."""
 
 from cuvler.ground_truth.convert import FORMATS, Counts, make_ground_truth
 

@@ -1,12 +1,12 @@
-"""COCO's json, and those that follow it: LVIS, Objects365, UVO's frames and videos.
+"""COCO json and its variants: LVIS, Objects365, UVO's frames and videos.
 
-Boxes, masks and areas stay as they are, as do the ids of images and annotations, so that
-published result files can be scored. Crowds (``iscrowd``) stay crowds: COCO's evaluation neither
-asks for them nor counts what is found in them. LVIS has none; its lists of categories that are
-known to be absent or not exhaustively marked (``neg_category_ids``,
-``not_exhaustive_category_ids``) have no meaning once categories are one. So every object that was
-marked counts, and what is found beside them is held against the detector: COCO's metric on LVIS's
-annotations. Whether CutLER's own LVIS file differs could not be verified.
+Boxes, masks, areas and the ids of images and annotations are kept, so that published result files
+can be evaluated. ``iscrowd`` is kept: COCO's evaluation counts a crowd neither as a miss nor as a
+false positive. LVIS has no crowds; its lists of categories that are absent or not exhaustively
+annotated (``neg_category_ids``, ``not_exhaustive_category_ids``) have no meaning for a single
+category. LVIS is therefore evaluated with COCO's metric: every annotated object counts, and
+detections of objects that are not annotated are false positives. Whether CutLER's LVIS file
+differs could not be verified.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ _WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")
 
 
 def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read COCO's json; several files have different images, and only the first keeps its ids.
+    """Read COCO json; of several files, with different images, only the first keeps its ids.
 
     Args:
         annotations: the files.
-        images: the folder that file names start from.
-        ids: not used: images have ids.
+        images: the folder to which file names are relative.
+        ids: not used; images have ids.
 
     Raises:
-        DataError: not such a file, or an annotation on an image that is not listed.
+        DataError: a file is not COCO json, or an annotation's image is not listed.
     """
     locator = Locator(images)
     for number, path in enumerate(annotations):
         sizes: dict[int, tuple[int, int]] = {}
-        # Twice through the file: its sections come in any order, and it may outgrow the memory.
+        # Two passes: sections may be in any order, and the file may not fit into memory.
         for section, record in stream_annotations(path):
             if section == "images":
                 image = _image(record, locator, path)
@@ -46,7 +46,7 @@ def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records
         for section, record in stream_annotations(path):
             if section == "annotations":
                 annotation = _annotation(record, sizes, path)
-                if number > 0:  # ids are of one file
+                if number > 0:  # ids are unique within one file only
                     annotation.pop("id", None)
                 yield "annotations", annotation
 
@@ -58,7 +58,7 @@ def _image(record: Record, locator: Locator, path: Path) -> Record:
         # LVIS v1: http://images.cocodataset.org/val2017/000000397133.jpg is val2017/...
         _require(record, {"coco_url"}, path, "image")
         name = "/".join(str(record["coco_url"]).split("/")[-2:])
-    # UVO: a frame lies in a folder named after its video.
+    # UVO: frames are in a folder named after their video.
     name = locator.find(str(name), folder=str(record.get("ytid", "")))
     return {
         "id": record["id"],
@@ -87,7 +87,7 @@ def _segmentation(record: Record, path: Path) -> Any:
     segmentation = record["segmentation"]
     if not isinstance(segmentation, list):
         return segmentation
-    # Fewer than three points enclose nothing, and pycocotools takes two for a box.
+    # Fewer than three points have no area, and pycocotools reads two points as a box.
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     if polygons:
         return polygons
@@ -96,7 +96,7 @@ def _segmentation(record: Record, path: Path) -> Any:
 
 
 def _complete(record: Record, height: int, width: int, path: Path) -> Record:
-    """Fill in the box and the area where they are missing: the mask's, or the box's."""
+    """Compute a missing box from the mask, and a missing area from the mask or the box."""
     if "bbox" in record and record.get("area") is not None:
         _box(record, path)
         return record
@@ -114,19 +114,20 @@ def _complete(record: Record, height: int, width: int, path: Path) -> Record:
 
 
 def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read YouTube-VIS's json of videos (UVO's dense sets): every frame becomes an image.
+    """Read YouTube-VIS json (UVO's dense sets); every frame becomes an image.
 
-    Frames and the objects in them are numbered from 1, in the file's order. An object's
-    ``segmentations``, ``bboxes`` and ``areas`` hold an item a frame, null where it is not seen.
+    Frames and their objects are numbered from 1, in the file's order. An object's
+    ``segmentations``, ``bboxes`` and ``areas`` have one item per frame, null where it is not
+    visible.
 
     Args:
         annotations: the files.
-        images: the folder that the frames' names start from.
-        ids: not used: frames are numbered.
+        images: the folder to which the frames' names are relative.
+        ids: not used; frames are numbered.
 
     Raises:
-        DataError: not such a file, an object of a video that is not listed, or with items for
-            another number of frames.
+        DataError: a file is not YouTube-VIS json, or an object's video is not listed or has a
+            different number of frames.
     """
     locator = Locator(images)
     count = 0
@@ -149,7 +150,7 @@ def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
                         },
                     )
         if not videos:
-            raise DataError(f"{path}: lists no videos; for COCO's json set format: coco")
+            raise DataError(f"{path}: lists no videos; for COCO json set format: coco")
         for section, track in stream_annotations(path):
             if section == "annotations":
                 yield from _frames(track, videos, path)
@@ -187,13 +188,13 @@ def _box(record: Record, path: Path) -> list[float]:
     _require(record, {"bbox"}, path, "annotation")
     box: list[float] = record["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-        raise DataError(f"{path}: annotation {record.get('id')} has the impossible box {box}")
+        raise DataError(f"{path}: annotation {record.get('id')} has the invalid box {box}")
     return box
 
 
 def _require(record: Any, keys: set[str], path: Path, kind: str) -> None:
     if not isinstance(record, dict):
-        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is no record; {OTHER_FORMAT}")
+        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is not an object; {OTHER_FORMAT}")
     missing = [key for key in sorted(keys) if record.get(key) is None]
     if missing:
         lacks = f"{kind} {record.get('id')} lacks {', '.join(missing)}"
@@ -201,6 +202,6 @@ def _require(record: Any, keys: set[str], path: Path, kind: str) -> None:
     wrong = [k for k in _WHOLE_NUMBERS if k in keys and not isinstance(record[k], int)]
     if wrong:
         raise DataError(
-            f"{path}: {kind} {record.get('id')} needs a whole number as {wrong[0]}, "
+            f"{path}: {kind} {record.get('id')} needs an integer as {wrong[0]}, "
             f"not {record[wrong[0]]!r}"
         )

@@ -1,4 +1,4 @@
-"""From the records of any format to one COCO json of a single category."""
+"""Converting annotations of any supported format to COCO json with one category."""
 
 import csv
 import logging
@@ -26,14 +26,14 @@ FORMATS: dict[str, Callable[[Sequence[Path], Path, Ids], Records]] = {
     "kitti": kitti_records,
     "open_images": open_images_records,
 }
-# A folder where a file should be, or the other way round.
+# Raised when a folder is given instead of a file, or the reverse.
 _OTHER_FILES = (IsADirectoryError, NotADirectoryError, PermissionError)
 _Box = tuple[int, float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a ground truth holds; ``ignored`` objects (crowds) are among the ``objects``."""
+    """Counts of a ground truth; ``objects`` includes the ``ignored`` ones (crowds)."""
 
     images: int
     objects: int
@@ -51,26 +51,26 @@ def make_ground_truth(
     ids: Ids = "order",
     masks: bool = True,
 ) -> Counts:
-    """Write class-agnostic ground truth: every category is category 1, ``object``.
+    """Write class-agnostic ground truth: every category becomes category 1, ``object``.
 
     Args:
         path: the COCO json to write.
         annotations: the official files, or folders of them.
-        images: the folder of the images.
-        format: a key of ``FORMATS``; each module there says how it treats what its data set
-            does not count (crowds, difficult objects, groups, unlabelled regions).
-        image_lists: text files naming the images to keep, one a line, with or without folder
-            and extension; what follows on the line is passed over. All images when empty.
-        extra_annotations: COCO json of objects that the official files leave out, on the same
-            images by id (COCO*, Yang et al., unMORE). What repeats a box is left out.
-        ids: how images are numbered by formats that give them no id.
-        masks: keep masks; otherwise only boxes, and only those will be scored.
+        images: the image root.
+        format: a key of ``FORMATS``. Each module documents how it treats objects that its data
+            set does not count (crowds, difficult objects, groups, unlabelled regions).
+        image_lists: text files of the images to keep, one per line, with or without folder and
+            extension; the rest of a line is ignored. Empty keeps all images.
+        extra_annotations: COCO json with additional objects on the same images, matched by id
+            (COCO*, Yang et al., unMORE). Annotations that repeat a box are skipped.
+        ids: numbering of images for formats without ids.
+        masks: keep masks; otherwise only boxes are written and evaluated.
 
     Raises:
-        ConfigError: the format is not known.
-        DataError: a file is missing, damaged or of another format; images of the list are not
+        ConfigError: the format is unknown.
+        DataError: a file is missing, damaged or of another format; an image of the lists is not
             annotated; extra annotations are on other images.
-        ImageError: an image whose size is needed is missing or unreadable.
+        ImageError: an image is missing or unreadable, and its size is needed.
     """
     if format not in FORMATS:
         raise ConfigError(f"format: {format!r} is not known; known: {', '.join(FORMATS)}")
@@ -105,7 +105,7 @@ def make_ground_truth(
 
 
 class _Target:
-    """The file being written, and what must be known of it to add to it."""
+    """The file being written, with the image names and boxes needed to add annotations."""
 
     def __init__(self, writer: AnnotationWriter, masks: bool, *, remember: bool) -> None:
         self.names: dict[int, str] = {}
@@ -126,7 +126,7 @@ class _Target:
                 self._writer.add_image(record)
 
     def add_extra(self, source: Path) -> None:
-        """Add the annotations of a COCO json on images that are already there."""
+        """Add annotations of a COCO json on images that are already written."""
         self._check_same_images(source)
         added = repeated = 0
         assert self._boxes is not None
@@ -153,7 +153,7 @@ class _Target:
                 )
 
     def _add_annotation(self, record: Record) -> None:
-        # Without an id of its own it gets the next after all that were there before.
+        # Without an id, number after the largest id so far.
         number = record.get("id", self._last_id + 1)
         self._last_id = max(self._last_id, number)
         written: dict[str, Any] = {"id": number, "image_id": record["image_id"], "category_id": 1}
@@ -167,13 +167,13 @@ class _Target:
 
 
 def _box(record: Record) -> _Box:
-    # Files differ in the digits they keep.
+    # Files are rounded to different numbers of digits.
     x, y, width, height = (round(float(side), 2) for side in record["bbox"])
     return (record["image_id"], x, y, width, height)
 
 
 def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
-    """Keep the images of a list, and what is on them."""
+    """Yield only the images of the lists and their annotations."""
     wanted = {
         PurePosixPath(line.split()[0]).stem
         for path in image_lists
@@ -181,7 +181,7 @@ def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
         if line.strip()
     }
     if not wanted:
-        raise DataError(f"{', '.join(map(str, image_lists))}: no image is named in there")
+        raise DataError(f"{', '.join(map(str, image_lists))}: names no image")
     kept: set[int] = set()
     found: dict[str, str] = {}
     for section, record in records:
@@ -191,8 +191,8 @@ def _listed(records: Records, image_lists: Iterable[Path]) -> Records:
                 continue
             if stem in found:
                 raise DataError(
-                    f"{found[stem]} and {record['file_name']} have the same name, which an "
-                    "image list cannot tell apart"
+                    f"{found[stem]} and {record['file_name']} have the same name, so an image "
+                    "list cannot distinguish them"
                 )
             found[stem] = record["file_name"]
             kept.add(record["id"])

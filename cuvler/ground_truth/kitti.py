@@ -1,9 +1,9 @@
-"""KITTI's object labels: a text file an image.
+"""KITTI's object labels: one text file per image.
 
-``DontCare`` marks regions where objects were not labelled; KITTI's protocol (Geiger et al., CVPR
-2012) does not count what is found mostly inside of them. COCO does the same with crowds, so they
-become crowds. Every other type counts (Car, Van, Truck, Pedestrian, Person_sitting, Cyclist, Tram,
-Misc), however truncated or occluded: the levels of difficulty are KITTI's own metric's.
+``DontCare`` marks regions where objects are not labelled. KITTI's protocol (Geiger et al., CVPR
+2012) ignores detections that are mostly inside such a region, as COCO does with crowds, so they
+become crowds. All other types count (Car, Van, Truck, Pedestrian, Person_sitting, Cyclist, Tram,
+Misc), at any truncation or occlusion: the difficulty levels belong to KITTI's own metric.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ def kitti_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Record
 
     Args:
         annotations: folders of ``000000.txt``.
-        images: the folder of ``000000.png``, from which sizes come; they differ.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
+        images: the folder of ``000000.png``; sizes are read from the images.
+        ids: numbering of images; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
-        DataError: no labels, or a line that is none.
+        DataError: there are no labels, or a line is not a label.
         ImageError: a labelled image is missing or unreadable.
     """
     files = sorted(file for folder in annotations for file in folder.glob("*.txt"))
@@ -36,7 +36,7 @@ def kitti_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Record
     for file, name, size in zip(files, names, image_sizes(images, names), strict=True):
         image_id = numbers[file.stem]
         yield "images", {"id": image_id, "file_name": name, "width": size[0], "height": size[1]}
-        # What is no text fails as a label, under its file's name.
+        # A binary file fails as a label, with an error that names it.
         text = file.read_text(encoding="ascii", errors="replace")
         for line_number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
@@ -49,8 +49,8 @@ def _annotation(line: str, where: str, image_id: int, size: tuple[int, int]) -> 
     fields = line.split()
     try:
         if len(fields) < _FIELDS:
-            raise ValueError(f"{len(fields)} fields where there should be {_FIELDS}")
+            raise ValueError(f"{len(fields)} fields instead of {_FIELDS}")
         left, top, right, bottom = (float(field) for field in fields[4:8])
     except ValueError as error:
-        raise DataError(f"{where}: not a label of KITTI ({error}): {line!r}") from error
+        raise DataError(f"{where}: not a KITTI label ({error}): {line!r}") from error
     return box_record(image_id, (left, top, right, bottom), size, ignore=fields[0] == "DontCare")

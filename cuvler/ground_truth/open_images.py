@@ -1,10 +1,10 @@
 """Open Images' table of boxes.
 
-``IsGroupOf`` marks one box around more than five instances that touch each other; its own
-evaluation (Kuznetsova et al., The Open Images Dataset V4, IJCV 2020) does not hold detections
-inside of such a box against the detector, and COCO does the same with crowds, so they become
-crowds. ``IsDepiction`` (a drawing of the object) and ``IsInside`` (a picture taken inside of
-it) are objects as any other. -1 means that nobody looked, and counts as no.
+``IsGroupOf`` marks a box around more than five instances that touch each other. The data set's
+evaluation (Kuznetsova et al., The Open Images Dataset V4, IJCV 2020) ignores detections inside such
+a box, as COCO does with crowds, so they become crowds. ``IsDepiction`` (a drawing of the object)
+and ``IsInside`` (a picture taken inside the object) count like other objects. -1 (unknown) is read
+as 0.
 """
 
 import csv
@@ -20,16 +20,16 @@ _COLUMNS = ("ImageID", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 
 
 def open_images_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read ``validation-annotations-bbox.csv``: corners as shares of width and height.
+    """Read ``validation-annotations-bbox.csv``: corners relative to width and height.
 
     Args:
         annotations: the tables.
-        images: the folder of ``{ImageID}.jpg``; every image in there is listed, also those
-            without a box, and sizes come from them.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
+        images: the folder of ``{ImageID}.jpg``. All its images are listed, with or without a box,
+            and sizes are read from them.
+        ids: numbering of images; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
-        DataError: not such a table, or boxes of an image that is not in the folder.
+        DataError: a file is not such a table, or has boxes of an image that is not in the folder.
         ImageError: an image is unreadable.
     """
     names = sorted(
@@ -64,8 +64,8 @@ def open_images_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
                     yield "annotations", record
     if absent:
         raise DataError(
-            f"{images}: {len(absent)} images that have boxes are not there: "
-            f"{', '.join(sorted(absent)[:5])}; download them, or take their rows out of the table"
+            f"{images}: {len(absent)} images with boxes are missing: "
+            f"{', '.join(sorted(absent)[:5])}; download them, or remove their rows from the table"
         )
 
 

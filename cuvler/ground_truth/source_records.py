@@ -1,4 +1,4 @@
-"""What every converter yields: images, and the objects in them, as COCO has them."""
+"""Records that all converters yield: COCO images and annotations."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,23 +10,23 @@ from cuvler.errors import DataError
 from cuvler.images import image_size
 
 Record = dict[str, Any]
-# An image comes before the annotations on it. Annotations may lack an id; they get one.
+# An image precedes its annotations. Annotations without an id are numbered later.
 Records = Iterator[tuple[Literal["images", "annotations"], Record]]
 Ids = Literal["order", "digits"]
-# What to ask who gave a file that cannot be read as what it should be.
-OTHER_FORMAT = "is this the format the dataset's entry says?"
+# Hint appended to parse errors.
+OTHER_FORMAT = "does the dataset's entry name the right format?"
 
 
 def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
-    """Give each file name (unique, in order) an image id.
+    """Assign image ids to file names.
 
     Args:
-        names: with or without folder and extension.
-        ids: ``digits`` joins the digits of a name (``000005`` is 5, ``ILSVRC2012_val_00000007``
-            is 201200000007); ``order`` counts from 1.
+        names: unique file names in order, with or without folder and extension.
+        ids: ``digits`` concatenates the digits of a name (``000005`` is 5,
+            ``ILSVRC2012_val_00000007`` is 201200000007); ``order`` numbers from 1.
 
     Raises:
-        DataError: ``digits``, and a name has none or two names have the same.
+        DataError: with ``digits``, a name has no digits, or two names have the same.
     """
     if ids == "order":
         return {name: index for index, name in enumerate(names, start=1)}
@@ -35,20 +35,22 @@ def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
     for name in names:
         digits = "".join(re.findall(r"[0-9]", Path(name).stem))
         if not digits or int(digits) in taken:
-            clash = f"those of {taken[int(digits)]}" if digits else "none"
-            raise DataError(f"{name}: its digits give no image id ({clash}); set ids: order")
+            problem = f"the same as {taken[int(digits)]}" if digits else "none"
+            raise DataError(
+                f"{name}: no unique image id from its digits ({problem}); set ids: order"
+            )
         numbers[name] = int(digits)
         taken[int(digits)] = name
     return numbers
 
 
 def image_sizes(root: Path, names: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Give :func:`cuvler.images.image_size` of many files under ``root``, in order.
+    """Yield :func:`cuvler.images.image_size` of files under ``root``, in order.
 
     Raises:
-        ImageError: as :func:`image_size`, at the first file that has no size.
+        ImageError: see :func:`cuvler.images.image_size`; raised at the first such file.
     """
-    # Waiting for a network's disk is what takes the time.
+    # Threads: the time is spent waiting for the file system.
     with ThreadPoolExecutor(16) as pool:
         yield from pool.map(lambda name: image_size(root / name), names)
 
@@ -60,17 +62,16 @@ def box_record(
     *,
     ignore: bool = False,
 ) -> Record | None:
-    """Make an annotation of a box, clipped to its image.
+    """Return the annotation of a box, clipped to its image.
 
     Args:
         image_id: of the image.
         corners: left, top, right and bottom edge in pixels.
         size: (width, height) of the image.
-        ignore: neither to be found nor held against a detector that finds it. COCO's
-            ``iscrowd``: detections that lie mostly in it are left out of the count.
+        ignore: mark as ``iscrowd``: neither a miss nor a false positive.
 
     Returns:
-        The annotation without an id; None where nothing of the box lies in the image.
+        The annotation without an id; None if the clipped box is empty.
     """
     left, top, right, bottom = corners
     width, height = size
@@ -88,24 +89,25 @@ def box_record(
 
 
 class Locator:
-    """Finds the files that annotations name, where a data set is unpacked a little differently.
+    """Finds image files in folders laid out differently from the names in the annotations.
 
-    Objects365 names ``images/v1/patch8/x.jpg`` for what is often kept as ``patch8/x.jpg``.
+    Objects365 names ``images/v1/patch8/x.jpg``, often unpacked as ``patch8/x.jpg``.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._dropped = 0  # leading folders; what suited the last file suits the next
+        self._dropped = 0  # leading folders dropped for the previous file: tried first
 
     def find(self, name: str, *, folder: str = "") -> str:
-        """Give the file's name relative to the root: as named, or with other leading folders.
+        """Return a file's path relative to the root, with leading folders dropped or added.
 
         Args:
-            name: as the annotations have it.
-            folder: a folder the file may lie in.
+            name: as in the annotations.
+            folder: a folder that may contain the file.
 
         Returns:
-            The first that exists; ``name`` where none does, as the images may lie elsewhere.
+            The first path that exists; ``name`` if none does, because the images need not be
+            there.
         """
         parts = name.split("/")
         choices = ["/".join(parts[count:]) for count in range(len(parts))]

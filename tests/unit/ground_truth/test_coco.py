@@ -258,7 +258,7 @@ BROKEN = {
     "image 1 lacks coco_url": ("coco", coco(images=[{"id": 1, "width": 1, "height": 1}])),
     "annotation 82445 is on image 397133, which is not listed": ("coco", coco(images=[])),
     "annotation 3 lacks bbox": ("coco", coco(annotations=[{"id": 3, "image_id": 37777}])),
-    r"annotation 3 has the impossible box \[1, 2\]": (
+    r"annotation 3 .*box \[1, 2\]": (
         "coco",
         coco(annotations=[{"id": 3, "image_id": 37777, "area": 1, "bbox": [1, 2]}]),
     ),
@@ -266,12 +266,12 @@ BROKEN = {
         "coco",
         coco(annotations=[{"id": 3, "image_id": 37777, "segmentation": {"counts": "2"}}]),
     ),
-    "image 'a.jpg' is no record": ("coco", coco(images=["a.jpg"])),
-    "image 1 lacks height; is this the format": (
+    "image 'a.jpg'": ("coco", coco(images=["a.jpg"])),
+    "image 1 lacks height": (
         "coco",
         coco(images=[{"id": 1, "file_name": "a", "width": 3, "height": None}]),
     ),
-    "image a needs a whole number as id, not 'a'": (
+    "image a .* id, not 'a'": (
         "coco",
         coco(images=[{"id": "a", "file_name": "a", "width": 3, "height": 4}]),
     ),

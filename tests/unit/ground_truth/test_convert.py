@@ -65,7 +65,7 @@ def test_a_list_cannot_tell_images_of_one_name_apart(tmp_path, instances, conver
     images = [image(1, "a/0.png"), image(2, "b/0.png")]
     (tmp_path / "frames.json").write_text(json.dumps({"images": images, "annotations": []}))
     (tmp_path / "list.txt").write_text("a/0.png\n")
-    with pytest.raises(DataError, match=r"a/0\.png and b/0\.png have the same name"):
+    with pytest.raises(DataError, match=r"a/0\.png and b/0\.png"):
         convert("frames.json", image_lists=["list.txt"])
 
 
@@ -154,7 +154,7 @@ def test_a_folder_in_place_of_a_file_and_the_other_way_round_are_named(tmp_path,
                 tmp_path / "made.json", [tmp_path / wrong], tmp_path / "images", format=format_
             )
     (tmp_path / "boxes.csv").write_text("")
-    with pytest.raises(DataError, match=r"boxes\.csv: .*is this the format"):
+    with pytest.raises(DataError, match=r"boxes\.csv: .*format"):
         make_ground_truth(
             tmp_path / "made.json",
             [tmp_path / "boxes.csv"],
@@ -165,7 +165,7 @@ def test_a_folder_in_place_of_a_file_and_the_other_way_round_are_named(tmp_path,
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\n", "no image is named in there"), (b"\xff\xfe", "cannot be read as coco")],
+    [(b"\n", "names no image"), (b"\xff\xfe", "cannot be read as coco")],
 )
 def test_an_image_list_that_is_none_is_named(convert, tmp_path, instances, content, message):
     (tmp_path / "list.txt").write_bytes(content)

@@ -50,8 +50,8 @@ def test_images_without_labels_are_left_out_and_labels_without_image_named(label
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Car 0.00 0", r"line 2: not a label of KITTI \(3 fields"),
-        (CAR.replace("60.25", "a"), r"line 2: not a label of KITTI \(could not convert"),
+        ("Car 0.00 0", r"line 2: not a KITTI label \(3 fields"),
+        (CAR.replace("60.25", "a"), r"line 2: not a KITTI label \(could not convert"),
     ],
 )
 def test_a_broken_line_is_named(label, picture, convert, line, message):

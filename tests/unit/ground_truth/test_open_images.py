@@ -46,7 +46,7 @@ def test_boxes_of_images_that_are_not_there_are_named(table, picture, convert):
     picture("a.jpg")
     row = "xclick,/m/02xwb,1,0.25,0.5,0.5,1,0,0,1,0,0"
     table(f"a,{row}", f"c,{row}", f"b,{row}", f"b,{row}")
-    with pytest.raises(DataError, match="2 images that have boxes are not there: b, c"):
+    with pytest.raises(DataError, match=r"2 images .*: b, c"):
         convert("boxes.csv", format="open_images")
 
 

@@ -182,12 +182,12 @@ def test_what_is_broken_is_named(annotate, picture, convert, message):
 
 def test_digits_that_are_none_or_the_same_are_named(annotate, picture, convert, tmp_path):
     annotate("a", xml(""))
-    with pytest.raises(DataError, match=r"a: its digits give no image id \(none\); set ids: order"):
+    with pytest.raises(DataError, match=r"a: .*\(none\); set ids: order"):
         convert("Annotations", format="voc", ids="digits")
     annotate("x1", xml(""))
     annotate("y1", xml(""))
     (tmp_path / "Annotations/a.xml").unlink()
-    with pytest.raises(DataError, match=r"y1: .* \(those of x1\)"):
+    with pytest.raises(DataError, match=r"y1: .*x1"):
         convert("Annotations", format="voc", ids="digits")
 
 
