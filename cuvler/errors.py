@@ -22,7 +22,7 @@ class ImageError(CuvlerError):
     """One image cannot be used.
 
     Attributes:
-        status: ``missing`` or ``unreadable``.
+        status: ``missing``, ``unreadable`` or ``wrong_size``.
     """
 
     def __init__(self, status: ImageStatus, message: str) -> None:

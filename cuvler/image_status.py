@@ -10,6 +10,7 @@ class ImageStatus(StrEnum):
     NO_MASK = "no_mask"
     MISSING = "missing"
     UNREADABLE = "unreadable"
+    WRONG_SIZE = "wrong_size"
     EIGENSOLVER_FAILED = "eigensolver_failed"
     CRASHED = "crashed"
 

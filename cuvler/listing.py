@@ -7,11 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path, read_json
-from cuvler.images import EXTENSIONS
+from cuvler.images import EXTENSIONS, Size, stated_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,22 @@ logger = logging.getLogger(__name__)
 
 _INT64_MAX = 2**63 - 1
 _COLUMNS = ["image_id", "file_name", "shard"]
+_SIZES = ["width", "height"]
+
+
+class ListedImage(NamedTuple):
+    """A row of a listing.
+
+    Attributes:
+        image_id: unique in the dataset.
+        file_name: relative to the dataset's root.
+        size: what the annotations it is listed by say, which decides how
+            :func:`cuvler.images.open_image` opens it; None where nothing says it.
+    """
+
+    image_id: int
+    file_name: str
+    size: Size | None = None
 
 
 def list_images(
@@ -44,7 +60,8 @@ def list_images(
 
     Returns:
         Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``root``,
-        with ``/``) and ``shard`` (int32, from 0).
+        with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null where
+        unknown) where the annotations state sizes.
 
     Raises:
         DataError: no images, a folder that cannot be read, a file name that has no digits or
@@ -53,29 +70,34 @@ def list_images(
     import numpy as np
     import pandas as pd
 
-    if ids == "annotations":
-        if annotations is None:
+    if annotations is None:
+        if ids == "annotations":
             raise DataError("ids from annotations need an annotations file")
-        pairs = _ids_from_annotations(annotations)
-    else:
-        names = sorted(
-            [image["file_name"] for image in _annotated_images(annotations)]
-            if annotations
-            else _walk(Path(root))
-        )
-        if not names:
+        listing = pd.DataFrame({"file_name": sorted(_walk(Path(root)))})
+        if listing.empty:
             raise DataError(f"{root}: no image files ({', '.join(EXTENSIONS)}) in this folder")
-        pairs = (
-            [(_digits(name), name) for name in names]
-            if ids == "digits"
-            else list(enumerate(names, start=1))
-        )
-    listing = pd.DataFrame(sorted(pairs), columns=["image_id", "file_name"])
+    else:
+        listing = _annotated_images(annotations, with_ids=ids == "annotations")
+    if ids != "annotations":
+        names = listing["file_name"]
+        numbers = map(_digits, names) if ids == "digits" else range(1, len(names) + 1)
+        listing["image_id"] = list(numbers)
     listing = listing.astype({"image_id": "int64"})
+    listing = listing.sort_values(["image_id", "file_name"], ignore_index=True)
     _check_unique(listing)
-    sizes = [len(part) for part in np.array_split(np.arange(len(listing)), shards)]
-    listing["shard"] = np.repeat(np.arange(shards, dtype=np.int32), sizes)
-    return listing
+    counts = [len(part) for part in np.array_split(np.arange(len(listing)), shards)]
+    listing["shard"] = np.repeat(np.arange(shards, dtype=np.int32), counts)
+    return listing[[*_COLUMNS, *(name for name in _SIZES if name in listing)]]
+
+
+def listed_images(listing: "pd.DataFrame") -> list[ListedImage]:
+    """Give a listing's rows, in order."""
+    columns = [listing["image_id"].tolist(), listing["file_name"].tolist()]
+    if set(_SIZES) <= set(listing.columns):
+        # Zero is no side: it stands for null here.
+        sides = (listing[name].fillna(0).tolist() for name in _SIZES)
+        columns.append([size if all(size) else None for size in zip(*sides, strict=True)])
+    return [ListedImage(*row) for row in zip(*columns, strict=True)]
 
 
 def _refuse(error: OSError) -> None:
@@ -114,7 +136,26 @@ def _walk(root: Path) -> Iterator[str]:
         logger.warning("%s: passed over what is not %s: %s", root, "/".join(EXTENSIONS), counts)
 
 
-def _annotated_images(annotations: StrPath) -> list[dict[str, Any]]:
+def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame":
+    """Give the images of a COCO json by file name, with their ids or without, and their sizes."""
+    import pandas as pd
+
+    images = _image_records(annotations)
+    images.sort(key=lambda image: str(image["file_name"]))
+    columns: dict[str, Any] = {"file_name": [image["file_name"] for image in images]}
+    if with_ids:
+        columns["image_id"] = [image["id"] for image in images]
+        for number in columns["image_id"]:
+            if not isinstance(number, int):
+                raise DataError(f"{annotations}: image id {number!r} is not a whole number")
+    sizes = [stated_size(image) for image in images]
+    if any(sizes):
+        for index, name in enumerate(_SIZES):
+            columns[name] = pd.array([size and size[index] for size in sizes], dtype="Int32")
+    return pd.DataFrame(columns)
+
+
+def _image_records(annotations: StrPath) -> list[dict[str, Any]]:
     content = read_json(annotations)
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
@@ -124,14 +165,6 @@ def _annotated_images(annotations: StrPath) -> list[dict[str, Any]]:
         if not named or "id" not in image:
             raise DataError(f"{annotations}: image {image} lacks 'id' or 'file_name'")
     return list(images)
-
-
-def _ids_from_annotations(annotations: StrPath) -> list[tuple[int, str]]:
-    images = _annotated_images(annotations)
-    for image in images:
-        if not isinstance(image["id"], int):
-            raise DataError(f"{annotations}: image id {image['id']!r} is not a whole number")
-    return [(image["id"], image["file_name"]) for image in images]
 
 
 def _digits(name: str) -> int:
@@ -162,11 +195,12 @@ def write_listing(listing: "pd.DataFrame", path: StrPath) -> None:
 def listing_sha256(listing: "pd.DataFrame") -> str:
     """Give a digest of a listing's images, or of a shard's: what tells two datasets apart.
 
-    Ids do not: most datasets count from 1.
+    Ids do not: most datasets count from 1. Sizes belong to it as far as they are known: they
+    decide which way up an image is opened.
     """
     digest = hashlib.sha256()
-    for image_id, name in zip(listing["image_id"], listing["file_name"], strict=True):
-        digest.update(f"{image_id} {name}\0".encode())
+    for image_id, name, size in listed_images(listing):
+        digest.update(f"{image_id} {name} {size or ''}\0".encode())
     return digest.hexdigest()
 
 
@@ -182,10 +216,14 @@ def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
     try:
         listing = pd.read_parquet(path, page_checksum_verification=True)
         # Changed bytes outside the pages can still rename a column, or take it for an index.
-        if not isinstance(listing.index, pd.RangeIndex) or list(listing.columns) != _COLUMNS:
+        if not isinstance(listing.index, pd.RangeIndex) or list(listing.columns) not in (
+            _COLUMNS,
+            [*_COLUMNS, *_SIZES],
+        ):
             raise ValueError(f"its columns are {list(listing.columns)}")
-        if not (listing["image_id"].dtype.kind == listing["shard"].dtype.kind == "i"):
-            raise ValueError("its ids are not whole numbers")
+        numbers = listing.drop(columns="file_name")
+        if not all(dtype.kind == "i" for dtype in numbers.dtypes):
+            raise ValueError("its ids, shards or sizes are not whole numbers")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:

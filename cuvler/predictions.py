@@ -21,7 +21,7 @@ from cuvler.devices import check_gpus
 from cuvler.errors import DataError, ImageError
 from cuvler.files import atomic_path, read_json, write_json
 from cuvler.images import open_image
-from cuvler.listing import read_listing
+from cuvler.listing import ListedImage, list_images, listed_images, read_listing
 from cuvler.progress import Progress
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def predict_dataset(
     """Run a detector over a dataset and write COCO results.
 
     The results, ``image_id``, ``category_id``, ``segmentation``, ``bbox`` ([x, y, width, height])
-    and ``score``, are in the pixels of the upright image, in the order of the images and best
+    and ``score``, are in the pixels of the image as :func:`cuvler.images.open_image` opens it
+    by the size that ``images`` state (upright where they state none), by image and best
     first within an image; see :func:`coco_records`. They are written as they come: memory does
     not grow with the dataset.
     The file is whole or not there.
@@ -142,21 +143,14 @@ def prediction_devices(num_gpus: int | None) -> list[str]:
     return [f"cuda:{index}" for index in range(num_gpus)] or ["cpu"]
 
 
-def _read_images(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
-    if str(path).endswith(".parquet"):
-        listing = read_listing(path)
-        ids, names = listing["image_id"].tolist(), listing["file_name"].tolist()
-    else:
-        try:
-            images = sorted(read_json(path)["images"], key=lambda image: image["id"])
-            ids = [image["id"] for image in images]
-            names = [image["file_name"] for image in images]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: neither a listing nor a COCO json ({error!r})") from error
-    return list(zip(ids, names, strict=True))
+def _read_images(path: str | os.PathLike[str]) -> list[ListedImage]:
+    is_listing = str(path).endswith(".parquet")
+    return listed_images(
+        read_listing(path) if is_listing else list_images("", annotations=path, ids="annotations")
+    )
 
 
-def _split(rows: list[tuple[int, str]], count: int) -> list[list[tuple[int, str]]]:
+def _split(rows: list[ListedImage], count: int) -> list[list[ListedImage]]:
     """Cut into consecutive parts, so that the parts' results in a row are the whole's."""
     bounds = [len(rows) * index // count for index in range(count + 1)]
     return [rows[start:end] for start, end in itertools.pairwise(bounds)]
@@ -165,7 +159,7 @@ def _split(rows: list[tuple[int, str]], count: int) -> list[list[tuple[int, str]
 def _predict_part(
     index: int,
     detector: str | os.PathLike[str],
-    parts: list[list[tuple[int, str]]],
+    parts: list[list[ListedImage]],
     root: str | os.PathLike[str],
     folder: str,
     devices: Sequence[str],
@@ -218,9 +212,7 @@ class _Item:
 
 
 class _Images(Dataset[_Item]):
-    def __init__(
-        self, rows: list[tuple[int, str]], root: Path, sides: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, rows: list[ListedImage], root: Path, sides: tuple[int, int] | None) -> None:
         self.rows = rows
         self.root = root
         self.sides = sides
@@ -231,9 +223,10 @@ class _Images(Dataset[_Item]):
     def __getitem__(self, index: int) -> _Item:
         from cuvler.detector.inference import prepare_image
 
-        image_id, name = self.rows[index]
+        image_id, name, size = self.rows[index]
         try:
-            return _Item(image_id, name, prepare_image(open_image(self.root / name), self.sides))
+            image = open_image(self.root / name, size)
+            return _Item(image_id, name, prepare_image(image, self.sides))
         except ImageError as error:
             return _Item(image_id, name, (error.status, str(error)))
 

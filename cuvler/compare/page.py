@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from cuvler.coco_json import stream_annotations
 from cuvler.compare.scores import Comparison, Score
+from cuvler.images import stated_size
+from cuvler.listing import ListedImage
 from cuvler.report.formats import change, percent
 from cuvler.report.gallery import Card, Layer, best_records, make_card
 
@@ -43,8 +46,17 @@ def make_page(
         Layer(name, "detections", path, best_records(path, shown, min_score=min_score))
         for name, path in results
     ]
+    sizes = {
+        image["id"]: stated_size(image)
+        for section, image in stream_annotations(ground_truth)
+        if section == "images" and image["id"] in shown
+    }
     cards = [
-        [_card(root, number, comparison.images[number], layers) for number in numbers]
+        [
+            _card(root, ListedImage(number, score.name, sizes[number]), score, layers)
+            for number, score in comparison.images.items()
+            if number in numbers
+        ]
         for numbers in (worse, better)
     ]
     environment = Environment(
@@ -66,11 +78,11 @@ def make_page(
     )
 
 
-def _card(root: Path, number: int, score: Score, layers: Sequence[Layer]) -> Card:
+def _card(root: Path, image: ListedImage, score: Score, layers: Sequence[Layer]) -> Card:
     before, after = (percent(value) for value in score.ap)
     things = "1 object" if score.objects == 1 else f"{score.objects} objects"
     note = f"AP {before} of A, {after} of B ({change(score.change)}), {things}"
-    return make_card(root, number, score.name, layers, {}, note)
+    return make_card(root, image, layers, {}, note)
 
 
 def counts(comparison: Comparison) -> tuple[int, int, int]:

@@ -89,17 +89,11 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
 
 
 def _read_image(record: Record) -> Image.Image:
-    name = record["file_name"]
     try:
-        image = open_image(name)
+        return open_image(record["file_name"], (record["width"], record["height"]))
     except ImageError as error:
         # Only exceptions with a single argument survive the way out of a data-loading process.
         raise DataError(f"{error} (the annotations name it)") from error
-    expected = (record["width"], record["height"])
-    if image.size != expected:
-        found, said = (f"{width} x {height}" for width, height in (image.size, expected))
-        raise DataError(f"{name}: is {found} pixels, its annotations say {said}")
-    return image
 
 
 def _view_mask(segmentation: Any, record: Record, view: View) -> NDArray[np.bool_]:

@@ -21,8 +21,8 @@ from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
 from cuvler.image_status import ImageStatus
-from cuvler.images import open_image
-from cuvler.listing import listing_sha256
+from cuvler.images import Size, open_image
+from cuvler.listing import listed_images, listing_sha256
 from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def extract_shard(
     extraction leaves none.
 
     Args:
-        listing: the shard's rows, with columns ``image_id`` and ``file_name``.
+        listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
         root: the folder that file names start from.
         backbone: on its device.
         output: the ``.zarr.zip`` file to write.
@@ -99,9 +99,9 @@ def extract_shard(
     batch_size = batch_size or default_batch_size(backbone)
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
     shard = ShardEigenvectors.empty(image_id, settings.k, backbone.spec.grid)
-    paths = [Path(root) / name for name in listing["file_name"]]
-    with Progress(len(paths)) as progress:
-        for batch in _batches(paths, backbone, batch_size, workers):
+    images = [(Path(root) / image.file_name, image.size) for image in listed_images(listing)]
+    with Progress(len(images)) as progress:
+        for batch in _batches(images, backbone, batch_size, workers):
             _enter(shard, batch, backbone, settings)
             progress.update(len(batch))
     attributes = _attributes(backbone, settings, batch_size)
@@ -141,16 +141,20 @@ def _attributes(
 class _Images(Dataset[Prepared]):
     """Images opened and prepared in loader processes; failures become statuses."""
 
-    def __init__(self, paths: list[Path], prepare: Callable[[Image.Image], Tensor]) -> None:
-        self._paths = paths
+    def __init__(
+        self,
+        images: list[tuple[Path, Size | None]],
+        prepare: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self._images = images
         self._prepare = prepare
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._images)
 
     def __getitem__(self, row: int) -> Prepared:
         try:
-            image = open_image(self._paths[row])
+            image = open_image(*self._images[row])
         except ImageError as error:
             logger.warning("%s", error)
             return Prepared(row, error.status, None)
@@ -158,11 +162,11 @@ class _Images(Dataset[Prepared]):
 
 
 def _batches(
-    paths: list[Path], backbone: Backbone, batch_size: int, workers: int
+    images: list[tuple[Path, Size | None]], backbone: Backbone, batch_size: int, workers: int
 ) -> Iterator[list[Prepared]]:
     return iter(
         DataLoader(
-            _Images(paths, backbone.prepare),
+            _Images(images, backbone.prepare),
             batch_size=batch_size,
             num_workers=workers,
             collate_fn=list,

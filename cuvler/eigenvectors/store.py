@@ -18,13 +18,15 @@ from zarr.storage import MemoryStore, ZipStore
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
 from cuvler.image_status import ImageStatus
-from cuvler.listing import listing_sha256
+from cuvler.images import Size
+from cuvler.listing import listed_images, listing_sha256
 
 FORMAT_VERSION = 1
 # Worst last; the file holds positions in this list.
 STATUSES = (
     ImageStatus.OK,
     ImageStatus.EIGENSOLVER_FAILED,
+    ImageStatus.WRONG_SIZE,
     ImageStatus.UNREADABLE,
     ImageStatus.MISSING,
 )
@@ -301,12 +303,14 @@ class ImageEigenvectors:
     Attributes:
         image_id: from the listing.
         file_name: from the listing, relative to the image root.
+        size: from the listing; see :class:`cuvler.listing.ListedImage`.
         status: the worst of the backbones' statuses.
         vectors: backbone -> (k, h, w) float32; empty unless ``status`` is ``ok``.
     """
 
     image_id: int
     file_name: str
+    size: Size | None
     status: ImageStatus
     vectors: dict[str, NDArray[np.float32]]
 
@@ -323,7 +327,7 @@ def read_eigenvectors(
 
     Args:
         paths: the shard's file of each backbone.
-        listing: the shard's rows, with columns ``image_id`` and ``file_name``.
+        listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
         settings: attributes that every file must have, e.g. ``{"tau": 0.15}``.
 
     Raises:
@@ -345,12 +349,11 @@ def read_eigenvectors(
                     "give one file per backbone"
                 )
             stores[store.backbone] = store
-        for index, file_name in enumerate(listing["file_name"]):
+        for index, image in enumerate(listed_images(listing)):
             status = max((s.status[index] for s in stores.values()), key=STATUSES.index)
             vectors = {name: store.vector(index) for name, store in stores.items()}
             yield ImageEigenvectors(
-                image_id=int(image_ids[index]),
-                file_name=str(file_name),
+                *image,
                 status=status,
                 vectors=vectors if status == ImageStatus.OK else {},
             )

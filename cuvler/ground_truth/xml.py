@@ -13,12 +13,12 @@ from xml.etree import ElementTree  # the user's own files; none is fetched and p
 
 from cuvler.errors import DataError, ImageError
 from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, number
-from cuvler.images import EXTENSIONS, image_size
+from cuvler.image_status import ImageStatus
+from cuvler.images import EXTENSIONS, Size, image_size
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = tuple(dict.fromkeys([*EXTENSIONS, ".JPEG", ".JPG", ".PNG"]))
-Size = tuple[int, int]
 
 
 def voc_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
@@ -103,7 +103,7 @@ def _sizes(tree: ElementTree.Element, file: Path, image: Path) -> tuple[Size, Si
     except ValueError as error:
         raise DataError(f"{file}: its size is not of numbers ({error})") from error
     try:
-        size = image_size(image)
+        size = _image_size(image, written)
     except ImageError as error:
         if not all(written):
             raise DataError(f"{file}: gives no size, and neither does the image: {error}") from None
@@ -112,6 +112,16 @@ def _sizes(tree: ElementTree.Element, file: Path, image: Path) -> tuple[Size, Si
     if not all(written) or written == size[::-1]:
         return size, size
     return written, size
+
+
+def _image_size(image: Path, written: Size) -> Size:
+    """Give the image's size, the way up that the boxes were drawn if the written size says so."""
+    try:
+        return image_size(image, written if all(written) else None)
+    except ImageError as error:
+        if error.status != ImageStatus.WRONG_SIZE:
+            raise
+        return image_size(image)
 
 
 def _boxes(tree: ElementTree.Element, file: Path) -> Iterator[Record]:

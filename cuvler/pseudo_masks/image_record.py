@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cuvler import masks
 from cuvler.errors import ImageError
 from cuvler.image_status import ImageStatus
-from cuvler.images import open_image
+from cuvler.images import Size, open_image
 from cuvler.pseudo_masks.methods import Method
 
-_Size = tuple[int, int] | tuple[None, None]
+_NOT_READ = (ImageStatus.MISSING, ImageStatus.UNREADABLE, ImageStatus.WRONG_SIZE)
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class ImageTask:
     Attributes:
         image_id: from the listing.
         file_name: from the listing, relative to the image root.
+        size: from the listing; which way up the image is opened.
         status: the worst of the backbones' statuses.
         vectors: backbone -> (k, h, w) eigenvectors; empty unless ``status`` is ``ok``.
     """
 
     image_id: int
     file_name: str
+    size: Size | None
     status: ImageStatus
     vectors: dict[str, NDArray[np.float32]]
 
@@ -55,12 +57,12 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
     """Compute the masks of one image; an unusable image gets a status and a reason."""
     path = root / task.file_name
     try:
-        image = open_image(path)
+        image = open_image(path, task.size)
     except ImageError as error:
         # Remove the image root, which differs between machines.
         reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
         return failed(task, error.status, reason)
-    if task.status in (ImageStatus.MISSING, ImageStatus.UNREADABLE):
+    if task.status in _NOT_READ:
         reason = "readable now, but not when its eigenvectors were extracted; extract them again"
         return failed(task, task.status, reason, image.size)
     if task.status != ImageStatus.OK:
@@ -84,13 +86,13 @@ def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
 
 
 def failed(
-    task: ImageTask, status: ImageStatus, reason: str, size: _Size = (None, None)
+    task: ImageTask, status: ImageStatus, reason: str, size: Size | tuple[None, None] = (None, None)
 ) -> ImageRecord:
     """Return the record of an image without masks because of a failure."""
     return ImageRecord({**_image(task, status, size), "reason": reason}, [])
 
 
-def _image(task: ImageTask, status: ImageStatus, size: _Size) -> dict[str, Any]:
+def _image(task: ImageTask, status: ImageStatus, size: Size | tuple[None, None]) -> dict[str, Any]:
     width, height = size
     names = {"id": task.image_id, "file_name": task.file_name}
     return {**names, "width": width, "height": height, "status": status}

@@ -43,7 +43,7 @@ def process_shard(
             ``listing``; the message names it.
     """
     tasks = (
-        ImageTask(image.image_id, image.file_name, image.status, image.vectors)
+        ImageTask(image.image_id, image.file_name, image.size, image.status, image.vectors)
         for image in read_eigenvectors(eigenvectors, listing, settings=method.needs)
     )
     find = partial(find_masks, root=Path(root), method=method)

@@ -6,6 +6,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from cuvler.coco_json import stream_annotations, to_rle
+from cuvler.images import stated_size
+from cuvler.listing import ListedImage
 from cuvler.report.gallery import Card, Layer, Record, best_records, make_card, truth_layer
 from cuvler.report.inputs import Inputs, of_dataset
 
@@ -43,10 +45,10 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
 
     def card(image_id: int) -> Card:
         note = f"mean IoU {measures[image_id]:.2f}"
-        name = images[image_id]["file_name"]
-        return make_card(
-            inputs.roots[dataset], image_id, name, [found, truth], {}, side=inputs.side, note=note
-        )
+        image = images[image_id]
+        listed = ListedImage(image_id, image["file_name"], stated_size(image))
+        root = inputs.roots[dataset]
+        return make_card(root, listed, [found, truth], {}, note, side=inputs.side)
 
     best, worst = ranking[:count], ranking[-count:][::-1]
     return detector, [card(i) for i in best], [card(i) for i in worst]

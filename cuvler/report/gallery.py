@@ -14,7 +14,8 @@ from PIL import Image
 from cuvler.coco_json import stream_annotations, stream_records, to_rle
 from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.errors import DataError, ImageError
-from cuvler.images import open_image
+from cuvler.images import open_image, stated_size
+from cuvler.listing import ListedImage
 from cuvler.masks import decode
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.report.inputs import SIDE, Inputs, of_dataset
@@ -116,28 +117,26 @@ def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
     Raises:
         DataError: a file is missing or damaged, or belongs to other images.
     """
-    names = _choose(inputs, dataset)
+    images = _choose(inputs, dataset)
     vectors = {
-        (method, backbone): _vectors(folder, names)
+        (method, backbone): _vectors(folder, images)
         for (of, method, backbone), folder in inputs.eigenvectors.items()
         if of == dataset
     }
     heat_maps = _heat_maps(vectors)
     layers: list[Layer | Proposals] = [
         *_proposals(inputs, dataset, vectors),
-        *_layers(inputs, dataset, names),
+        *_layers(inputs, dataset, images),
     ]
     root = inputs.roots[dataset]
     return [
-        make_card(root, image_id, file_name, layers, heat_maps, side=inputs.side)
-        for image_id, file_name in names.items()
+        make_card(root, image, layers, heat_maps, side=inputs.side) for image in images.values()
     ]
 
 
 def make_card(
     root: Path,
-    image_id: int,
-    file_name: str,
+    listed: ListedImage,
     layers: Sequence[Layer | Proposals],
     heat_maps: Mapping[str, Vectors],
     note: str = "",
@@ -145,8 +144,9 @@ def make_card(
     side: int = SIDE,
 ) -> Card:
     """Draw one image's panels, ``side`` pixels at most: image, heat maps, layers."""
+    image_id, file_name, stated = listed
     try:
-        image = open_image(root / file_name)
+        image = open_image(root / file_name, stated)
     except ImageError as error:
         return Card(file_name, note, [], error=str(error))
     # Small images are doubled, so that contours and scores are fine lines on them too.
@@ -198,22 +198,22 @@ def truth_layer(inputs: Inputs, dataset: str, images: Collection[int]) -> Layer:
     return Layer("ground truth", "objects", path, best_records(path, images))
 
 
-def _choose(inputs: Inputs, dataset: str) -> dict[int, str]:
-    """Pick image id -> file name, evenly over the ids of the dataset's first list of images."""
+def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
+    """Pick image id -> image, evenly over the ids of the dataset's first list of images."""
     lists = [*of_dataset(inputs.annotations, dataset).values()]
     if dataset in inputs.ground_truth:
         lists.insert(0, inputs.ground_truth[dataset])
     if not lists:
         return {}
-    names = {
-        image["id"]: image["file_name"]
+    images = {
+        image["id"]: ListedImage(image["id"], image["file_name"], stated_size(image))
         for section, image in stream_annotations(lists[0])
         if section == "images"
     }
-    ids = sorted(names)
+    ids = sorted(images)
     count = min(inputs.images, len(ids))
     positions = [(2 * number + 1) * len(ids) // (2 * count) for number in range(count)]
-    return {ids[position]: names[ids[position]] for position in positions}
+    return {ids[position]: images[ids[position]] for position in positions}
 
 
 def _proposals(

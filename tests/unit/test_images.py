@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cuvler.errors import ImageError
-from cuvler.images import image_size, open_image
+from cuvler.images import image_size, open_image, stated_size
 
 
 def save_turned(upright, path, orientation):
@@ -66,6 +66,40 @@ class TestOpenImage:
         save_turned(upright, tmp_path / f"a.{extension}", orientation)
         np.testing.assert_array_equal(open_image(tmp_path / f"a.{extension}"), upright)
         assert image_size(tmp_path / f"a.{extension}") == upright.size
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_the_annotations_size_says_which_way_up_they_were_written(self, tmp_path, orientation):
+        upright = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
+        path = tmp_path / "a.png"
+        save_turned(upright, path, orientation)
+        with Image.open(path) as image:
+            stored = image.copy()
+        for size in {upright.size, stored.size}:
+            meant = upright if size == upright.size else stored
+            np.testing.assert_array_equal(open_image(path, size), meant)
+            assert image_size(path, size) == size
+        for read in (open_image, image_size):
+            with pytest.raises(ImageError, match="is 7 x 5 pixels, its annotations say 7 x 6") as e:
+                read(path, (7, 6))
+            assert e.value.status == "wrong_size"
+
+    def test_where_both_ways_fit_the_image_is_upright(self, tmp_path):
+        upright = Image.fromarray(np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3))
+        save_turned(upright, tmp_path / "a.png", 6)
+        np.testing.assert_array_equal(open_image(tmp_path / "a.png", (5, 5)), upright)
+
+    @pytest.mark.parametrize(
+        ("image", "size"),
+        [
+            ({"width": 7, "height": 5.0}, (7, 5)),
+            ({"width": 7}, None),
+            ({"width": 0, "height": 5}, None),
+            ({"width": None, "height": None}, None),
+            ({"width": "7", "height": "5"}, None),
+        ],
+    )
+    def test_sizes_that_records_state(self, image, size):
+        assert stated_size(image) == size
 
     @pytest.mark.parametrize("orientation", [0, 9])
     def test_an_orientation_that_is_none_is_passed_over(self, tmp_path, orientation):

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvler.errors import DataError
-from cuvler.listing import list_images, listing_sha256, read_listing, write_listing
+from cuvler.listing import (
+    list_images,
+    listed_images,
+    listing_sha256,
+    read_listing,
+    write_listing,
+)
 
 
 def touch(root, *names):
@@ -103,6 +109,32 @@ class TestListing:
         assert listing["image_id"].tolist() == [3, 9]
         assert listing["file_name"].tolist() == ["not/there.jpg", "b.jpg"]
 
+    @pytest.mark.parametrize("ids", ["order", "digits", "annotations"])
+    def test_sizes_that_annotations_state_are_listed(self, tmp_path, ids):
+        images = [
+            {"id": 9, "file_name": "9.jpg", "width": 40, "height": 30},
+            {"id": 3, "file_name": "3.jpg", "width": 30, "height": 40},
+            {"id": 5, "file_name": "5.jpg", "width": None, "height": 40},
+        ]
+        listing = list_images(tmp_path, annotations=coco(tmp_path / "gt.json", images), ids=ids)
+        write_listing(listing, tmp_path / "l.parquet")
+        numbers = [1, 2, 3] if ids == "order" else [3, 5, 9]
+        assert listed_images(read_listing(tmp_path / "l.parquet")) == [
+            (numbers[0], "3.jpg", (30, 40)),
+            (numbers[1], "5.jpg", None),
+            (numbers[2], "9.jpg", (40, 30)),
+        ]
+        turned = [image | {"width": image["height"], "height": image["width"]} for image in images]
+        other = list_images(tmp_path, annotations=coco(tmp_path / "gt.json", turned), ids=ids)
+        assert listing_sha256(other) != listing_sha256(listing)
+
+    def test_without_sizes_there_are_no_columns_of_them(self, tmp_path):
+        touch(tmp_path, "1.jpg")
+        annotations = coco(tmp_path / "gt.json", [{"id": 1, "file_name": "1.jpg"}])
+        for listing in (list_images(tmp_path), list_images(tmp_path, annotations=annotations)):
+            assert list(listing.columns) == ["image_id", "file_name", "shard"]
+            assert listed_images(listing) == [(1, "1.jpg", None)]
+
     @pytest.mark.parametrize(
         "images",
         [
@@ -140,9 +172,14 @@ class TestListing:
             "4.jpg",
         ]
 
-    def test_a_flipped_bit_never_changes_a_listing(self, tmp_path):
-        touch(tmp_path / "data", *(f"{n * 77}.jpg" for n in range(40)))
-        whole = list_images(tmp_path / "data", shards=3)
+    @pytest.mark.parametrize("sizes", [False, True])
+    def test_a_flipped_bit_never_changes_a_listing(self, tmp_path, sizes):
+        images = [
+            {"id": n, "file_name": f"{n * 77}.jpg"} | ({"width": n, "height": 9} if sizes else {})
+            for n in range(40)
+        ]
+        annotations = coco(tmp_path / "gt.json", images)
+        whole = list_images(tmp_path, annotations=annotations, ids="annotations", shards=3)
         path = tmp_path / "l.parquet"
         write_listing(whole, path)
         content = path.read_bytes()

@@ -20,6 +20,7 @@ from cuvler.detector import load_detector
 from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_recipe
 from cuvler.errors import ConfigError, CuvlerError, DataError
+from cuvler.listing import list_images, write_listing
 from cuvler.predictions import Options, as_coco_annotations, coco_records, predict_dataset
 
 SERIAL = Options(batch_size=2, workers=0)
@@ -212,8 +213,33 @@ def test_a_coco_json_lists_images_too(detector, dataset, tmp_path):
     _, found = predict_to(tmp_path / "two.json", detector, (coco, root))
     assert same(found, [record for record in expected if record["image_id"] < 9])
     coco.write_text("[]")
-    with pytest.raises(DataError, match="neither a listing nor a COCO json"):
+    with pytest.raises(DataError, match=r"coco\.json: holds no images; a COCO json with 'images'"):
         predict_dataset(detector, coco, root, tmp_path / "three.json", options=SERIAL)
+
+
+def test_predictions_are_in_the_pixels_that_the_json_means(detector, tmp_path):
+    """A turned photo whose annotations were written for the pixels as they are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((60, 40), 90).convert("RGB").save(tmp_path / "a.png", exif=exif)
+    found = []
+    for width, height in [(60, 40), (40, 60), (61, 40)]:
+        image = {"id": 1, "file_name": "a.png", "width": width, "height": height}
+        (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": []}))
+        listing = list_images(tmp_path, annotations=tmp_path / "coco.json", ids="annotations")
+        write_listing(listing, tmp_path / "listing.parquet")
+        for source in ("coco.json", "listing.parquet"):
+            images = tmp_path / source, tmp_path
+            if width == 61:
+                with pytest.raises(DataError, match="none of the 1 images"):
+                    predict_dataset(detector, *images, tmp_path / "r.json", options=SERIAL)
+            else:
+                summary, results = predict_to(tmp_path / "r.json", detector, images)
+                assert summary.failed == []
+                sizes = [record["segmentation"]["size"] for record in results]
+                assert sizes == [[height, width]] * len(sizes) != []
+                found.append(results)
+    assert found[0] == found[1] != found[2] == found[3]
 
 
 def test_a_stopped_run_leaves_no_file(detector, dataset, tmp_path, monkeypatch):

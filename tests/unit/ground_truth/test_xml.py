@@ -118,6 +118,20 @@ def test_without_a_size_the_image_says_it_upright(annotate, picture, convert):
     assert (image["width"], image["height"]) == (20, 40)
 
 
+@pytest.mark.parametrize("size", [(40, 20), (20, 40)])
+def test_boxes_of_turned_photos_are_in_the_pixels_their_size_means(
+    annotate, picture, convert, size
+):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture("a.jpg", size=(40, 20), exif=exif)
+    sides = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+    annotate("a", xml(thing([3, 5, 18, 15]), size=sides))
+    made = convert("Annotations", format="voc")
+    assert (made["images"][0]["width"], made["images"][0]["height"]) == size
+    assert boxes(made) == [[2, 4, 16, 11]]
+
+
 def test_neither_size_nor_image_is_named(annotate, picture, convert):
     annotate("a", xml("", size="<size><width>0</width><height>0</height></size>"))
     with pytest.raises(DataError, match=r"a\.xml: gives no size, and neither does the image"):

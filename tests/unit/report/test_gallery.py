@@ -9,6 +9,7 @@ from PIL import Image
 
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
+from cuvler.listing import ListedImage
 from cuvler.report.examples import best_and_worst, mean_best_iou
 from cuvler.report.gallery import Card, best_records, make_card, make_gallery, make_panel
 
@@ -126,7 +127,7 @@ def test_the_best_detections_are_drawn_and_crowds_are_not(trial):
 
 def test_large_images_are_made_small(trial):
     Image.new("RGB", (2000, 500)).save(trial.folder / "1.png")
-    panel = make_card(trial.folder, 1, "1.png", [], {}, side=640).panels[0]
+    panel = make_card(trial.folder, ListedImage(1, "1.png"), [], {}, side=640).panels[0]
     assert (panel.width, panel.height) == (640, 160) == picture(panel).size
 
 
