@@ -45,21 +45,19 @@ class Sample:
 
 
 def bounding_boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Give (N, 4) boxes, x0 y0 x1 y1, the last two exclusive, of (N, H, W) masks, none empty."""
+    """Give (N, 4) boxes, x0 y0 x1 y1, the last two exclusive, of (N, H, W) masks.
+
+    The box of a mask without a pixel is 0 0 0 0.
+    """
     boxes = np.zeros((len(masks), 4), dtype=np.intp)
     for box, mask, columns in zip(boxes, masks, np.asarray(masks.any(axis=1)), strict=True):
+        if not columns.any():
+            continue
         left, right = np.flatnonzero(columns)[[0, -1]]
         # Rows are looked at between the columns only: that is what takes time.
         top, bottom = np.flatnonzero(mask[:, left : right + 1].any(axis=1))[[0, -1]]
         box[:] = left, top, right + 1, bottom + 1
     return boxes
-
-
-def not_empty(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each of (N, H, W) masks has a pixel."""
-    # Over rows first: numpy does that many pixels at a time.
-    columns = np.asarray(masks.any(axis=1))
-    return np.asarray(columns.any(axis=1), dtype=bool)
 
 
 def copy_paste_batch(
@@ -139,29 +137,25 @@ def paste(
         raise ValueError(f"a patch of {width} x {height} pixels at ({x}, {y}) is not inside")
     # All that changes lies within the window.
     pasted = _resize_support(source.masks, height, width)
-    fits = not_empty(pasted)
-    fits[fits] = _pastable(pasted[fits], target.masks, window, max_cover)
+    fits = _pastable(pasted, target.masks, window, max_cover)
     if not fits.any():
         return target
     pasted = pasted[fits]
     covered = np.asarray(pasted.any(axis=0))
     image = target.image.copy()
     patch = cv2.resize(source.image, (width, height), interpolation=cv2.INTER_LINEAR)
-    np.copyto(image[window], patch, where=covered[..., None])
+    cv2.copyTo(patch, covered.view(np.uint8), image[window])
     existing = len(target.masks)
     masks = np.zeros((existing + len(pasted), *image.shape[:2]), dtype=bool)
     masks[:existing] = target.masks
     masks[:existing, *window] &= ~covered
     masks[existing:, *window] = pasted
-    left = not_empty(masks)
-    masks = masks[left]
-    return Sample(
-        image,
-        masks,
-        np.concatenate([target.classes, source.classes[fits]])[left],
-        np.concatenate([target.scores, source.scores[fits]])[left],
-        bounding_boxes(masks).astype(np.float32),
-    )
+    classes = np.concatenate([target.classes, source.classes[fits]])
+    scores = np.concatenate([target.scores, source.scores[fits]])
+    boxes = bounding_boxes(masks)
+    merged = Sample(image, masks, classes, scores, boxes.astype(np.float32))
+    left = boxes[:, 2] > 0
+    return merged if left.all() else merged.select(left)
 
 
 def _patch_shape(target: Sample, factor: float) -> tuple[int, int]:
@@ -171,32 +165,44 @@ def _patch_shape(target: Sample, factor: float) -> tuple[int, int]:
 
 def _resize_support(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
     """Resize (N, H, W) masks to where their bilinear interpolation is above 0."""
-    top, bottom = _neighbours(masks.shape[1], height)
-    left, right = _neighbours(masks.shape[2], width)
-    # Rows first: whole ones are copied at once.
-    rows = np.take(masks, top, axis=1) | np.take(masks, bottom, axis=1)
-    support: NDArray[np.bool_] = np.take(rows, left, axis=2) | np.take(rows, right, axis=2)
+    support = np.zeros((len(masks), height, width), dtype=bool)
+    boxes = bounding_boxes(masks)
+    for mask, resized, (left, top, right, bottom) in zip(masks, support, boxes, strict=True):
+        rows, above, below = _neighbours(mask.shape[0], height, top, bottom)
+        columns, before, after = _neighbours(mask.shape[1], width, left, right)
+        # Rows first: whole ones are copied at once.
+        lines = np.take(mask, above, axis=0) | np.take(mask, below, axis=0)
+        resized[rows, columns] = np.take(lines, before, axis=1) | np.take(lines, after, axis=1)
     return support
 
 
-def _neighbours(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Give each resized pixel's first and last source pixel of a weight above 0."""
+def _neighbours(
+    size: int, resized: int, start: int, end: int
+) -> tuple[slice, NDArray[np.intp], NDArray[np.intp]]:
+    """Find the pixels of a resized axis that are interpolated from source pixels start to end.
+
+    Returns:
+        The resized pixels; of each, the first and the last source pixel of a weight above 0.
+    """
     # Positions, in units of 1 / (2 * resized) source pixels; whole numbers, so that no rounding
     # gives a weight to a pixel that has none.
     positions = np.maximum((2 * np.arange(resized) + 1) * size - resized, 0)
     first, rest = np.divmod(positions, 2 * resized)
-    return first, np.minimum(first + (rest > 0), size - 1)
+    last = np.minimum(first + (rest > 0), size - 1)
+    reaching = slice(int(np.searchsorted(last, start)), int(np.searchsorted(first, end)))
+    return reaching, first[reaching], last[reaching]
 
 
 def _pastable(
     pasted: NDArray[np.bool_], existing: NDArray[np.bool_], window: _Window, max_cover: float
 ) -> NDArray[np.bool_]:
-    """Find which masks, (n, height, width) of the window, cover no existing one too much."""
+    """Find which masks, (n, height, width) of the window, have pixels and cover none too much."""
     areas = np.array([max(np.count_nonzero(mask), 1) for mask in existing])
     under = existing[:, *window]
-    fits = np.ones(len(pasted), dtype=bool)
-    for index, (left, top, right, bottom) in enumerate(bounding_boxes(pasted)):
+    boxes = bounding_boxes(pasted)
+    fits = boxes[:, 2] > 0
+    for index, (left, top, right, bottom) in enumerate(boxes):
         box = (slice(top, bottom), slice(left, right))
         overlaps = np.array([np.count_nonzero(mask[box] & pasted[index][box]) for mask in under])
-        fits[index] = (overlaps < max_cover * areas).all()
+        fits[index] &= (overlaps < max_cover * areas).all()
     return fits

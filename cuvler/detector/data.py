@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
-from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch, not_empty
+from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch
 from cuvler.detector.records import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
@@ -73,11 +73,10 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
     masks = np.zeros((len(instances), view.height, view.width), dtype=bool)
     for mask, instance in zip(masks, instances, strict=True):
         mask[:] = _view_mask(instance.segmentation, record, view)
-    kept = not_empty(masks)
+    extents = bounding_boxes(masks)
     boxes = _view_boxes(instances, record, view)
-    unknown = kept & np.isnan(boxes).any(axis=1)
-    boxes[unknown] = bounding_boxes(masks[unknown])
-    kept &= (boxes[:, 2:] - boxes[:, :2] > _EMPTY_SIDE).all(axis=1)
+    boxes = np.where(np.isnan(boxes), extents, boxes)
+    kept = (boxes[:, 2:] - boxes[:, :2] > _EMPTY_SIDE).all(axis=1) & (extents[:, 2] > 0)
     sample = Sample(
         np.ascontiguousarray(_flip(np.asarray(image), view)),
         masks,
