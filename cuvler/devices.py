@@ -1,4 +1,4 @@
-"""The devices that are asked for, and those that are there."""
+"""Selecting and checking torch devices."""
 
 import torch
 
@@ -6,7 +6,10 @@ from cuvler.errors import ConfigError
 
 
 def find_device(name: str) -> torch.device:
-    """Find the device that ``cpu``, ``cuda``, ``cuda:1`` or ``auto``, a GPU if any, stands for.
+    """Return the torch device of a name.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: there is no such device.
@@ -17,23 +20,23 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(
-            f"device: {name!r} is none; choose auto, cpu, cuda or, of several GPUs, cuda:1"
+            f"device: {name!r} is not a device; choose auto, cpu, cuda, or cuda:1 of several GPUs"
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: torch finds no GPU here; choose cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device: {name}, but the GPUs here end before; cuda:0 is the first")
+        raise ConfigError(
+            f"device: {name}: there are {torch.cuda.device_count()} GPUs, the first is cuda:0"
+        )
     return device
 
 
 def check_gpus(count: int) -> None:
-    """See that so many GPUs are there.
+    """Check that ``count`` GPUs are visible.
 
     Raises:
         ConfigError: there are fewer.
     """
     visible = torch.cuda.device_count()
     if count > visible:
-        raise ConfigError(
-            f"{count} GPUs were asked for, {visible} are visible; --num-gpus 0 uses the CPU"
-        )
+        raise ConfigError(f"{count} GPUs requested, {visible} visible; --num-gpus 0 uses the CPU")

@@ -1,4 +1,4 @@
-"""Pictures of masks over images, and of eigenvectors as heat maps."""
+"""Drawing masks on images, eigenvectors as heat maps, and contact sheets."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cuvler.pseudo_masks import PseudoMask
 
-# Ten hues that stay apart from each other on photographs and for most colour-blind readers.
+# Ten hues, distinguishable on photographs and for most colour-blind readers.
 PALETTE = (
     (255, 82, 82),
     (41, 152, 255),
@@ -57,23 +57,24 @@ def draw_masks(
     opacity: float = 0.4,
     colours: Sequence[Colour] = PALETTE,
 ) -> Image.Image:
-    """Lay masks over an image: a tint, a contour and, if given, the score of each.
+    """Draw masks on an image, each with a tint, a contour and, if given, its score.
 
-    Smaller masks lie on larger ones, and the first on its equals. Contours and scores scale with
-    the image, so that they can be read when it is shown small.
+    Masks are drawn from large to small; of equal areas, the first is on top. Contours and labels
+    scale with the image, so that they are legible in a thumbnail.
 
     Args:
         image: RGB.
-        masks: each of shape (height, width) of the image.
-        scores: one number a mask, written as 0.87.
+        masks: each (height, width), the size of the image.
+        scores: one per mask, drawn with two decimals.
         opacity: of the tint, from 0 (contours only) to 1.
-        colours: RGB, taken in turn.
+        colours: RGB, used cyclically.
 
     Returns:
         A new RGB image of the same size.
 
     Raises:
-        ValueError: a mask is not of the image's size, or scores and masks differ in number.
+        ValueError: a mask's size differs from the image's, or the numbers of scores and masks
+            differ.
     """
     if scores is not None and len(scores) != len(masks):
         raise ValueError(f"{len(scores)} scores for {len(masks)} masks")
@@ -95,18 +96,19 @@ def plot(
     *,
     min_score: float = 0.0,
 ) -> Image.Image:
-    """Show what was found in an image; a notebook displays the picture by itself.
+    """Draw pseudo-masks or predictions on an image; a notebook displays the result.
 
     Args:
-        image: any mode; it is taken as RGB.
-        found: what :func:`cuvler.discover` or a detector gives, or masks of shape (height, width).
-        min_score: masks under this score are left out; plain masks have none.
+        image: any mode; converted to RGB.
+        found: the result of :func:`cuvler.discover` or of a detector, or masks of shape
+            (height, width).
+        min_score: masks with a lower score are not drawn; plain masks have no score.
 
     Returns:
         An RGB image of the same size.
 
     Raises:
-        ValueError: a mask is not of the image's size.
+        ValueError: a mask's size differs from the image's.
     """
     pairs: Iterable[tuple[Any, float | None]]
     instances: Any = found
@@ -121,14 +123,14 @@ def plot(
 
 
 def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
-    """Show an eigenvector as colours, from its small values (dark) to its large ones (bright).
+    """Draw an eigenvector as a heat map from dark (small values) to bright (large values).
 
-    A hundredth of the values at either end share a colour: a few patches unlike all others would
-    leave one for everything else.
+    Values are clipped to their 1st and 99th percentile, so that a few outliers do not compress
+    the colour range.
 
     Args:
-        values: (h, w), on the patch grid; not all need to be finite.
-        size: (width, height) of the picture in pixels.
+        values: (h, w), on the patch grid; NaN and infinite values are drawn dark.
+        size: (width, height) of the result in pixels.
 
     Returns:
         An RGB image.
@@ -137,7 +139,7 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
     low, high = np.percentile(values[finite], (1, 99)) if finite.any() else (0.0, 0.0)
     spread = float(high - low) or 1.0
     levels = np.where(finite, (values - low) / spread, 0).clip(0, 1) * 255
-    # Resized before it is coloured: between colours of the map there are colours not in it.
+    # Resize before colouring: interpolated colours are not on the colour map.
     small = Image.fromarray(levels.astype(np.float32))
     smooth = np.asarray(small.resize(size, Image.Resampling.BICUBIC))
     return Image.fromarray(_MAGMA[smooth.clip(0, 255).round().astype(np.uint8)])
@@ -146,13 +148,13 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
 def draw_sheet(
     pictures: Sequence[tuple[str, Image.Image]], *, columns: int = 4, side: int = 480
 ) -> Image.Image:
-    """Lay pictures of one size out in rows, with their names above them.
+    """Arrange images of equal size in rows, with their names above them.
 
     Args:
-        pictures: name and RGB picture, in the order of reading; at least one. A row of pictures
-            without names has no room for them.
-        columns: pictures in a row, at most.
-        side: pixels of each picture's longer side, at most.
+        pictures: (name, RGB image) pairs in reading order, at least one. Rows without any names
+            have no heading.
+        columns: largest number of images in a row.
+        side: largest length of an image's longer side, in pixels.
 
     Returns:
         An RGB image on white.
@@ -194,9 +196,9 @@ def _tint(
     view = pixels[top:bottom, left:right]
     view[inside] = (view[inside] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
     grown = ndimage.binary_dilation(inside, iterations=1)
-    # A dark hairline outside keeps the contour visible on a ground of its own colour.
+    # A dark hairline outside keeps the contour visible on a background of the same colour.
     view[grown & ~inside] = (view[grown & ~inside] * 0.35).astype(np.uint8)
-    # Beyond the picture counts as mask: an object the border cuts has no contour there.
+    # border_value=1: no contour where the image border cuts an object.
     core = ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
     view[inside & ~core] = colour
 
@@ -237,12 +239,12 @@ def _write_scores(
 def _free_place(
     mask: NDArray[np.bool_], label: tuple[int, int], size: tuple[int, int], taken: list[_Area]
 ) -> tuple[int, int] | None:
-    """Find the label's upper left corner: on the mask, and off other labels if it can be."""
+    """Return the label's upper left corner: near the mask, if possible off other labels."""
     area = _bounds(mask, margin=0)
     if area is None:
         return None
     top, bottom, left, right = area
-    # The mask's outermost pixels: a corner of its box may lie far from a slender mask.
+    # The mask's extreme pixels: the corners of its box can be far from a thin mask.
     highest, lowest = (int(np.median(np.flatnonzero(mask[row]))) for row in (top, bottom - 1))
     leftmost, rightmost = (
         int(np.median(np.flatnonzero(mask[:, column]))) for column in (left, right - 1)

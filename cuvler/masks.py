@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 
 class Rle(TypedDict):
-    """COCO's compressed run-length encoding, with ``counts`` as text so that JSON holds it."""
+    """COCO's compressed run-length encoding, with ``counts`` as str for JSON."""
 
     size: list[int]
     counts: str
@@ -19,8 +19,8 @@ class Rle(TypedDict):
 def encode(mask: NDArray[np.bool_]) -> Rle:
     """Encode a mask of shape (height, width), bool or 0/1.
 
-    It gives pycocotools' bytes, but counts in the mask's box only, which makes it some three times
-    as fast for a detector's hundred masks of a photograph.
+    The result equals pycocotools' byte for byte. Only the mask's box is scanned, which is about
+    three times as fast for a detector's 100 masks of a photograph.
     """
     height, width = (int(side) for side in mask.shape)
     bounds = _run_bounds(np.asarray(mask, dtype=bool))
@@ -33,38 +33,38 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
 
 
 def _run_bounds(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Give where runs of ones begin and end, in turn, counting pixels down the columns."""
+    """Return the starts and ends of runs of ones, alternating, in column-major order."""
     columns = np.flatnonzero(mask.any(axis=0))
     if columns.size == 0:
         return columns
     left, right = columns[0], columns[-1] + 1
     rows = np.flatnonzero(mask[:, left:right].any(axis=1))
     top, bottom = rows[0], rows[-1] + 1
-    # Columns of the box one after the other, each with a zero after it, so that every run ends.
+    # The box in column-major order, with a zero after each column so that every run ends there.
     box = np.zeros((right - left, bottom - top + 1), dtype=bool)
     box[:, :-1] = mask[top:bottom, left:right].T
     pixels = np.concatenate(([False], box.ravel()))
     column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), box.shape[1])
     bounds: NDArray[np.intp] = (left + column) * mask.shape[0] + top + row
-    # Where the box is as high as the mask, a run may go on at the top of the next column.
+    # If the box is as high as the mask, a run may continue at the top of the next column.
     apart = np.repeat(bounds[1:-1:2] != bounds[2::2], 2)
     return np.concatenate((bounds[:1], bounds[1:-1][apart], bounds[-1:]))
 
 
 def decode(rle: Rle) -> NDArray[np.bool_]:
-    """Decode to a bool array of shape (height, width)."""
+    """Decode RLE to a bool array of shape (height, width)."""
     decoded: NDArray[np.bool_] = coco_mask.decode(rle).astype(bool)
     return decoded
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Give the intersection over union of two masks of one shape; 0 where both are empty."""
+    """Return the intersection over union of two masks of equal shape; 0 if both are empty."""
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 0.0
 
 
 def geometry(rle: Rle) -> dict[str, Any]:
-    """Give ``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels) as COCO has them."""
+    """Return COCO's ``bbox`` ([x, y, width, height]) and ``area``, in pixels."""
     return {
         "bbox": [float(value) for value in coco_mask.toBbox(rle)],
         "area": int(coco_mask.area(rle)),

@@ -1,4 +1,4 @@
-"""How far a stage is: a moving bar on a terminal, now and then a line in a log."""
+"""Progress of a stage: a bar on a terminal, a line per minute in a log."""
 
 import logging
 import sys
@@ -12,11 +12,11 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-PERIOD = 60.0  # seconds between two lines of a log
+PERIOD = 60.0  # seconds between two log lines
 
 
 def duration(seconds: float) -> str:
-    """Write a time in the two units that matter: 3.4 s, 2 min 5 s, 1 h 12 min."""
+    """Format a time in its two largest units: 3.4 s, 2 min 5 s, 1 h 12 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -27,36 +27,36 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts items that are done; use it as a context.
+    """Counts finished items; a context manager.
 
-    A line of the log reads ``120 of 4000 images, 3.1 a second, 20 min 52 s left``, which
-    ``cuvler status`` reads too. There is one a minute at most, and one at the end of what took
-    longer.
+    A log line has the form ``120 of 4000 images, 3.1 a second, 20 min 52 s left``, which
+    ``cuvler status`` parses. There is at most one per ``PERIOD``, and a last one at the end of a
+    stage that has logged before.
 
     Args:
-        total: how many items there will be.
-        unit: what an item is, in the singular.
-        show: without it nothing is shown: for all but one of several processes.
+        total: number of items.
+        unit: name of an item, in the singular.
+        show: False shows nothing; for all but one of several processes.
     """
 
     def __init__(self, total: int, *, unit: str = "image", show: bool = True) -> None:
         self._total = total
         self._unit = unit
         self._done = 0
-        self._start = self._told = time.monotonic()
+        self._start = self._logged = time.monotonic()
         terminal = sys.stderr.isatty()
         self._lines = show and not terminal
         self._bar = tqdm(total=total, unit=unit, disable=not (show and terminal))
 
     def update(self, count: int = 1) -> None:
-        """Say that ``count`` more are done."""
+        """Add ``count`` finished items."""
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
-        due = now - self._told >= PERIOD
-        finished = self._done >= self._total and self._told > self._start
+        due = now - self._logged >= PERIOD
+        finished = self._done >= self._total and self._logged > self._start
         if self._lines and (due or finished):
-            self._told = now
+            self._logged = now
             logger.info("%s", self._line(now - self._start))
 
     def _line(self, seconds: float) -> str:
@@ -77,7 +77,7 @@ class Progress:
 
 
 def with_progress(items: Iterable[Item], total: int, *, unit: str = "image") -> Iterator[Item]:
-    """Yield items, and show how far it is; see :class:`Progress`."""
+    """Yield items and show progress; see :class:`Progress`."""
     with Progress(total, unit=unit) as progress:
         for item in items:
             yield item

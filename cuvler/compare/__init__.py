@@ -1,4 +1,4 @@
-"""A closer look: where two result files differ, by size and by image."""
+"""Comparing two result files by object size and by image."""
 
 from cuvler.compare.scores import Comparison, compare
 

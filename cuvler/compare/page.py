@@ -1,4 +1,4 @@
-"""The comparison as a page: tables, and the images that differ most."""
+"""The comparison as an HTML page: tables, and the images with the largest differences."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -23,18 +23,18 @@ def make_page(
     images: int = 8,
     min_score: float = 0.0,
 ) -> str:
-    """Make one HTML page that needs no other file.
+    """Return a self-contained HTML page.
 
     Args:
-        comparison: what :func:`cuvler.compare.compare` gives.
+        comparison: the result of :func:`cuvler.compare.compare`.
         ground_truth: COCO annotations.
         results: names and files of A and B.
-        root: the folder that the file names start from.
-        images: how many to show where A is better, and as many where B is.
-        min_score: detections under this score are not drawn.
+        root: the image root.
+        images: number of images shown where A is better, and where B is better.
+        min_score: detections with a lower score are not drawn.
 
     Raises:
-        DataError: a file is damaged, or a mask is of another size than its image.
+        DataError: a file is damaged, or a mask's size differs from its image's.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -79,14 +79,14 @@ def make_page(
 
 
 def _card(root: Path, image: ListedImage, score: Score, layers: Sequence[Layer]) -> Card:
-    before, after = (percent(value) for value in score.ap)
+    first, second = (percent(value) for value in score.ap)
     things = "1 object" if score.objects == 1 else f"{score.objects} objects"
-    note = f"AP {before} of A, {after} of B ({change(score.change)}), {things}"
+    note = f"AP {first} of A, {second} of B ({change(score.change)}), {things}"
     return make_card(root, image, layers, {}, note)
 
 
 def counts(comparison: Comparison) -> tuple[int, int, int]:
-    """Give the numbers of images where A is better, where B is, and where they are the same."""
+    """Return the numbers of images where A is better, B is better, and both are equal."""
     changes = [score.change for score in comparison.images.values()]
     first, second = sum(one < 0 for one in changes), sum(one > 0 for one in changes)
     return first, second, len(changes) - first - second

@@ -1,4 +1,4 @@
-"""COCO's scores of two result files, by size of object and image by image."""
+"""COCO metrics of two result files, by object size and per image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from cuvler.evaluation.records import (
 
 SIZES = ("all", "small", "medium", "large")
 _LIMITS = (0.0, 32.0**2, 96.0**2, np.inf)  # pixels
-_IMAGES = 500  # scored in one go; memory grows with them
+_IMAGES = 500  # images evaluated at a time; memory grows with their number
 Pair = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of both files in percent, A's first; ``None`` where there is no object.
+    """Metrics of both files in percent, A's first; ``None`` if there is no object.
 
     Attributes:
-        name: of the size, or of the image's file.
-        objects: how many there are to be found.
+        name: of the size, or of the image file.
+        objects: number of ground-truth objects.
         ap: AP over IoU 0.50:0.05:0.95.
         ap50: AP at IoU 0.50.
         ar: recall, averaged over IoU 0.50:0.05:0.95.
@@ -45,19 +45,19 @@ class Score:
 
     @property
     def change(self) -> float:
-        """AP of B less that of A."""
-        before, after = self.ap
-        return 0.0 if before is None or after is None else after - before
+        """AP of B minus AP of A."""
+        first, second = self.ap
+        return 0.0 if first is None or second is None else second - first
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Where two result files differ.
+    """Metrics of two result files.
 
     Attributes:
-        iou_type: what was scored: boxes or masks.
-        sizes: a score a size, in the order of ``SIZES``.
-        images: image id -> score, for images with objects; those that differ most come first.
+        iou_type: boxes or masks.
+        sizes: one score per size, in the order of ``SIZES``.
+        images: image id -> score, for images with objects; largest difference first.
     """
 
     iou_type: IouType
@@ -73,19 +73,19 @@ def compare(
     iou_type: IouType | None = None,
     max_detections: int = 100,
 ) -> Comparison:
-    """Score two result files against the same ground truth, every category as one.
+    """Evaluate two result files on the same ground truth, class-agnostically.
 
-    An image's own AP is what COCO's evaluation gives of that image alone.
+    The AP of an image is COCO's AP of a data set of that image alone.
 
     Args:
-        ground_truth: as for :func:`cuvler.evaluation.evaluate`; so are the others.
-        first: the results called A.
-        second: the results called B.
-        iou_type: what to score; masks where all files have them, otherwise boxes.
-        max_detections: the best that many detections of an image count.
+        ground_truth: see :func:`cuvler.evaluation.evaluate`.
+        first: results A, see :func:`cuvler.evaluation.evaluate`.
+        second: results B.
+        iou_type: what to evaluate; default: masks if all files have them, else boxes.
+        max_detections: number of top-scoring detections evaluated per image.
 
     Raises:
-        DataError: as for :func:`cuvler.evaluation.evaluate`.
+        DataError: see :func:`cuvler.evaluation.evaluate`.
     """
     truth = read_ground_truth(ground_truth)
     results = [read_results(source, truth) for source in (first, second)]
@@ -126,7 +126,8 @@ def _by_image(
     images = {}
     for start in range(0, len(ids), _IMAGES):
         chunk = ids[start : start + _IMAGES]
-        # Each image as a category of one image: the evaluator scores categories apart.
+        # Each image becomes a category of a single image, because the evaluator's results are per
+        # category.
         objects, *found = (_as_categories(groups, chunk) for groups in files)
         categories = list(range(1, len(chunk) + 1))
         arrays = [
@@ -173,6 +174,6 @@ def _percent(values: NDArray[np.float64]) -> float | None:
 
 
 def _objects(annotations: Sequence[Record], size: int) -> int:
-    """Count the objects of a size; those at a limit belong to both sides, as COCO has it."""
+    """Count the objects of a size; as in COCO, limits are inclusive on both sides."""
     low, high = (0.0, np.inf) if size == 0 else _LIMITS[size - 1 : size + 1]
     return sum(low <= a["area"] <= high and not a["iscrowd"] for a in annotations)

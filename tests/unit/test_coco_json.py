@@ -70,7 +70,7 @@ def test_annotations_come_section_by_section(read_with_chunks):
 def test_results_that_are_not_whole_are_refused(tmp_path, text):
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"results\.json: not whole COCO json"):
+    with pytest.raises(DataError, match=r"results\.json: not valid COCO json"):
         list(stream_results(path))
 
 
@@ -78,15 +78,15 @@ def test_results_that_are_not_whole_are_refused(tmp_path, text):
 def test_annotations_that_are_not_whole_are_refused(tmp_path, text):
     path = tmp_path / "annotations.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"annotations\.json: not whole COCO json"):
+    with pytest.raises(DataError, match=r"annotations\.json: not valid COCO json"):
         list(stream_annotations(path))
 
 
 def test_one_format_in_place_of_the_other_is_named_and_nothing_told_to_delete(tmp_path):
     path = tmp_path / "found.json"
     for text, read, message in [
-        ("[]", stream_annotations, "COCO results .* where COCO annotations"),
-        ("{}", stream_results, "COCO annotations .* where COCO results"),
+        ("[]", stream_annotations, "COCO results .* not COCO annotations"),
+        ("{}", stream_results, "COCO annotations .* not COCO results"),
     ]:
         path.write_text(text)
         with pytest.raises(DataError, match=message) as error:
@@ -124,5 +124,5 @@ def test_a_record_that_never_ends_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(coco_json, "_LONGEST", 100)
     path = tmp_path / "results.json"
     path.write_text('[{"a":' + "1," * 10_000)
-    with pytest.raises(DataError, match="not whole"):
+    with pytest.raises(DataError, match="not valid"):
         list(stream_results(path))

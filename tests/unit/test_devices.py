@@ -28,8 +28,8 @@ def test_auto_is_the_gpu_if_there_is_one(gpus):
     ("count", "name", "message"),
     [
         (0, "cuda", "torch finds no GPU here; choose cpu or auto"),
-        (1, "cuda:1", "cuda:1, but the GPUs here end before"),
-        (1, "gpu", "'gpu' is none; choose auto, cpu, cuda or"),
+        (1, "cuda:1", "cuda:1: there are 1 GPUs"),
+        (1, "gpu", "'gpu' is not a device; choose auto, cpu, cuda, "),
     ],
 )
 def test_devices_that_are_not_there_are_named(gpus, count, name, message):
@@ -41,5 +41,5 @@ def test_devices_that_are_not_there_are_named(gpus, count, name, message):
 def test_as_many_gpus_as_there_are(gpus):
     gpus(2)
     check_gpus(2)
-    with pytest.raises(ConfigError, match=r"3 GPUs were asked for, 2 are visible; --num-gpus 0"):
+    with pytest.raises(ConfigError, match=r"3 GPUs requested, 2 visible; --num-gpus 0"):
         check_gpus(3)

@@ -124,7 +124,7 @@ def test_unusable_files_are_named_and_nothing_is_written(source, tmp_path, edit,
 
 def test_a_cut_off_file_is_named(source, tmp_path):
     source.write_text(source.read_text()[:5000])
-    with pytest.raises(DataError, match=r"instances\.json: not whole COCO json"):
+    with pytest.raises(DataError, match=r"instances\.json: not valid COCO json"):
         write_splits(source, tmp_path / "splits", percents=[1])
 
 

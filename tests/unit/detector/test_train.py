@@ -205,7 +205,7 @@ def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
 def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):
     count = torch.cuda.device_count() + 1
     cfg = load_recipe("demo", num_gpus=0)
-    with pytest.raises(ConfigError, match=f"{count} GPUs were asked for"):
+    with pytest.raises(ConfigError, match=f"{count} GPUs requested"):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=count)
 
 
