@@ -1,4 +1,4 @@
-"""Opening an image the same way everywhere."""
+"""Opening images, with the same colours, orientation and errors everywhere."""
 
 import errno
 import struct
@@ -18,11 +18,11 @@ T = TypeVar("T")
 Size = tuple[int, int]  # width, height in pixels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-# Whatever a file is called, Pillow looks at its first bytes. Of the formats it knows some are
-# programs (EPS is run by Ghostscript) or are read by little-used decoders.
+# Pillow detects the format from the content, whatever the extension. Excluded are formats that are
+# programs (EPS is run by Ghostscript) and those with rarely used decoders.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# What Pillow's decoders raise on files that are not what they seem. It promises OSError, but
-# changing bytes brings up the others too.
+# What Pillow's decoders raise on damaged files: OSError as documented, and the others, found by
+# fuzzing.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -33,10 +33,10 @@ _DAMAGE = (
     RuntimeError,
     struct.error,
 )
-# Network file systems fail and recover: seconds to wait before trying again.
-_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-_PATIENCE = (1, 5, 20)
-# The machine's fault, not the image's.
+# Transient errors of network file systems, and the seconds to wait before each retry.
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+_RETRY_AFTER = (1, 5, 20)
+# Errors of the machine, not of the image.
 _MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _UPRIGHT: dict[int | None, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,59 +47,58 @@ _UPRIGHT: dict[int | None, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)  # Width and height change places.
+_SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap width and height.
 
 
 def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
-    """Open an image as 8-bit RGB, upright, or as it is stored where its annotations mean that.
+    """Open an image as 8-bit RGB with its EXIF orientation applied.
 
-    EXIF orientation is applied, so that masks, boxes and annotations mean the picture as
-    people see it (detectron2 reads images the same way). Some annotations were written for the
-    stored pixels all the same: where their size fits those and not the upright image, EXIF
-    orientation is not applied. Alpha is dropped, palettes and 16-bit values are mapped to 8
-    bits, and of an animation the first frame is taken.
+    Masks, boxes and annotations refer to the upright image, as in detectron2. Some annotations
+    refer to the stored pixels instead: if ``size`` equals the stored size and not the upright
+    one, the orientation is not applied. Alpha is dropped, palettes and 16-bit values are converted
+    to 8 bits, and the first frame of an animation is used.
 
     Args:
         path: the file.
-        size: what the image's annotations say, :func:`stated_size`; None where there are none.
+        size: the size stated by the image's annotations, see :func:`stated_size`; None if unknown.
 
     Raises:
-        ImageError: ``missing``, ``unreadable`` or ``wrong_size`` (``size`` fits neither way),
-            with the reason. Unreadable are also images of more than 179 million pixels, Pillow's
-            limit: they are refused by their header.
+        ImageError: the image is ``missing``, ``unreadable`` or ``wrong_size`` (``size`` is neither
+            the upright nor the stored size). Images of more than 179 million pixels, Pillow's
+            limit, are ``unreadable``; only their header is read.
         OSError: this process has too many open files or too little memory.
     """
-    return _read_patiently(partial(_read, size=size), path)
+    return _read_with_retries(partial(_read, size=size), path)
 
 
 def image_size(path: StrPath, size: Size | None = None) -> Size:
-    """Give the (width, height) of what :func:`open_image` would give, without decoding it.
+    """Return the (width, height) of :func:`open_image`'s result without decoding the image.
 
     Args:
         path: the file.
-        size: as for :func:`open_image`.
+        size: see :func:`open_image`.
 
     Raises:
-        ImageError, OSError: as :func:`open_image`, for what the header says.
+        ImageError, OSError: see :func:`open_image`; only the header is checked.
     """
-    return _read_patiently(partial(_read_size, size=size), path)
+    return _read_with_retries(partial(_read_size, size=size), path)
 
 
 def stated_size(image: Mapping[str, Any]) -> Size | None:
-    """Give the size that a COCO image record states, or None where it states none."""
+    """Return the (width, height) of a COCO image record, or None if it has none."""
     sides = image.get("width"), image.get("height")
     if not all(isinstance(side, int | float) and side >= 1 for side in sides):
         return None
     return int(image["width"]), int(image["height"])
 
 
-def _read_patiently(read: Callable[[StrPath], T], path: StrPath) -> T:
+def _read_with_retries(read: Callable[[StrPath], T], path: StrPath) -> T:
     try:
-        for seconds in _PATIENCE:
+        for seconds in _RETRY_AFTER:
             try:
                 return read(path)
             except OSError as error:
-                if error.errno not in _PASSING:
+                if error.errno not in _TRANSIENT:
                     raise
                 time.sleep(seconds)
         return read(path)
@@ -117,35 +116,34 @@ def _read_patiently(read: Callable[[StrPath], T], path: StrPath) -> T:
 
 def _read(path: StrPath, size: Size | None) -> Image.Image:
     with warnings.catch_warnings():
-        # Pillow warns of broken EXIF, and of images between one and two times its limit.
+        # Pillow warns about damaged EXIF, and about images of one to two times its size limit.
         warnings.simplefilter("ignore")
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
-            # ImageOps.exif_transpose also writes the EXIF anew, and fails where another tag is
-            # broken.
+            # Not ImageOps.exif_transpose: it rewrites the EXIF, and fails if any tag is damaged.
             turn = _UPRIGHT.get(_turn(path, image.size, _orientation(image), size))
             return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def _read_size(path: StrPath, size: Size | None) -> Size:
     with Image.open(path, formats=_FORMATS) as image:
-        # Pillow decodes a whole PNG to look for an orientation behind its pixels, where almost
-        # none has one.
+        # Pillow decodes a whole PNG to look for an orientation after its pixels, where hardly any
+        # file has one.
         known = image.format != "PNG" or "exif" in image.info or "xmp" in image.info
         turn = _turn(path, image.size, _orientation(image) if known else None, size)
         return _turned(image.size, turn)
 
 
 def _turn(path: StrPath, stored: Size, orientation: int | None, size: Size | None) -> int | None:
-    """Decide which EXIF orientation to apply: the image's own or none, by its annotations' size."""
+    """Return the EXIF orientation to apply: the image's or none, whichever gives ``size``."""
     upright = _turned(stored, orientation)
     if size is None or size == upright:
         return orientation
     if size == stored:
         return None
-    found, said = (f"{width} x {height}" for width, height in (upright, size))
+    found, stated = (f"{width} x {height}" for width, height in (upright, size))
     raise ImageError(
-        ImageStatus.WRONG_SIZE, f"{path}: is {found} pixels, its annotations say {said}"
+        ImageStatus.WRONG_SIZE, f"{path}: is {found} pixels, but {stated} in its annotations"
     )
 
 
@@ -157,12 +155,12 @@ def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGE:
-        return None  # Viewers, too, show an image whose EXIF cannot be read as it is stored.
+        return None  # As in image viewers, damaged EXIF is ignored.
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
+        # Pillow's conversion clips 16-bit values at 255 instead of scaling them.
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

@@ -28,9 +28,9 @@ class ListedImage(NamedTuple):
 
     Attributes:
         image_id: unique in the dataset.
-        file_name: relative to the dataset's root.
-        size: what the annotations it is listed by say, which decides how
-            :func:`cuvler.images.open_image` opens it; None where nothing says it.
+        file_name: relative to the image root.
+        size: (width, height) stated by the dataset's annotations, for
+            :func:`cuvler.images.open_image`; None if unknown.
     """
 
     image_id: int
@@ -45,27 +45,27 @@ def list_images(
     ids: Literal["order", "digits", "annotations"] = "order",
     shards: int = 1,
 ) -> "pd.DataFrame":
-    """List a dataset's images and deal them into shards of equal size.
+    """List a dataset's images and assign them to shards of equal size.
 
-    No image is opened and, with ``annotations``, none is looked for: a missing one is
-    accounted for when it is read.
+    No image is opened, and with ``annotations`` the files need not exist: missing images get a
+    status when they are read.
 
     Args:
-        root: the folder of the images, searched at any depth; hidden files are left out.
-        annotations: a COCO json; its ``images`` are then the listing.
-        ids: where ids come from: the ``order`` of the sorted file names (from 1), the
-            ``digits`` of each file's name (ImageNet: ``n01440764_10026`` is 144076410026),
-            or the ``annotations``.
-        shards: how many shards, of consecutive images, sizes differing by one at most.
+        root: the image root, searched recursively; hidden files are ignored.
+        annotations: a COCO json with the images to list, instead of those under ``root``.
+        ids: source of the image ids: ``order`` numbers the sorted file names from 1, ``digits``
+            uses the digits of each file name (ImageNet: ``n01440764_10026`` is 144076410026),
+            ``annotations`` uses the ids of the annotations.
+        shards: number of shards, each of consecutive images; their sizes differ by at most one.
 
     Returns:
         Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``root``,
-        with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null where
-        unknown) where the annotations state sizes.
+        with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null if
+        unknown) if the annotations state sizes.
 
     Raises:
-        DataError: no images, a folder that cannot be read, a file name that has no digits or
-            is not UTF-8, or ids that are not unique.
+        DataError: there are no images, a folder is not readable, a file name has no digits or is
+            not UTF-8, or ids are not unique.
     """
     import numpy as np
     import pandas as pd
@@ -91,28 +91,28 @@ def list_images(
 
 
 def listed_images(listing: "pd.DataFrame") -> list[ListedImage]:
-    """Give a listing's rows, in order."""
+    """Return a listing's rows in order."""
     columns = [listing["image_id"].tolist(), listing["file_name"].tolist()]
     if set(_SIZES) <= set(listing.columns):
-        # Zero is no side: it stands for null here.
+        # Null becomes 0, which is not a valid side.
         sides = (listing[name].fillna(0).tolist() for name in _SIZES)
         columns.append([size if all(size) else None for size in zip(*sides, strict=True)])
     return [ListedImage(*row) for row in zip(*columns, strict=True)]
 
 
-def _refuse(error: OSError) -> None:
-    # os.walk by itself passes over a folder that it may not read, and over all images in it.
+def _raise_unreadable(error: OSError) -> None:
+    # By default os.walk silently skips unreadable folders.
     raise DataError(
-        f"{error.filename}: cannot be read ({error.strerror}); its images would be left out "
-        "without a word. Make the folder readable, or move it out of the dataset"
+        f"{error.filename}: cannot be read ({error.strerror}), so its images would be missing; "
+        "make the folder readable, or move it out of the dataset"
     ) from error
 
 
 def _walk(root: Path) -> Iterator[str]:
-    # Links to folders are followed (ImageNet is often a farm of links), each folder once.
+    # Follow links to folders (ImageNet is often a tree of links), but visit each folder once.
     seen: set[str] = set()
     others: Counter[str] = Counter()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -128,16 +128,16 @@ def _walk(root: Path) -> Iterator[str]:
             path = (Path(folder) / name).relative_to(root).as_posix()
             try:
                 path.encode("utf-8")
-            except UnicodeEncodeError:  # no json or parquet could name it
+            except UnicodeEncodeError:  # JSON and parquet cannot store the name
                 raise DataError(f"{path!a}: not UTF-8; rename the file or folder") from None
             yield path
-    if others:  # the pictures of many phones are .heic
+    if others:  # e.g. .heic photographs of phones
         counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.warning("%s: passed over what is not %s: %s", root, "/".join(EXTENSIONS), counts)
+        logger.warning("%s: ignored files other than %s: %s", root, "/".join(EXTENSIONS), counts)
 
 
 def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame":
-    """Give the images of a COCO json by file name, with their ids or without, and their sizes."""
+    """Return the images of a COCO json by file name, with sizes and, if requested, ids."""
     import pandas as pd
 
     images = _image_records(annotations)
@@ -147,7 +147,7 @@ def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame"
         columns["image_id"] = [image["id"] for image in images]
         for number in columns["image_id"]:
             if not isinstance(number, int):
-                raise DataError(f"{annotations}: image id {number!r} is not a whole number")
+                raise DataError(f"{annotations}: image id {number!r} is not an integer")
     sizes = [stated_size(image) for image in images]
     if any(sizes):
         for index, name in enumerate(_SIZES):
@@ -159,7 +159,7 @@ def _image_records(annotations: StrPath) -> list[dict[str, Any]]:
     content = read_json(annotations)
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
-        raise DataError(f"{annotations}: holds no images; a COCO json with 'images' is wanted")
+        raise DataError(f"{annotations}: has no images; it must be a COCO json with 'images'")
     for image in images:
         named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
         if not named or "id" not in image:
@@ -171,7 +171,7 @@ def _digits(name: str) -> int:
     digits = "".join(re.findall(r"[0-9]", name.rpartition("/")[2].rpartition(".")[0]))
     if not digits or int(digits) > _INT64_MAX:
         raise DataError(
-            f"{name}: the file name gives no image id (1 to 18 digits); set ids: order instead"
+            f"{name}: no image id from the digits of the file name (1 to 18); set ids: order"
         )
     return int(digits)
 
@@ -193,10 +193,10 @@ def write_listing(listing: "pd.DataFrame", path: StrPath) -> None:
 
 
 def listing_sha256(listing: "pd.DataFrame") -> str:
-    """Give a digest of a listing's images, or of a shard's: what tells two datasets apart.
+    """Return a digest of the images of a listing or of a shard, which identifies the dataset.
 
-    Ids do not: most datasets count from 1. Sizes belong to it as far as they are known: they
-    decide which way up an image is opened.
+    Ids do not suffice: many datasets number their images from 1. Known sizes are included, because
+    they determine the orientation in which an image is opened.
     """
     digest = hashlib.sha256()
     for image_id, name, size in listed_images(listing):
@@ -205,7 +205,7 @@ def listing_sha256(listing: "pd.DataFrame") -> str:
 
 
 def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
-    """Read a listing, or the rows of one shard, as :func:`list_images` describes them.
+    """Read a listing or the rows of one shard; see :func:`list_images` for the columns.
 
     Raises:
         DataError: the file is missing, damaged, or has no such shard.
@@ -215,7 +215,7 @@ def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
 
     try:
         listing = pd.read_parquet(path, page_checksum_verification=True)
-        # Changed bytes outside the pages can still rename a column, or take it for an index.
+        # Damage outside the checksummed pages can rename a column or turn it into an index.
         if not isinstance(listing.index, pd.RangeIndex) or list(listing.columns) not in (
             _COLUMNS,
             [*_COLUMNS, *_SIZES],
@@ -223,7 +223,7 @@ def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
             raise ValueError(f"its columns are {list(listing.columns)}")
         numbers = listing.drop(columns="file_name")
         if not all(dtype.kind == "i" for dtype in numbers.dtypes):
-            raise ValueError("its ids, shards or sizes are not whole numbers")
+            raise ValueError("its ids, shards or sizes are not integers")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:

@@ -1,15 +1,15 @@
-"""PASCAL VOC's XML: VOC itself, Clipart, Comic, Watercolor, and ImageNet's boxes.
+"""PASCAL VOC's XML: VOC, Clipart, Comic, Watercolor, and ImageNet's boxes.
 
-VOC's protocol (Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010) leaves
-objects marked ``difficult`` out of the count, whether they are found or not, and so does this:
-they become crowds, COCO's one way to say so. Whether CutLER's own files count them could not be
-verified. ``truncated`` and ``occluded`` objects count as any other.
+VOC's protocol (Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010) ignores
+objects marked ``difficult``, detected or not. They become crowds, COCO's equivalent. Whether
+CutLER's files count them could not be verified. ``truncated`` and ``occluded`` objects count like
+all others.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from xml.etree import ElementTree  # the user's own files; none is fetched and parsed unseen
+from xml.etree import ElementTree  # files of the user; none are downloaded and parsed
 
 from cuvler.errors import DataError, ImageError
 from cuvler.ground_truth.source_records import Ids, Record, Records, box_record, number
@@ -22,27 +22,27 @@ _SUFFIXES = tuple(dict.fromkeys([*EXTENSIONS, ".JPEG", ".JPG", ".PNG"]))
 
 
 def voc_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read VOC's files: pixels count from 1, and a box includes its last ones.
+    """Read VOC's XML files: pixels are numbered from 1, and box limits are inclusive.
 
     Args:
-        annotations: folders of XML files, searched at any depth.
-        images: the folder of the images, named as the XML files are.
-        ids: how images are numbered; see :func:`cuvler.ground_truth.source_records.number`.
+        annotations: folders of XML files, searched recursively.
+        images: the folder of the images, which have the XML files' names.
+        ids: numbering of images; see :func:`cuvler.ground_truth.source_records.number`.
 
     Raises:
-        DataError: no XML files, or one that is damaged.
+        DataError: there are no XML files, or one is damaged.
     """
     return _records(annotations, images, ids, first_pixel=1)
 
 
 def imagenet_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
-    """Read the localisation files of ImageNet (ILSVRC 2012): pixels count from 0.
+    """Read ImageNet's localisation files (ILSVRC 2012): pixels are numbered from 0.
 
-    Some were drawn on a picture of another size than the one that is handed out: their boxes
-    are scaled from the size in the XML to that of the image, where the image is there. Images
-    without an XML file were not annotated, and are left out.
+    Some boxes were drawn at another size than that of the published image. They are scaled from
+    the size in the XML to the size of the image, if the image exists. Images without an XML file
+    are not annotated, and are not listed.
 
-    Args and errors are those of :func:`voc_records`.
+    Arguments and errors are those of :func:`voc_records`.
     """
     return _records(annotations, images, ids, first_pixel=0)
 
@@ -67,21 +67,21 @@ def _records(annotations: Sequence[Path], images: Path, ids: Ids, first_pixel: i
             else:
                 yield "annotations", record
     if dropped:
-        logger.warning("%d boxes without any area in their image were left out", dropped)
+        logger.warning("left out %d boxes without area inside their image", dropped)
 
 
 def _parse(file: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(file).getroot()  # noqa: S314
     except ElementTree.ParseError as error:
-        raise DataError(f"{file}: not XML ({error}); unpack the annotations anew") from error
+        raise DataError(f"{file}: not XML ({error}); unpack the annotations again") from error
 
 
 def _image_name(tree: ElementTree.Element, file: Path, images: Path) -> str:
-    """Name the image beside which this file belongs: by its own name.
+    """Return the path of the image of an XML file, by the name of the XML file.
 
-    The name written inside cannot be trusted (it is ``%s`` in some of ImageNet's). ImageNet's
-    validation images are often sorted into folders of their class.
+    The name inside the XML is not reliable: in some ImageNet files it is ``%s``. ImageNet's
+    validation images are often in one folder per class.
     """
     classes = [name.text or "" for name in tree.findall("object/name")][:1]
     folders = ["", *classes, file.parent.name]
@@ -94,28 +94,28 @@ def _image_name(tree: ElementTree.Element, file: Path, images: Path) -> str:
 
 
 def _sizes(tree: ElementTree.Element, file: Path, image: Path) -> tuple[Size, Size]:
-    """Give the (width, height) that the boxes refer to, and those of the image."""
+    """Return the (width, height) to which the boxes refer, and that of the image."""
     try:
         written = (
             int(float(tree.findtext("size/width") or 0)),
             int(float(tree.findtext("size/height") or 0)),
         )
     except ValueError as error:
-        raise DataError(f"{file}: its size is not of numbers ({error})") from error
+        raise DataError(f"{file}: its size is not numeric ({error})") from error
     try:
         size = _image_size(image, written)
     except ImageError as error:
         if not all(written):
-            raise DataError(f"{file}: gives no size, and neither does the image: {error}") from None
+            raise DataError(f"{file}: has no size, and the image cannot be read: {error}") from None
         return written, written
-    # Width and height exchanged: the size was written wrongly, not the boxes.
+    # Swapped width and height: the size in the XML is wrong, not the boxes.
     if not all(written) or written == size[::-1]:
         return size, size
     return written, size
 
 
 def _image_size(image: Path, written: Size) -> Size:
-    """Give the image's size, the way up that the boxes were drawn if the written size says so."""
+    """Return the image's size, in the orientation of the size in the XML if that fits."""
     try:
         return image_size(image, written if all(written) else None)
     except ImageError as error:
@@ -125,7 +125,7 @@ def _image_size(image: Path, written: Size) -> Size:
 
 
 def _boxes(tree: ElementTree.Element, file: Path) -> Iterator[Record]:
-    # Direct children only: the parts of a person (head, hand) have boxes too.
+    # Direct children only: parts of a person (head, hand) have nested boxes.
     for index, element in enumerate(tree.findall("object"), start=1):
         box = element.find("bndbox")
         corners = [None if box is None else box.findtext(k) for k in _CORNERS]
@@ -134,7 +134,7 @@ def _boxes(tree: ElementTree.Element, file: Path) -> Iterator[Record]:
         except ValueError as error:
             raise DataError(f"{file}: object {index} has the box {corners}") from error
         if len(values) != 4:
-            raise DataError(f"{file}: object {index} has no whole box (xmin, ymin, xmax, ymax)")
+            raise DataError(f"{file}: object {index} lacks one of xmin, ymin, xmax, ymax")
         difficult = (element.findtext("difficult") or "0").strip() == "1"
         yield {"corners": values, "difficult": difficult}
 
@@ -147,7 +147,7 @@ def _annotation(
 ) -> Record | None:
     left, top, right, bottom = box["corners"]
     across, down = size[0] / written[0], size[1] / written[1]
-    # Inclusive pixels from 1 on: the last one's far edge has its own number.
+    # Limits are inclusive: the far edge of pixel number p, counted from 1, is at p.
     corners = (
         (left - first_pixel) * across,
         (top - first_pixel) * down,

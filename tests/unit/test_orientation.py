@@ -143,7 +143,7 @@ def test_images_of_a_size_that_fits_neither_way_are_accounted_for(folders, tmp_p
     assert open_eigenvectors(path).status == ("wrong_size",)
     image = next(process_shard(listing, folders[6], [path], VoteCut())).image
     assert image["status"] == "wrong_size"
-    assert image["reason"] == "is 144 x 96 pixels, its annotations say 100 x 144"
+    assert image["reason"] == "is 144 x 96 pixels, but 100 x 144 in its annotations"
 
 
 def test_training_sees_masks_over_the_same_pixels(folders):
