@@ -1,11 +1,10 @@
-"""How long the merge of pseudo-masks takes, and how much memory, on made-up shards of any size.
+"""Time the merge of pseudo-masks, and measure its memory, on synthetic shards of any size.
 
     python benchmarks/annotations.py --images 1300000 --masks 6000000 --shards 320 --shards 32
 
-The masks are ellipses with ragged borders, so that their encodings are as long as those of real
-ones. For each number of shards the same images and masks are written, merged by the command in a
-process of its own, and compared: the merged files must be the same to the byte. About 1 kB a mask
-is needed on the disk.
+The masks are ellipses with ragged borders, with RLE as long as that of real masks. For each number
+of shards the same images and masks are written and merged by the command in a separate process.
+The merged files must be identical. It needs about 1 kB of disk per mask.
 """
 
 import hashlib
@@ -25,13 +24,13 @@ from cuvler import masks
 from cuvler.coco_json import write_annotations
 from cuvler.listing import write_listing
 
-HEIGHT, WIDTH = 375, 500  # ImageNet's commonest size
+HEIGHT, WIDTH = 375, 500  # ImageNet's most common size
 _VARIANTS = 500
-_UNREADABLE = 997  # every so-manieth image is
+_UNREADABLE = 997  # one in this many images is unreadable
 
 
 def ragged_ellipses() -> list[dict[str, Any]]:
-    """Make masks with their geometry, as the pseudo-mask stage writes them."""
+    """Return masks with box and area, as written by the pseudo-masks stage."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     found = []
@@ -46,7 +45,7 @@ def ragged_ellipses() -> list[dict[str, Any]]:
 
 
 def make_listing(images: int, shards: int) -> pd.DataFrame:
-    """Make a listing like ImageNet's."""
+    """Return a listing with file names like ImageNet's."""
     number = np.arange(images)
     names = [f"n{10_000_000 + i // 1300}/n{10_000_000 + i // 1300}_{i}.JPEG" for i in range(images)]
     shard = np.repeat(
@@ -56,10 +55,10 @@ def make_listing(images: int, shards: int) -> pd.DataFrame:
 
 
 def write_shards(folder: Path, listing: pd.DataFrame, num_masks: int) -> int:
-    """Write the shards; an image's masks depend on its id alone, whatever the shard.
+    """Write the shards; the masks of an image depend only on its id, not on the shard.
 
     Returns:
-        The bytes of all shards.
+        The size of all shards in bytes.
     """
     shapes = ragged_ellipses()
     size = 0
@@ -78,7 +77,7 @@ def write_shards(folder: Path, listing: pd.DataFrame, num_masks: int) -> int:
 
 
 def _masks_of(image_id: int, images: int, num_masks: int) -> Iterator[int]:
-    """The numbers of an image's masks: as many as keep the sum in step, none if unreadable."""
+    """Yield the numbers of an image's masks, evenly distributed; none if it is unreadable."""
     if image_id % _UNREADABLE:
         yield from range((image_id - 1) * num_masks // images, image_id * num_masks // images)
 
@@ -87,11 +86,11 @@ def _image(image_id: int, name: str, has_masks: bool) -> dict[str, Any]:
     image = {"id": image_id, "file_name": name, "width": WIDTH, "height": HEIGHT}
     if image_id % _UNREADABLE:
         return image | {"status": "ok" if has_masks else "no_mask"}
-    return image | {"width": None, "height": None, "status": "unreadable", "reason": "made up"}
+    return image | {"width": None, "height": None, "status": "unreadable", "reason": "synthetic"}
 
 
 def merge(folder: Path, output: Path) -> tuple[float, float]:
-    """Run the command; give its seconds and its peak memory in MB."""
+    """Run the command and return its wall time in seconds and its peak memory in MB."""
     command = [
         *(sys.executable, "-c", "from cuvler.cli import main; main()", "annotations"),
         *("--images", str(folder / "listing.parquet"), "--output", str(output), str(folder)),
@@ -112,9 +111,9 @@ def merge(folder: Path, output: Path) -> tuple[float, float]:
 @click.option("--images", default=1_300_000, show_default=True)
 @click.option("--masks", "num_masks", default=6_000_000, show_default=True)
 @click.option("--shards", multiple=True, type=int, default=[320, 32], show_default=True)
-@click.option("--folder", type=click.Path(exists=True), help="Where to write; emptied at the end.")
+@click.option("--folder", type=click.Path(exists=True), help="Folder for temporary files.")
 def main(images: int, num_masks: int, shards: tuple[int, ...], folder: str | None) -> None:
-    """Print a table with a row for each number of shards."""
+    """Print a table with one row per number of shards."""
     digests = set()
     print(f"{'shards':>6} {'shards MB':>10} {'merged MB':>10} {'seconds':>8} {'peak MB':>8}")
     for count in shards:
@@ -132,7 +131,7 @@ def main(images: int, num_masks: int, shards: tuple[int, ...], folder: str | Non
                 digests.add(hashlib.file_digest(stream, "sha256").hexdigest())
     if len(digests) != 1:
         raise click.ClickException("the merged files differ")
-    print(f"{images} images, about {num_masks} masks: the same bytes each time")
+    print(f"{images} images, about {num_masks} masks: the merged files are identical")
 
 
 if __name__ == "__main__":

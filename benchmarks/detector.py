@@ -1,15 +1,16 @@
-"""How fast the detector trains and predicts, ours against detectron2's own loops.
+"""Time the detector's training, data loading and inference against detectron2's own loops.
 
-The same model, settings and images in one run, taking turns of a second or two, so that a machine
-with other work slows all ways down alike. Training: iterations a second of detectron2's
-``DefaultTrainer``, of ours with nothing but what that does (no soft targets, DropLoss, copy-paste),
-and of ours as the recipe says, which is more work. Loading: images a second of one process that
-reads and augments what is trained on, which is what a fast GPU waits for. Inference: images a
-second from files to COCO results, with a loop over ``DefaultPredictor`` and with ``cuvler
-predictions``.
+The same model, settings and images are measured in one run. The variants alternate every second or
+two, so that other work on the machine slows all of them equally.
 
-``python benchmarks/detector.py`` takes the demo's small detector and the CPU. The published recipe
-on a GPU, in mixed precision:
+- Training, iterations/s: detectron2's ``DefaultTrainer``; ours doing the same work (no soft
+  targets, DropLoss or copy-paste); ours with the whole recipe, which is more work.
+- Loading, images/s of one process that reads and augments training images; this limits a fast GPU.
+- Inference, images/s from image files to COCO results: a loop over ``DefaultPredictor``, and
+  ``cuvler predictions``.
+
+``python benchmarks/detector.py`` uses the demo's small detector on a CPU. The published recipe on a
+GPU in mixed precision:
 
     python benchmarks/detector.py --recipe votecut_cad --num-gpus 1 --size 800 --batch 8 \
         --workers 8 --annotations instances_val2017.json --root val2017
@@ -49,9 +50,9 @@ from cuvler.detector.train import Trainer
 from cuvler.files import read_json
 from cuvler.predictions import Options, predict_dataset
 
-Data = tuple[Path, Path]  # Annotations, and the folder their file names start from.
+Data = tuple[Path, Path]  # Annotations and image root.
 
-# Iterations of a training before another has its turn.
+# Iterations of one variant before the next one.
 TURN = 5
 THEIR_HEADS = {
     "PseudoLabelCascadeROIHeads": "CascadeROIHeads",
@@ -60,7 +61,7 @@ THEIR_HEADS = {
 
 
 class Turns:
-    """A training that goes on for some iterations whenever it is its turn."""
+    """A training that runs ``TURN`` iterations per call."""
 
     def __init__(self, trainer: TrainerBase) -> None:
         self.trainer = trainer
@@ -69,7 +70,7 @@ class Turns:
             trainer.before_train()
 
     def __call__(self) -> float:
-        """Go on; give iterations a second."""
+        """Run the next iterations and return iterations/s."""
         trainer = self.trainer
         start = time.perf_counter()
         with trainer.storage:
@@ -85,7 +86,7 @@ class Turns:
 
 
 def make_data(folder: Path, count: int) -> Data:
-    """Generate scenes: (annotations, root)."""
+    """Generate scenes and return their annotations and image root."""
     numbers = ["--train", str(count), "--val", "1"]
     command = [sys.executable, "-m", "demo_scenes", "--output", str(folder / "demo"), *numbers]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
@@ -93,7 +94,7 @@ def make_data(folder: Path, count: int) -> Data:
 
 
 def one_category(annotations: Path, folder: Path, limit: int) -> Path:
-    """Write the annotations of the first images, every category as one."""
+    """Write the annotations of the first images with a single category."""
     content = read_json(annotations)
     content["images"] = content["images"][:limit]
     kept = {image["id"] for image in content["images"]}
@@ -107,7 +108,7 @@ def one_category(annotations: Path, folder: Path, limit: int) -> Path:
 
 
 def settings(recipe: str, num_gpus: int, size: int, batch: int, workers: int) -> CfgNode:
-    """Give a recipe for one process, at one image size if it is not 0."""
+    """Return a recipe's config for one process, at a single image size unless it is 0."""
     overrides = ["SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.CHECKPOINT_PERIOD", "1000000"]
     overrides += ["TEST.PRECISE_BN.ENABLED", "False", "SOLVER.STEPS", "()"]
     if size:
@@ -120,7 +121,7 @@ def settings(recipe: str, num_gpus: int, size: int, batch: int, workers: int) ->
 
 
 def detectron2_trainer(cfg: CfgNode, folder: Path) -> DefaultTrainer:
-    """Set up detectron2's trainer on the registered data set, with its own heads."""
+    """Return detectron2's trainer with its own heads on the registered data set."""
     cfg = cfg.clone()
     cfg.MODEL.ROI_HEADS.NAME = THEIR_HEADS[cfg.MODEL.ROI_HEADS.NAME]
     cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
@@ -131,14 +132,14 @@ def detectron2_trainer(cfg: CfgNode, folder: Path) -> DefaultTrainer:
 
 
 def our_trainer(cfg: CfgNode, folder: Path, data: Data) -> Trainer:
-    """Set up ours."""
+    """Return our trainer."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(folder)
     return Trainer(cfg, read_annotations(*data).records, "benchmark")
 
 
 def without_extras(cfg: CfgNode) -> CfgNode:
-    """Leave nothing but what detectron2 does."""
+    """Return the config without soft targets, DropLoss and copy-paste."""
     cfg = cfg.clone()
     cfg.MODEL.ROI_HEADS.SOFT_TARGETS = cfg.MODEL.ROI_HEADS.DROP_LOSS = False
     cfg.INPUT.COPY_PASTE.ENABLED = False
@@ -146,7 +147,7 @@ def without_extras(cfg: CfgNode) -> CfgNode:
 
 
 def load_by_detectron2(cfg: CfgNode) -> float:
-    """Give the images a second that detectron2's mapper makes ready."""
+    """Return the images/s of detectron2's mapper."""
     records = DatasetCatalog.get("benchmark")
     mapper = DatasetMapper(cfg, is_train=True)
     start = time.perf_counter()
@@ -156,7 +157,7 @@ def load_by_detectron2(cfg: CfgNode) -> float:
 
 
 def load_by_us(cfg: CfgNode, data: Data) -> float:
-    """Give the images a second that our batches are made of."""
+    """Return the images/s of our batches."""
     records = read_annotations(*data).records
     batches = TrainingBatches(records, cfg, cfg.SEED)
     size: int = cfg.SOLVER.IMS_PER_BATCH
@@ -167,7 +168,7 @@ def load_by_us(cfg: CfgNode, data: Data) -> float:
 
 
 def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: Path) -> float:
-    """Loop over ``DefaultPredictor``; give images a second, from files to a results file."""
+    """Return the images/s of a loop over ``DefaultPredictor``, writing a results file."""
     images = read_json(annotations)["images"]
     start = time.perf_counter()
     cfg = cfg.clone()
@@ -184,7 +185,7 @@ def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: 
 def predict_by_us(
     cfg: CfgNode, weights: Path, annotations: Path, root: Path, options: Options
 ) -> float:
-    """Run ``cuvler predictions``; give images a second, from files to a results file."""
+    """Return the images/s of ``cuvler predictions``, writing a results file."""
     start = time.perf_counter()
     devices = ["cuda:0" if cfg.MODEL.DEVICE == "cuda" else "cpu"]
     summary = predict_dataset(
@@ -199,7 +200,7 @@ def predict_by_us(
 
 
 def medians(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Take turns, one each to warm up; give each way's median."""
+    """Run the variants alternately and return their medians, without the first round."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _, (name, measure) in itertools.product(range(rounds + 1), ways.items()):
         rates[name].append(measure())
@@ -208,7 +209,7 @@ def medians(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, floa
 
 
 def train(cfg: CfgNode, folder: Path, data: Data, rounds: int) -> dict[str, float]:
-    """Give iterations a second; the last trainer leaves its model in the folder."""
+    """Return the iterations/s of the trainers, and save our model to the folder."""
     ours = our_trainer(cfg, folder / "ours", data)
     trainers = {
         "training, detectron2's `DefaultTrainer`": detectron2_trainer(cfg, folder / "theirs"),
@@ -221,7 +222,7 @@ def train(cfg: CfgNode, folder: Path, data: Data, rounds: int) -> dict[str, floa
 
 
 def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
-    """Give images a second of one process."""
+    """Return the images/s of data loading in one process."""
     ways: dict[str, Callable[[], float]] = {
         "loading, detectron2's `DatasetMapper`": lambda: load_by_detectron2(cfg),
         "loading, ours, the same work": lambda: load_by_us(without_extras(cfg), data),
@@ -231,7 +232,7 @@ def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
 
 
 def predict(cfg: CfgNode, weights: Path, data: Data, workers: int, rounds: int) -> dict[str, float]:
-    """Give images a second."""
+    """Return the images/s of inference."""
     options = Options(batch_size=8, workers=workers)
     ways: dict[str, Callable[[], float]] = {
         "inference, loop over `DefaultPredictor`": lambda: predict_by_detectron2(
@@ -243,7 +244,7 @@ def predict(cfg: CfgNode, weights: Path, data: Data, workers: int, rounds: int) 
 
 
 def print_rows(unit: str, rates: dict[str, float]) -> None:
-    """Print rows of the table, with the ratio to the first, detectron2's."""
+    """Print rows of the table with the ratio to the first row, detectron2."""
     reference = next(iter(rates.values()))
     for name, rate in rates.items():
         print(f"| {name} | {rate:.2f} {unit}/s | {rate / reference:.2f} |")
@@ -251,14 +252,14 @@ def print_rows(unit: str, rates: dict[str, float]) -> None:
 
 @click.command()
 @click.option("--recipe", default="demo", show_default=True)
-@click.option("--annotations", type=Path, help="COCO json; generated scenes without it.")
-@click.option("--root", type=Path, help="Folder its file names start from.")
-@click.option("--images", default=48, show_default=True, help="At most so many.")
-@click.option("--size", default=0, help="Shortest side; 0 is as the recipe says.")
-@click.option("--batch", default=4, show_default=True, help="Images an iteration.")
-@click.option("--rounds", default=5, show_default=True, help="More take longer, and tell more.")
-@click.option("--workers", default=1, show_default=True, help="Processes that load data.")
-@click.option("--threads", default=1, show_default=True, help="Of torch, on the CPU.")
+@click.option("--annotations", type=Path, help="COCO json; default: generated scenes.")
+@click.option("--root", type=Path, help="Image root.")
+@click.option("--images", default=48, show_default=True, help="Largest number of images.")
+@click.option("--size", default=0, help="Shortest side; 0: as in the recipe.")
+@click.option("--batch", default=4, show_default=True, help="Images per iteration.")
+@click.option("--rounds", default=5, show_default=True, help="Number of measurements.")
+@click.option("--workers", default=1, show_default=True, help="Data loading processes.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch on the CPU.")
 @click.option("--num-gpus", type=click.IntRange(0, 1), default=0, show_default=True)
 def main(
     recipe: str,
@@ -286,7 +287,7 @@ def main(
         loaded = load(cfg, data, rounds)
         predicted = predict(cfg, folder / "ours" / MODEL, data, workers, rounds)
     print(f"Recipe {recipe}, batches of {batch}, {images} images, medians of turns\n")
-    print("| way | rate | times detectron2's |")
+    print("| variant | rate | ratio to detectron2 |")
     print("|---|---|---|")
     print_rows("iterations", trained)
     print_rows("images", loaded)

@@ -1,9 +1,8 @@
-"""How long scoring takes, ours against pycocotools: ``python benchmarks/evaluation.py``.
+"""Time COCO evaluation, ours against pycocotools: ``python benchmarks/evaluation.py``.
 
-Seconds of processor, of all threads, so that neighbours on the machine count little; and by the
-clock, which is what one waits. Made-up results of the size of COCO val2017: 5,000 images, 100
-detections each. Every detection is an ellipse near an object or elsewhere; masks are RLE of
-480 x 640 pixels.
+It measures processor time of all threads, which other work on the machine affects least, and wall
+time. The results are synthetic and of the size of COCO val2017: 5,000 images with 100 detections
+each. Detections are ellipses, some of them at objects; masks are RLE of 480 x 640 pixels.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ HEIGHT, WIDTH, OBJECTS = 480, 640, 7
 
 
 def ellipses(generator: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """Records of random ellipses."""
+    """Return records of random ellipses."""
     y, x = np.ogrid[:HEIGHT, :WIDTH]
     records = []
     for _ in range(count):
@@ -39,7 +38,7 @@ def ellipses(generator: np.random.Generator, count: int) -> list[dict[str, Any]]
 
 
 def make(images: int, detections: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ground truth and results over ``images`` images; shapes are drawn from a pool."""
+    """Return ground truth and results of ``images`` images, sampled from a pool of shapes."""
     generator = np.random.default_rng(0)
     pool = ellipses(generator, 500)
     annotations: list[dict[str, Any]] = []
@@ -62,7 +61,7 @@ def make(images: int, detections: int) -> tuple[dict[str, Any], list[dict[str, A
 
 
 def pycocotools_ap(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> float:
-    """AP in percent as pycocotools gives it."""
+    """Return pycocotools' AP in percent."""
     unwanted = "bbox" if iou_type == "segm" else "segmentation"
     copies = [{k: v for k, v in r.items() if k not in (unwanted, "area")} for r in results]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -77,14 +76,14 @@ def pycocotools_ap(truth: dict[str, Any], results: list[dict[str, Any]], iou_typ
 
 
 def our_ap(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: IouType) -> float:
-    """AP in percent as cuvler gives it."""
+    """Return cuvler's AP in percent."""
     ap = evaluate(truth, results, iou_type=iou_type)["AP"]
     assert ap is not None
     return ap
 
 
 def timed(score: Callable[[], float]) -> tuple[float, float, float]:
-    """Seconds of processor, seconds of the clock, and AP in percent."""
+    """Return the processor time and wall time in seconds, and the AP in percent."""
     clock, processor = time.perf_counter(), time.process_time()
     ap = score()
     return time.process_time() - processor, time.perf_counter() - clock, ap
@@ -96,9 +95,9 @@ def timed(score: Callable[[], float]) -> tuple[float, float, float]:
 def main(images: int, detections: int) -> None:
     """Print one Markdown table."""
     truth, results = make(images, detections)
-    evaluate(truth, results[:1])  # libraries are loaded
+    evaluate(truth, results[:1])  # warm-up: loads the libraries
     print(f"{images} images, {len(truth['annotations'])} objects, {len(results)} detections\n")
-    print("| scored | cuvler | pycocotools | times faster | by the clock | difference in AP |")
+    print("| evaluated | cuvler | pycocotools | speed-up | wall-time speed-up | AP difference |")
     print("|---|---|---|---|---|---|")
     iou_types: tuple[IouType, ...] = ("bbox", "segm")
     for iou_type in iou_types:

@@ -1,10 +1,10 @@
-"""What rounding does: half precision in the ViT, float16 on the disk.
+"""Measure the effect of rounding: half precision in the ViT, float16 eigenvectors on disk.
 
     python benchmarks/precision.py
 
-Two decisions rest on these tables. A graph's edge is there or not, so that the smallest change
-of the features moves eigenvectors; and masks are cut where values of an eigenvector part, so
-that rounding these can move pixels. Features and maps are the tests' reference data.
+The graph is binary, so a small change of the features can add or remove edges and change the
+eigenvectors. Masks are thresholded eigenvectors, so rounding them can change pixels. Features and
+maps are the tests' reference data.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from cuvler.images import open_image
 from cuvler.pseudo_masks import votecut
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
-BAR = 0.9999  # cosine with what the published code gives
+BAR = 0.9999  # required cosine with the published code's eigenvector
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="dino_s16", help="a ViT, with random weights")
     parser.add_argument("--seeds", type=int, default=5)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def feature_error(backbone: str, kind: torch.dtype) -> float:
-    """The relative error of a ViT's features under torch's autocast, on the average patch."""
+    """Return the mean relative error per patch of a ViT's features under torch's autocast."""
     spec = BACKBONES[backbone]
     torch.manual_seed(0)
     model = ViTFeatures(create_vit(spec), spec.feature)
@@ -57,7 +57,7 @@ def feature_error(backbone: str, kind: torch.dtype) -> float:
 
 
 def reference_features() -> Iterator[NDArray[np.float32]]:
-    """Features of 17 images: (n, d) each, of 900 to 3600 patches."""
+    """Yield the features of 17 images, (n, d) each, with 900 to 3600 patches."""
     for name in ("ncut/ncut.npz", "maskcut/maskcut.npz"):
         content = np.load(REFERENCE / name)
         for key in content.files:
@@ -66,7 +66,7 @@ def reference_features() -> Iterator[NDArray[np.float32]]:
 
 
 def mixed_precision(errors: dict[str, float], seeds: int) -> None:
-    """Print how far noise of a precision's size moves eigenvectors."""
+    """Print the change of eigenvectors under noise of the size of a precision's rounding."""
     print("\n| features as of | relative error | lowest cosine | median | graphs under 0.9999 |")
     print("|---|---|---|---|---|")
     rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def mixed_precision(errors: dict[str, float], seeds: int) -> None:
 
 
 def stored_maps() -> None:
-    """Print how many of VoteCut's masks change when the maps are rounded to float16."""
+    """Print the number of VoteCut's masks that rounding the maps to float16 leaves unchanged."""
     same = total = 0
     for path in sorted((REFERENCE / "votecut").glob("*.npz")):
         maps = {name: vector.astype(np.float32) for name, vector in np.load(path).items()}
@@ -98,11 +98,11 @@ def stored_maps() -> None:
         if len(ours) == len(others):
             pairs = zip(ours, others, strict=True)
             same += sum(np.array_equal(one.mask, other.mask) for one, other in pairs)
-    print(f"\nVoteCut from maps in float16: {same} of {total} masks the same to the pixel")
+    print(f"\nVoteCut from maps in float16: {same} of {total} masks are identical")
 
 
 def stored_cuts() -> None:
-    """Print how many of MaskCut's cuts change when its eigenvectors are rounded to float16."""
+    """Print the number of MaskCut's cuts that float16 eigenvectors leave unchanged."""
     same = total = 0
     content = np.load(REFERENCE / "maskcut" / "maskcut.npz")
     for features in content.values():
@@ -112,7 +112,7 @@ def stored_cuts() -> None:
         rounded = partitions(vectors.astype(np.float16).astype(np.float32))
         same += int((partitions(vectors) == rounded).all(axis=(1, 2)).sum())
         total += len(vectors)
-    print(f"MaskCut from eigenvectors in float16: {same} of {total} cuts the same to the patch")
+    print(f"MaskCut from eigenvectors in float16: {same} of {total} cuts are identical")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """PEP 517 backend: detectron2 v0.6 as a pure-Python wheel.
 
-The package index holds no release of detectron2 itself, but an sdist, ``pb1-detectron2``, whose
-Python files are those of the official v0.6; its C++ sources are missing, so it cannot be built
-as it is. Cascade Mask R-CNN needs no compiled part. This backend fetches the sdist from the index
-the user's own pip or uv is configured for, checks its sha256, applies ``patches.py`` and writes
-the wheel: no compiler, no git, seconds.
+The package index has no release of detectron2. It has an sdist, ``pb1-detectron2``, with the same
+Python files as the official v0.6, but without the C++ sources, so it does not build. Cascade Mask
+R-CNN needs no compiled code. This backend downloads the sdist from the index configured for the
+user's pip or uv, checks its SHA-256, applies ``patches.py`` and writes the wheel, in seconds and
+without a compiler or git.
 """
 
 import base64
@@ -22,22 +22,22 @@ from patches import apply_patches
 REQUIREMENT = "pb1-detectron2==0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 TAG = "py3-none-any"
-# The zip format's earliest date: the same sources give the same bytes, whenever they are built.
+# The zip format's earliest date, so that equal sources give equal wheels.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class UnsupportedOperation(Exception):  # noqa: N818 -- the name PEP 517 gives it
-    """PEP 517: this backend does not make sdists."""
+class UnsupportedOperation(Exception):  # noqa: N818 -- named by PEP 517
+    """This backend does not build sdists (PEP 517)."""
 
 
 class BuildError(Exception):
-    """The wheel cannot be built; the message says what the user can do."""
+    """The wheel cannot be built; the message has the reason and the fix."""
 
 
 def prepare_metadata_for_build_wheel(
     metadata_directory: str, config_settings: dict[str, Any] | None = None
 ) -> str:
-    """Write the ``.dist-info`` folder without fetching anything, so that resolving is quick."""
+    """Write the ``.dist-info`` folder without a download, so that resolving is fast."""
     folder = Path(metadata_directory) / f"{_distribution()}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(_metadata(), encoding="utf-8")
@@ -50,7 +50,7 @@ def build_wheel(
     config_settings: dict[str, Any] | None = None,
     metadata_directory: str | None = None,
 ) -> str:
-    """Fetch, check, patch and pack; return the wheel's file name (PEP 517)."""
+    """Build the wheel and return its file name (PEP 517)."""
     sources = read_sdist(fetch_sdist())
     name = f"{_distribution()}-{TAG}.whl"
     Path(wheel_directory, name).write_bytes(pack_wheel(sources))
@@ -58,29 +58,29 @@ def build_wheel(
 
 
 def build_sdist(sdist_directory: str, config_settings: dict[str, Any] | None = None) -> str:
-    """Refuse: the sdist is the one on the index."""
+    """Raise: the sdist is the one on the package index."""
     raise UnsupportedOperation(f"the sdist of this package is {REQUIREMENT} on the package index")
 
 
 def fetch_sdist() -> bytes:
-    """Download the sdist from the user's index and check its sha256.
+    """Download the sdist from the user's index and check its SHA-256.
 
     Raises:
-        BuildError: it cannot be found, fetched, or is another file.
+        BuildError: the sdist cannot be found or downloaded, or its SHA-256 differs.
     """
-    # Build requirements: only a build has them.
+    # Build requirements, installed only during a build.
     from httpx2 import HTTPError
     from unearth import Link, PackageFinder
 
     settings = read_index_settings()
-    # Without an index of the user's, the finder takes its own default.
+    # Without a configured index, the finder uses its default.
     finder = PackageFinder(index_urls=settings.indexes, trusted_hosts=settings.trusted_hosts)
     for url in settings.extra_indexes:
         finder.add_index_url(url)
     for place in settings.find_links:
         finder.add_find_links(place)
-    # Folders come first, and a source that cannot be reached does not hide the others: an
-    # air-gapped machine has a folder and no index. The sha256 makes all sources equal.
+    # Folders first, and unreachable sources are skipped: an air-gapped machine has a folder but no
+    # index. All sources are equivalent, because the SHA-256 is checked.
     sources = sorted(finder.sources, key=lambda source: source["type"] != "find_links")
     tried = []
     for source in sources:
@@ -93,9 +93,9 @@ def fetch_sdist() -> bytes:
         except (HTTPError, OSError, ValueError) as error:
             tried.append(f"{name} ({error})")
         else:
-            tried.append(f"{name} (does not have it)")
+            tried.append(f"{name} (not found)")
     raise BuildError(
-        f"{REQUIREMENT} cannot be fetched; tried {', '.join(tried)}. Check the index settings of "
+        f"{REQUIREMENT} not downloaded; tried {', '.join(tried)}. Check the index settings of "
         "pip or uv, or put the sdist into a folder named by PIP_FIND_LINKS or UV_FIND_LINKS."
     )
 
@@ -110,7 +110,7 @@ def _download(finder: Any, link: Any) -> bytes:
 
 
 def check_sha256(content: bytes, origin: str) -> bytes:
-    """Return the content, or raise BuildError where it is not the sdist that was examined."""
+    """Return the content, or raise BuildError if its SHA-256 is not the pinned one."""
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise BuildError(f"{origin}: sha256 is {found}, expected {SHA256}")
@@ -118,7 +118,7 @@ def check_sha256(content: bytes, origin: str) -> bytes:
 
 
 def read_sdist(archive: bytes) -> dict[str, bytes]:
-    """Read an sdist's files into {path below its top folder: content}."""
+    """Read an sdist's files: path relative to its top folder -> content."""
     files = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for member in tar:
@@ -129,9 +129,9 @@ def read_sdist(archive: bytes) -> dict[str, bytes]:
 
 
 def pack_wheel(sources: dict[str, bytes]) -> bytes:
-    """Patch the sources and pack the ``detectron2`` package, its model zoo and licence.
+    """Patch the sources and pack the ``detectron2`` package with its model zoo and licence.
 
-    The add-on projects beside it (PointRend, DeepLab, Panoptic-DeepLab) stay out.
+    The add-on projects (PointRend, DeepLab, Panoptic-DeepLab) are not included.
     """
     files = {
         path: content

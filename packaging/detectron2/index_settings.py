@@ -1,4 +1,4 @@
-"""Where the user's own pip and uv are told to look for packages."""
+"""The package sources configured for the user's pip and uv."""
 
 import configparser
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """Package sources, the first setting first; no ``indexes`` means the tools' own default."""
+    """Package sources in order of precedence; empty ``indexes`` means the tools' default."""
 
     indexes: tuple[str, ...] = ()
     extra_indexes: tuple[str, ...] = ()
@@ -20,16 +20,16 @@ class IndexSettings:
 
 
 def read_index_settings(environ: Mapping[str, str] = os.environ) -> IndexSettings:
-    """Gather the index settings of uv and pip from the environment and their config files.
+    """Read the index settings of uv and pip from the environment and their config files.
 
-    A build backend is not told with which options its caller runs, so what stands on a command
-    line (``--index-url``) cannot be seen here; environment variables and files can.
+    A build backend does not see its caller's command line (``--index-url``), only environment
+    variables and files.
     """
     pip = _pip_options(environ)
     uv = _uv_options(environ)
 
     def words(*values: str | None) -> tuple[str, ...]:
-        # pip separates by white space, uv's folders by commas; uv may name an index ("name=url").
+        # pip separates values by white space, uv by commas; uv allows "name=url" for an index.
         found = " ".join(value for value in values if value).replace(",", " ").split()
         return tuple(dict.fromkeys(_without_name(word) for word in found))
 
@@ -73,7 +73,7 @@ def _config_home(environ: Mapping[str, str]) -> Path:
 
 
 def _pip_options(environ: Mapping[str, str]) -> dict[str, str]:
-    """Read pip's files in pip's order: global, user, named by ``PIP_CONFIG_FILE``."""
+    """Read pip's config files in pip's order: global, user, ``PIP_CONFIG_FILE``."""
     home = Path(environ.get("HOME", "~")).expanduser()
     files = [
         Path("/etc/pip.conf"),
@@ -92,7 +92,7 @@ def _pip_options(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _uv_options(environ: Mapping[str, str]) -> dict[str, str]:
-    """Read uv's user and system files; ``UV_CONFIG_FILE`` replaces them."""
+    """Read uv's user and system config files, or only ``UV_CONFIG_FILE`` if set."""
     if named := environ.get("UV_CONFIG_FILE"):
         files = [Path(named)]
     else:

@@ -1,7 +1,7 @@
-"""What detectron2 v0.6 needs to run as pure Python on current torch, numpy and Pillow.
+"""Patches that make detectron2 v0.6 run as pure Python on current torch, numpy and Pillow.
 
-Every patch states what it replaces and how often; a source in which that is not found exactly so
-is refused, because then it is not the source these patches were made for.
+Each patch states the text that it replaces and the number of occurrences. Any other number raises
+an error, because the source is then not the one these patches are for.
 """
 
 import re
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class PatchError(Exception):
-    """The source is not the one the patches were made for."""
+    """The source is not the one these patches are for."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Replace ``old``, which stands exactly ``count`` times in ``path``, by ``new``."""
+    """Replace ``old``, which occurs exactly ``count`` times in ``path``, with ``new``."""
 
     path: str
     old: str
@@ -26,7 +26,7 @@ class Patch:
         """Return the patched text.
 
         Raises:
-            PatchError: ``old`` is not there ``count`` times.
+            PatchError: ``old`` does not occur ``count`` times.
         """
         found = text.count(self.old)
         if found != self.count:
@@ -46,7 +46,7 @@ PATCHES = (
         "    )",
         'os.path.join(os.path.dirname(__file__), "configs", config_path)',
     ),
-    # The compiled COCO evaluation is missing: use pycocotools', as later versions do.
+    # The compiled COCO evaluation is missing: use pycocotools, as later versions do.
     Patch(
         "detectron2/evaluation/coco_evaluation.py",
         "from detectron2.evaluation.fast_eval_api import COCOeval_opt\n",
@@ -61,9 +61,9 @@ PATCHES = (
         "from detectron2 import _C\n"
         "from detectron2._C import COCOevalAccumulate  # ImportError without the compiled part\n",
     ),
-    # numpy 2: copy=False means "fail where a copy is needed".
+    # numpy 2: copy=False raises if a copy is needed.
     Patch("detectron2/layers/mask_ops.py", "np.array(mask, copy=False)", "np.asarray(mask)"),
-    # torch warns once a process where the indexing is left open.
+    # torch warns if the indexing is not specified.
     Patch(
         "detectron2/modeling/anchor_generator.py",
         "torch.meshgrid(shifts_y, shifts_x)",
@@ -83,7 +83,7 @@ PATCHES = (
     Patch("detectron2/engine/train_loop.py", "with autocast():", 'with autocast("cuda"):'),
 )
 
-# numpy 1.24 removed its aliases of Python's types; how many each file has.
+# numpy 1.24 removed its aliases of Python types; number of occurrences per file.
 NUMPY_ALIASES = {
     "detectron2/data/build.py": 2,
     "detectron2/data/datasets/pascal_voc.py": 1,
@@ -95,7 +95,7 @@ NUMPY_ALIASES = {
 }
 _ALIAS = re.compile(r"\bnp\.(bool|float|int|object|str)\b")
 
-# Stands in for the compiled extension: importing it works, using it says what is missing.
+# Replaces the compiled extension: the import works, any use raises an error.
 STUB_EXTENSION = '''"""Stands in for the compiled extension, which this pure-Python build lacks."""
 
 
