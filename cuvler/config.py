@@ -204,6 +204,25 @@ def self_training_dataset(config: Mapping[str, Any], recipe: str) -> str:
     return str(config["recipes"][recipe]["self_training"]["dataset"] or config["train"])
 
 
+def gpus_by_rule(config: Mapping[str, Any]) -> dict[str, int]:
+    """How many GPUs a job of each rule holds; rules that are left out need none."""
+    training, inference = (int(config[name]["num_gpus"]) for name in ("detector", "predictions"))
+    return {
+        "eigenvectors": 0 if config["eigenvectors"]["device"] == "cpu" else 1,
+        "detector": training,
+        "predictions": inference,
+        "fine_tuning": training,
+        "fine_tuning_predictions": inference,
+    }
+
+
+def local_gpus(config: Mapping[str, Any]) -> int:
+    """How many GPUs the jobs on this machine may hold together."""
+    from cuvler.gpus import visible_gpus
+
+    return len(visible_gpus()) if config["gpus"] == "auto" else int(config["gpus"])
+
+
 def fine_tuning_detector(config: Mapping[str, Any], percent: int) -> str:
     """The name of the detectron2 config that learns from a percentage of the labels."""
     return str(config["fine_tuning"]["detector"]).replace("PERCENT", str(percent))

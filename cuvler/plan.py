@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuvler.config import self_training_dataset
+from cuvler.config import gpus_by_rule, self_training_dataset
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError
 from cuvler.layout import DetectorName, file_of
@@ -144,6 +144,9 @@ class Planner:
             raise ConfigError(f"no rate is known for {name}; say --rate {name}=IMAGES_A_SECOND")
         return self.rates[name].value
 
+    def _on_gpu(self, rule: str) -> bool:
+        return gpus_by_rule(self.config)[rule] > 0
+
     def _shard(self, dataset: str) -> float:
         entry = self.config["datasets"][dataset]
         shards = entry.get("shards") if isinstance(entry, Mapping) else None
@@ -153,7 +156,7 @@ class Planner:
         dataset, method, backbone = names["dataset"], names["method"], names["backbone"]
         spec = backbone_spec(backbone, self.config["eigenvectors"]["definitions"])
         images = self._shard(dataset)
-        on_gpu = self.config["eigenvectors"]["device"] != "cpu"
+        on_gpu = self._on_gpu("eigenvectors")
         row.images += images
         if f"eigenvectors/{backbone}" in self.rates:
             seconds = images / self._rate(f"eigenvectors/{backbone}")
@@ -181,14 +184,13 @@ class Planner:
     def _detector(self, row: Row, names: Mapping[str, str]) -> None:
         images = self.training(DetectorName.parse(names.get("fine_tuned") or names["detector"]))
         row.images += images
-        self._spend(row, images / self._rate("detector"), self.config["detector"]["num_gpus"] > 0)
+        self._spend(row, images / self._rate("detector"), self._on_gpu("detector"))
         row.size += _DETECTOR_BYTES
 
     def _predictions(self, row: Row, names: Mapping[str, str]) -> None:
         images = self.sizes[names["dataset"]]
         row.images += images
-        on_gpu = self.config["predictions"]["num_gpus"] > 0
-        self._spend(row, images / self._rate("predictions"), on_gpu)
+        self._spend(row, images / self._rate("predictions"), self._on_gpu("predictions"))
         row.size += images * _PREDICTIONS * _MASK_BYTES
 
     def _self_training(self, row: Row, names: Mapping[str, str]) -> None:

@@ -53,6 +53,7 @@ def command(
     from cuvler.detector.config import load_recipe
     from cuvler.detector.processes import find_place
     from cuvler.detector.train import train_detector
+    from cuvler.gpus import hold_gpus
 
     for word in overrides:
         # Taken for an override, as a value may begin with a dash: -1.
@@ -66,4 +67,6 @@ def command(
     cfg.MODEL.WEIGHTS = str(weights) if weights else ""
     cfg.MODEL.UNPICKLE_SHA256 = unpickle_sha256 or cfg.MODEL.UNPICKLE_SHA256
     cfg.DATALOADER.NUM_WORKERS = workers
-    train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed, place=place)
+    # torchrun starts a command for each GPU; they are divided already.
+    with hold_gpus(0 if place.local_size else num_gpus):
+        train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed, place=place)

@@ -81,21 +81,23 @@ def command(
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
     from cuvler.eigenvectors.features import load_backbone
+    from cuvler.gpus import hold_gpus
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
-    device = find_device(device).type
-    # numpy multiplies matrices by a library of its own.
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
-    extract_shard(
-        read_listing(images, shard),
-        root,
-        load_backbone(spec, weights=weights, device=device, precision=precision),
-        output,
-        settings=CutSettings(tau, eps, cuts) if cuts else NcutSettings(tau, eps, k),
-        batch_size=batch_size,
-        workers=_workers(device, threads) if workers is None else workers,
-    )
+    with hold_gpus(0 if device == "cpu" else 1):
+        device = find_device(device).type
+        # numpy multiplies matrices by a library of its own.
+        torch.set_num_threads(threads)
+        threadpool_limits(threads)
+        extract_shard(
+            read_listing(images, shard),
+            root,
+            load_backbone(spec, weights=weights, device=device, precision=precision),
+            output,
+            settings=CutSettings(tau, eps, cuts) if cuts else NcutSettings(tau, eps, k),
+            batch_size=batch_size,
+            workers=_workers(device, threads) if workers is None else workers,
+        )
 
 
 def _workers(device: str, threads: int) -> int:

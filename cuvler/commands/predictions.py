@@ -65,24 +65,26 @@ def command(
 ) -> None:
     """Write what a detector finds in a dataset's images as COCO results."""
     require_extra("detector")
+    from cuvler.gpus import hold_gpus
     from cuvler.predictions import Options, predict_dataset, prediction_devices
 
-    summary = predict_dataset(
-        detector,
-        images,
-        root,
-        output,
-        devices=prediction_devices(num_gpus),
-        options=Options(
-            batch_size=batch_size,
-            score_threshold=score_threshold,
-            detections_per_image=detections_per_image,
-            workers=workers,
-            tta=tta,
-            unpickle_sha256=unpickle_sha256,
-            max_failed=max_failed,
-        ),
-    )
+    with hold_gpus(1 if num_gpus is None else num_gpus):
+        summary = predict_dataset(
+            detector,
+            images,
+            root,
+            output,
+            devices=prediction_devices(num_gpus),
+            options=Options(
+                batch_size=batch_size,
+                score_threshold=score_threshold,
+                detections_per_image=detections_per_image,
+                workers=workers,
+                tta=tta,
+                unpickle_sha256=unpickle_sha256,
+                max_failed=max_failed,
+            ),
+        )
     log.info(
         "%d predictions in %d images, %d images left out",
         summary.predictions,

@@ -26,8 +26,8 @@ class Inputs:
         predictions: (dataset, detector) -> COCO results.
         detectors: detector -> its folder, with detectron2's ``metrics.json``.
         benchmarks: folder of Snakemake's benchmark files, one sub-folder a rule.
-        gpus: rule -> how many GPUs each of its jobs held; the GPU of extracted eigenvectors is
-            read from their files.
+        gpus: rule -> how many GPUs each of its jobs held; eigenvectors count if their files say
+            that they were extracted on one.
         config: the run's settings as text, shown as they are.
         images: how many images a gallery shows.
         min_score: detections under this score are not drawn.

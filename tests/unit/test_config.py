@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cuvler.config import check_config, dataset, recipes
+from cuvler.config import check_config, dataset, gpus_by_rule, recipes
 from cuvler.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -58,6 +58,8 @@ def test_the_default_is_right(config):
             r"cuvler\.detector: 'x' is not known; .*votecut_cad",
         ),
         ("recipes/cuvler/self_training/keep_former", True, r"keep_former needs the annotations"),
+        ("gpus", "all", r'gpus: "all" is not allowed; allowed: auto'),
+        ("gpus", -1, r"gpus: -1 is less than the minimum of 0"),
         ("recipe", 5, r"recipe: 5 is not allowed; allowed: string or array"),
         ("datasets/mine", {"image": "x"}, r"datasets\.mine\.image: unknown key.*images\?"),
         ("datasets/mine", {"images": "x", "shards": 0}, r"datasets\.mine\.shards: 0"),
@@ -112,6 +114,20 @@ def test_a_dataset_is_one_entry(config, monkeypatch, entry, images, annotations,
     assert resolved.images == Path(images)
     assert resolved.annotations == (Path(annotations) if annotations else None)
     assert (resolved.ids, resolved.shards) == (ids, 4)
+
+
+def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
+    assert gpus_by_rule(config) == {
+        "eigenvectors": 1,
+        "detector": 8,
+        "predictions": 1,
+        "fine_tuning": 8,
+        "fine_tuning_predictions": 1,
+    }
+    laptop = yaml.safe_load((REPOSITORY / "config/laptop.yaml").read_text())
+    for section in ("eigenvectors", "detector", "predictions"):
+        config[section].update(laptop[section])
+    assert not any(gpus_by_rule(config).values())
 
 
 def test_recipes_are_one_or_several(config):

@@ -19,6 +19,13 @@ except ConfigError as error:
     raise WorkflowError(error)
 
 
+# The GPUs that a job of each rule holds, and those that this machine has for all of them, where
+# `--resources gpus=N` does not say. Snakemake starts itself once more for some jobs: no need there.
+GPUS = settings.gpus_by_rule(config)
+if workflow.is_main_process and "gpus" not in workflow.global_resources:
+    workflow.global_resources["gpus"] = settings.local_gpus(config)
+
+
 METHODS = list(
     dict.fromkeys(config["recipes"][recipe]["method"] for recipe in settings.recipes(config))
 )
@@ -45,6 +52,18 @@ def require_known(section, name, known):
     """Refuse a name, mistyped in a target, that the config does not have."""
     if name not in known:
         raise WorkflowError(f"{section}.{name}: not in the config; known: {', '.join(known)}")
+
+
+def threads_beside_gpu(rule):
+    """Cores to feed a GPU with: 16, or where there are many GPUs, a share of the cores."""
+
+    def threads(wildcards):
+        here = workflow.global_resources.get("gpus")
+        if here is None or not here.value or not GPUS[rule]:
+            return 16
+        return max(1, min(16, workflow.cores * GPUS[rule] // here.value))
+
+    return threads
 
 
 @cache

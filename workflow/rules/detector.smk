@@ -11,7 +11,9 @@ rule detector:
         layout.DETECTOR.benchmark
     conda:
         "../envs/detector.yaml"
-    threads: 16
+    threads: threads_beside_gpu("detector")
+    resources:
+        gpus=GPUS["detector"],
     params:
         root=lambda wildcards: training_dataset(wildcards).images,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],

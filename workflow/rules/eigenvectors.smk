@@ -24,8 +24,9 @@ rule eigenvectors:
         layout.EIGENVECTORS.benchmark
     conda:
         "../envs/cuvler.yaml"
-    # All cores of most GPU boxes: jobs there take turns with the GPU.
-    threads: 16
+    threads: threads_beside_gpu("eigenvectors")
+    resources:
+        gpus=GPUS["eigenvectors"],
     params:
         root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],

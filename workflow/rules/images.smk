@@ -5,11 +5,11 @@ rule images:
         layout.LISTING.output,
     log:
         layout.LISTING.log,
-    # First, and alone by its threads: a mistyped path is told before a download has begun.
+    # First and alone, as it takes all cores: a mistyped path is reported before a download begins.
     priority: 1
     conda:
         "../envs/cuvler.yaml"
-    threads: 128
+    threads: lambda wildcards: workflow.cores
     params:
         # A string: Snakemake does not notice a change of paths. Here it must, or a dataset's new
         # folder goes on with the listing of the old one; later rules go by the listing.

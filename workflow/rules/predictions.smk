@@ -10,7 +10,9 @@ rule predictions:
         layout.PREDICTIONS.benchmark
     conda:
         "../envs/detector.yaml"
-    threads: 16
+    threads: threads_beside_gpu("predictions")
+    resources:
+        gpus=GPUS["predictions"],
     params:
         detector=lambda wildcards, input: Path(input.detector).parent,
         root=images_of,

@@ -89,11 +89,4 @@ def report_options(wildcards):
 
 def report_gpus(wildcards):
     """The GPUs that each job of a rule holds, for the report's GPU-hours."""
-    training, inference = (config[stage]["num_gpus"] for stage in ("detector", "predictions"))
-    held = {
-        "detector": training,
-        "predictions": inference,
-        "fine_tuning": training,
-        "fine_tuning_predictions": inference,
-    }
-    return [f"--gpus={rule}={count}" for rule, count in held.items()]
+    return [f"--gpus={rule}={count}" for rule, count in GPUS.items()]

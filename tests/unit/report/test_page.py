@@ -3,13 +3,16 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from cuvler.commands.report import command
+from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.evaluation import METRICS
 from cuvler.report import Inputs, make_report
 from cuvler.report.formats import change, percent
+from cuvler.report.sections import run_section
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 
@@ -202,6 +205,20 @@ def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
     outcome = CliRunner().invoke(command, ["--output", str(output), *options(inputs)])
     assert outcome.exit_code == 0, outcome.output
     assert output.read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize(("device", "hours"), [("cuda:0", "0.50"), ("cpu", "0.00")])
+def test_gpu_hours_of_eigenvectors_are_those_of_a_gpu(trial, device, hours):
+    header = "s\th:m:s\tmax_rss\tcpu_time\n"
+    trial.write("benchmarks/eigenvectors/demo/0.tsv", header + "1800\t0:30:00\t1\t1\n")
+    content = ShardEigenvectors.empty(np.array([1]), 1, (6, 8))
+    write_eigenvectors(trial.folder / "0.zarr.zip", content, {"device": device})
+    inputs = Inputs(
+        eigenvectors={("demo", "votecut", "pixels_p8"): trial.folder},
+        benchmarks=trial.folder / "benchmarks",
+        gpus={"eigenvectors": 1},
+    )
+    assert run_section(inputs)["facts"]["GPU-hours"] == hours
 
 
 def test_command_names_gpus_that_are_no_number(trial):
