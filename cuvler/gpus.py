@@ -96,7 +96,7 @@ def hold_gpus(count: int, environment: MutableMapping[str, str] = os.environ) ->
         return
     before = environment.get(_VISIBLE)
     with ExitStack() as locks:
-        free = []
+        free: list[Gpu] = []
         for gpu in visible:
             if len(free) < count and _lock(gpu, locks):
                 free.append(gpu)
