@@ -110,12 +110,10 @@ EXERCISED = {
         "trained/model_final.pth", train("cutler_cascade") | {"--output output": "--output trained"}
     ),
     "cuvler predictions --detector output --images results/images/imagenet_train.parquet"
-    " --root datasets/imagenet/train --detections-per-image 30 --output predictions.json": Run(
-        "predictions.json", PREDICT
-    ),
+    " --root datasets/imagenet/train --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler self-training --predictions predictions.json"
     " --images results/images/imagenet_train.parquet --former annotations.json --threshold 0.7"
-    " --output round1.json": Run("round1.json", UNSURE, PREDICTED_TRAIN),
+    " --detections-per-image 30 --output round1.json": Run("round1.json", UNSURE, PREDICTED_TRAIN),
     "cuvler detector --annotations round1.json --root datasets/imagenet/train"
     " --recipe cutler_self_train --weights output/model_final.pth --output round1": Run(
         "round1/model_final.pth",
