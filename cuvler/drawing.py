@@ -27,7 +27,7 @@ PALETTE = (
     (172, 214, 54),
     (124, 136, 255),
 )
-Colour = tuple[int, int, int]
+_Colour = tuple[int, int, int]
 # Matplotlib's colour map magma (CC0): 256 RGB colours of evenly increasing lightness.
 _MAGMA = np.frombuffer(
     base64.b85decode(
@@ -55,7 +55,7 @@ def draw_masks(
     scores: Sequence[float] | None = None,
     *,
     opacity: float = 0.4,
-    colours: Sequence[Colour] = PALETTE,
+    colours: Sequence[_Colour] = PALETTE,
 ) -> Image.Image:
     """Draw masks on an image, each with a tint, a contour and, if given, its score.
 
@@ -184,7 +184,7 @@ def draw_sheet(
 def _tint(
     pixels: NDArray[np.uint8],
     mask: NDArray[np.bool_],
-    colour: Colour,
+    colour: _Colour,
     opacity: float,
     thickness: int,
 ) -> None:
@@ -215,7 +215,7 @@ def _write_scores(
     image: Image.Image,
     masks: Sequence[NDArray[np.bool_]],
     scores: Sequence[float],
-    colours: Sequence[Colour],
+    colours: Sequence[_Colour],
 ) -> None:
     draw = ImageDraw.Draw(image)
     font_size = max(11, round(max(image.size) / 32))

@@ -14,7 +14,7 @@ from cuvler.errors import ImageError
 from cuvler.files import StrPath
 from cuvler.image_status import ImageStatus
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Size = tuple[int, int]  # width, height in pixels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -92,7 +92,7 @@ def stated_size(image: Mapping[str, Any]) -> Size | None:
     return int(image["width"]), int(image["height"])
 
 
-def _read_with_retries(read: Callable[[StrPath], T], path: StrPath) -> T:
+def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
     try:
         for seconds in _RETRY_AFTER:
             try:

@@ -10,9 +10,9 @@ from typing import Self, TypeVar
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
-PERIOD = 60.0  # seconds between two log lines
+_PERIOD = 60.0  # seconds between two log lines
 
 
 def duration(seconds: float) -> str:
@@ -30,7 +30,7 @@ class Progress:
     """Counts finished items; a context manager.
 
     A log line has the form ``120 of 4000 images, 3.1 a second, 20 min 52 s left``, which
-    ``cuvler status`` parses. There is at most one per ``PERIOD``, and a last one at the end of a
+    ``cuvler status`` parses. There is at most one per minute, and a last one at the end of a
     stage that has logged before.
 
     Args:
@@ -53,7 +53,7 @@ class Progress:
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
-        due = now - self._logged >= PERIOD
+        due = now - self._logged >= _PERIOD
         finished = self._done >= self._total and self._logged > self._start
         if self._lines and (due or finished):
             self._logged = now
@@ -76,7 +76,7 @@ class Progress:
         self._bar.close()
 
 
-def with_progress(items: Iterable[Item], total: int, *, unit: str = "image") -> Iterator[Item]:
+def with_progress(items: Iterable[_Item], total: int, *, unit: str = "image") -> Iterator[_Item]:
     """Yield items and show progress; see :class:`Progress`."""
     with Progress(total, unit=unit) as progress:
         for item in items:

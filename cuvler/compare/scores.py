@@ -22,7 +22,7 @@ from cuvler.evaluation.records import (
 SIZES = ("all", "small", "medium", "large")
 _LIMITS = (0.0, 32.0**2, 96.0**2, np.inf)  # pixels
 _IMAGES = 500  # images evaluated at a time; memory grows with their number
-Pair = tuple[float | None, float | None]
+_Pair = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Score:
 
     name: str
     objects: int
-    ap: Pair
-    ap50: Pair
-    ar: Pair
+    ap: _Pair
+    ap50: _Pair
+    ar: _Pair
 
     @property
     def change(self) -> float:

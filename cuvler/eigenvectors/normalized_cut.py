@@ -27,11 +27,11 @@ _ESTIMATE = 0.7 * TOLERANCE
 # Entries of W held at once on devices other than the CPU: 1 GiB, 20 images of 3600 patches.
 _DEVICE_ENTRIES = 2**28
 
-ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
+_ArrayT = TypeVar("_ArrayT", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
-class Eigenpairs(Generic[ArrayT]):
+class Eigenpairs(Generic[_ArrayT]):
     """Eigenpairs of L = D^-1/2 (D - W) D^-1/2, from the second smallest eigenvalue on.
 
     Shapes are for a batch of b graphs; a single graph has no leading b.
@@ -45,13 +45,13 @@ class Eigenpairs(Generic[ArrayT]):
             dense solver), or ``failed`` (the residual check failed; all entries are NaN).
     """
 
-    vectors: ArrayT
-    values: ArrayT
-    residuals: ArrayT
-    degrees: ArrayT
+    vectors: _ArrayT
+    values: _ArrayT
+    residuals: _ArrayT
+    degrees: _ArrayT
     status: NDArray[np.str_]
 
-    def generalized(self) -> ArrayT:
+    def generalized(self) -> _ArrayT:
         """Return the eigenvectors x = D^-1/2 y of (D - W) x = lambda D x, (b, k, n)."""
         return self.vectors / self.degrees[..., None, :] ** 0.5
 

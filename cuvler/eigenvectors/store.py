@@ -21,7 +21,7 @@ from cuvler.image_status import ImageStatus
 from cuvler.images import Size
 from cuvler.listing import listed_images, listing_sha256
 
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 # Worst last; the file holds positions in this list.
 STATUSES = (
     ImageStatus.OK,
@@ -99,7 +99,7 @@ def write_eigenvectors(
     members: dict[str, Any] = {}
     group = zarr.create_group(
         MemoryStore(members),
-        attributes={"format_version": FORMAT_VERSION, "status_words": list(STATUSES), **settings},
+        attributes={"format_version": _FORMAT_VERSION, "status_words": list(STATUSES), **settings},
     )
     for name, values in vars(shard).items():
         rows = max(1, _CHUNK_BYTES // max(1, values[:1].nbytes))
@@ -180,7 +180,7 @@ class EigenvectorStore:
     def _load(self) -> None:
         group = zarr.open_group(self._store, mode="r", zarr_format=3)
         self.attributes: dict[str, Any] = dict(group.attrs)
-        if self.attributes["format_version"] != FORMAT_VERSION:
+        if self.attributes["format_version"] != _FORMAT_VERSION:
             raise ValueError(f"format version {self.attributes['format_version']}")
         words = self.attributes["status_words"]
         codes = np.asarray(_array(group, "status")[:])

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.intp]
+_Indices = NDArray[np.intp]
 
 
-def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
+def kmeans_1d(values: NDArray[np.floating], k: int) -> _Indices:
     """Label values by the k clusters with the least sum of squared distances to their means.
 
     In one dimension clusters are intervals, so dynamic programming over prefix sums finds the
@@ -32,13 +32,13 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
     distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     n = len(distinct)
     if n <= k:
-        labels: Indices = inverse.reshape(values.shape)
+        labels: _Indices = inverse.reshape(values.shape)
         return labels
     centred = distinct.astype(np.float64) - float(np.mean(values, dtype=np.float64))
     weight = np.concatenate(([0.0], np.cumsum(counts, dtype=np.float64)))
     total = np.concatenate(([0.0], np.cumsum(counts * centred)))
 
-    def gain(start: Indices, stop: Indices) -> NDArray[np.float64]:
+    def gain(start: _Indices, stop: _Indices) -> NDArray[np.float64]:
         # Minimising the squared distances maximises the sum of total^2 / weight of each cluster.
         between: NDArray[np.float64] = (total[stop] - total[start]) ** 2 / (
             weight[stop] - weight[start]
@@ -64,8 +64,8 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> Indices:
 
 
 def _next_cluster(
-    best: NDArray[np.float64], gain: Callable[[Indices, Indices], NDArray[np.float64]], n: int
-) -> tuple[NDArray[np.float64], Indices]:
+    best: NDArray[np.float64], gain: Callable[[_Indices, _Indices], NDArray[np.float64]], n: int
+) -> tuple[NDArray[np.float64], _Indices]:
     """Add a cluster: find, for every stop, the best start of the cluster that ends there.
 
     The best start is monotonic in the stop, so the starts of the multiples of 2s bound the search

@@ -13,7 +13,7 @@ from cuvler.pseudo_masks.permutohedral import Floats, Lattice, build_lattice
 
 _TINY = np.float32(1e-20)
 # Corners of a simplex of the spatial (2-d) and of the bilateral (5-d) lattice.
-_NEAR_CORNERS, _ALIKE_CORNERS = 3, 6
+_SPATIAL_CORNERS, _BILATERAL_CORNERS = 3, 6
 
 _compiled = njit(cache=True, error_model="numpy")
 
@@ -59,63 +59,71 @@ def infer(
     Returns:
         (h, w), True where label 1 is the more probable one.
     """
-    near = build_lattice(_positions(image.shape[:2], spatial_sxy))
-    alike = build_lattice(
+    spatial = build_lattice(_positions(image.shape[:2], spatial_sxy))
+    bilateral = build_lattice(
         (*_positions(image.shape[:2], bilateral_sxy), *_colours(image, bilateral_srgb))
     )
     compats = np.float32(spatial_compat), np.float32(bilateral_compat)
     prior = np.where(mask, np.float32(1), np.float32(-1)).ravel()
-    logits = _iterate(near, alike, prior, compats, iterations)
+    logits = _iterate(spatial, bilateral, prior, compats, iterations)
     return (logits > 0).reshape(mask.shape)
 
 
 @_compiled
 def _iterate(
-    near: Lattice,
-    alike: Lattice,
+    spatial: Lattice,
+    bilateral: Lattice,
     prior: Floats,
     compats: tuple[np.float32, np.float32],
     iterations: int,
 ) -> Floats:
     """Run the mean-field updates from ``prior``; normalises the lattices' weights in place."""
-    near_sums = np.zeros(near.size + 1, np.float32)
-    alike_sums = np.zeros(alike.size + 1, np.float32)
-    near_values = np.ones(len(prior), np.float32)
-    alike_values = np.ones(len(prior), np.float32)
-    _splat(near, near_sums, alike, alike_sums, near_values)
-    _blur(near, near_sums)
-    _blur(alike, alike_sums)
-    _slice(near, near_sums, near_values, alike, alike_sums, alike_values)
-    _normalise(near, near_values)
-    _normalise(alike, alike_values)
+    spatial_sums = np.zeros(spatial.size + 1, np.float32)
+    bilateral_sums = np.zeros(bilateral.size + 1, np.float32)
+    spatial_values = np.ones(len(prior), np.float32)
+    bilateral_values = np.ones(len(prior), np.float32)
+    _splat(spatial, spatial_sums, bilateral, bilateral_sums, spatial_values)
+    _blur(spatial, spatial_sums)
+    _blur(bilateral, bilateral_sums)
+    _slice(spatial, spatial_sums, spatial_values, bilateral, bilateral_sums, bilateral_values)
+    _normalise(spatial, spatial_values)
+    _normalise(bilateral, bilateral_values)
     logits = prior.copy()
-    near_compat, alike_compat = compats
+    spatial_compat, bilateral_compat = compats
     for _ in range(iterations):
-        near_sums[:] = 0
-        alike_sums[:] = 0
-        _expect(logits, near_values, alike_values)
-        _splat(near, near_sums, alike, alike_sums, near_values)
-        _blur(near, near_sums)
-        _blur(alike, alike_sums)
-        _slice(near, near_sums, near_values, alike, alike_sums, alike_values)
+        spatial_sums[:] = 0
+        bilateral_sums[:] = 0
+        _expect(logits, spatial_values, bilateral_values)
+        _splat(spatial, spatial_sums, bilateral, bilateral_sums, spatial_values)
+        _blur(spatial, spatial_sums)
+        _blur(bilateral, bilateral_sums)
+        _slice(spatial, spatial_sums, spatial_values, bilateral, bilateral_sums, bilateral_values)
         for p in range(len(logits)):
-            logits[p] = prior[p] + near_compat * near_values[p] + alike_compat * alike_values[p]
+            logits[p] = (
+                prior[p]
+                + spatial_compat * spatial_values[p]
+                + bilateral_compat * bilateral_values[p]
+            )
     return logits
 
 
 @_compiled
 def _splat(
-    near: Lattice, near_sums: Floats, alike: Lattice, alike_sums: Floats, values: Floats
+    spatial: Lattice,
+    spatial_sums: Floats,
+    bilateral: Lattice,
+    bilateral_sums: Floats,
+    values: Floats,
 ) -> None:
     """Add the points' weighted values to the sums of their corners in both lattices."""
     # Constant loop bounds let the compiler unroll. Both lattices share one loop, because
-    # neighbouring points add to the same corners of ``near``, and wait for each other.
+    # neighbouring points add to the same corners of ``spatial``, and wait for each other.
     for p in range(len(values)):
         value = values[p]
-        for r in range(_ALIKE_CORNERS):
-            alike_sums[alike.corners[p, r]] += alike.weights[p, r] * value
-        for r in range(_NEAR_CORNERS):
-            near_sums[near.corners[p, r]] += near.weights[p, r] * value
+        for r in range(_BILATERAL_CORNERS):
+            bilateral_sums[bilateral.corners[p, r]] += bilateral.weights[p, r] * value
+        for r in range(_SPATIAL_CORNERS):
+            spatial_sums[spatial.corners[p, r]] += spatial.weights[p, r] * value
 
 
 @_compiled
@@ -134,21 +142,21 @@ def _blur(lattice: Lattice, sums: Floats) -> None:
 
 @_compiled
 def _slice(
-    near: Lattice,
-    near_sums: Floats,
-    near_values: Floats,
-    alike: Lattice,
-    alike_sums: Floats,
-    alike_values: Floats,
+    spatial: Lattice,
+    spatial_sums: Floats,
+    spatial_values: Floats,
+    bilateral: Lattice,
+    bilateral_sums: Floats,
+    bilateral_values: Floats,
 ) -> None:
     """Write the points' values, the weighted sums of their corners."""
-    for p in range(len(near_values)):
-        near_value = alike_value = np.float32(0)
-        for r in range(_ALIKE_CORNERS):
-            alike_value += alike.weights[p, r] * alike_sums[alike.corners[p, r]]
-        for r in range(_NEAR_CORNERS):
-            near_value += near.weights[p, r] * near_sums[near.corners[p, r]]
-        near_values[p], alike_values[p] = near_value, alike_value
+    for p in range(len(spatial_values)):
+        spatial_value = bilateral_value = np.float32(0)
+        for r in range(_BILATERAL_CORNERS):
+            bilateral_value += bilateral.weights[p, r] * bilateral_sums[bilateral.corners[p, r]]
+        for r in range(_SPATIAL_CORNERS):
+            spatial_value += spatial.weights[p, r] * spatial_sums[spatial.corners[p, r]]
+        spatial_values[p], bilateral_values[p] = spatial_value, bilateral_value
 
 
 @_compiled

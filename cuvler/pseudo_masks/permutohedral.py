@@ -14,14 +14,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
-Keys = NDArray[np.int64]
-Corners = NDArray[np.uint32]
-Table = tuple[Ints, np.uint64]  # corner in each slot (-1: free), and the shift of a hash
-Packing = tuple[Keys, np.int64, np.int64]
+_Ints = NDArray[np.int32]
+_Keys = NDArray[np.int64]
+_Corners = NDArray[np.uint32]
+_Table = tuple[_Ints, np.uint64]  # corner in each slot (-1: free), and the shift of a hash
+_Packing = tuple[_Keys, np.int64, np.int64]
 # Offsets of points from the origin of their cell, the cell, and the ranks of the offsets, each
 # (d + 1, block). Cell and ranks identify a simplex.
-Simplices = tuple[Floats, Ints, Ints]
+_Simplices = tuple[Floats, _Ints, _Ints]
 
 _BLOCK = 1024  # Points processed at a time, so that their scratch arrays stay in the cache.
 _KEY_BITS = 60
@@ -45,10 +45,10 @@ class Lattice(NamedTuple):
         size: m, the number of corners.
     """
 
-    corners: Corners
+    corners: _Corners
     weights: Floats
-    chains: Corners
-    starts: Keys
+    chains: _Corners
+    starts: _Keys
     size: int
 
 
@@ -92,7 +92,7 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
 
 
 @_compiled
-def _locate(features: tuple[Floats, ...], start: int, simplices: Simplices, shift: Ints) -> None:
+def _locate(features: tuple[Floats, ...], start: int, simplices: _Simplices, shift: _Ints) -> None:
     """Find the simplices of the block that begins at ``start``."""
     offsets, cells, ranks = simplices
     d, size = len(features), min(_BLOCK, len(features[0]) - start)
@@ -136,12 +136,12 @@ def _locate(features: tuple[Floats, ...], start: int, simplices: Simplices, shif
 @_compiled
 def _enter(
     features: tuple[Floats, ...],
-    simplices: Simplices,
-    packing: Packing,
-    table: Table,
-    keys: Keys,
+    simplices: _Simplices,
+    packing: _Packing,
+    table: _Table,
+    keys: _Keys,
     count: int,
-    corners: Corners,
+    corners: _Corners,
     weights: Floats,
 ) -> int:
     """Write a block's corners and weights; new corners are numbered from ``count``."""
@@ -180,7 +180,7 @@ def _enter(
 
 
 @_compiled
-def _packing(d: int) -> Packing:
+def _packing(d: int) -> _Packing:
     """Return the packed keys of d + 1 in each coordinate, of 1 in all, and of the origin."""
     bits = _KEY_BITS // d
     units = np.zeros(d + 1, np.int64)
@@ -192,7 +192,7 @@ def _packing(d: int) -> Packing:
 
 
 @_compiled
-def _new_table(room: int) -> Table:
+def _new_table(room: int) -> _Table:
     bits = 10
     while 1 << bits < room:
         bits += 1
@@ -200,7 +200,7 @@ def _new_table(room: int) -> Table:
 
 
 @_inlined
-def _find(slots: Ints, hash_shift: np.uint64, keys: Keys, key: np.int64) -> np.uint64:
+def _find(slots: _Ints, hash_shift: np.uint64, keys: _Keys, key: np.int64) -> np.uint64:
     """Return the slot of the corner with this key, or else its free slot (linear probing)."""
     slot = np.uint64(key * _HASH) >> hash_shift
     last = np.uint64(len(slots) - 1)
@@ -210,7 +210,7 @@ def _find(slots: Ints, hash_shift: np.uint64, keys: Keys, key: np.int64) -> np.u
 
 
 @_compiled
-def _chains(table: Table, keys: Keys, packing: Packing) -> tuple[Corners, Keys]:
+def _chains(table: _Table, keys: _Keys, packing: _Packing) -> tuple[_Corners, _Keys]:
     """Build the chains of neighbours along each direction."""
     units, step, _ = packing
     slots, hash_shift = table

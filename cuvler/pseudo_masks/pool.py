@@ -10,13 +10,13 @@ from typing import Generic, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def map_isolated(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[tuple[Item, Result | None]]:
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int
+) -> Iterator[tuple[_Item, _Result | None]]:
     """Apply a function to items in worker processes, in order.
 
     A process can die in compiled code (segmentation fault, abort) or by the kernel's
@@ -35,7 +35,7 @@ def map_isolated(
         Exception: any exception of ``function``.
     """
     with _Pool(function, workers) as pool, _Pool(function, 1) as single:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        waiting: deque[tuple[_Item, Future[_Result]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(item)))
             if len(waiting) == 2 * workers:
@@ -44,15 +44,15 @@ def map_isolated(
             yield single.settle(*waiting.popleft())
 
 
-class _Pool(Generic[Item, Result]):
+class _Pool(Generic[_Item, _Result]):
     """An executor that starts on demand and restarts after the death of a process."""
 
-    def __init__(self, function: Callable[[Item], Result], workers: int) -> None:
+    def __init__(self, function: Callable[[_Item], _Result], workers: int) -> None:
         self._function = function
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
 
-    def submit(self, item: Item) -> "Future[Result]":
+    def submit(self, item: _Item) -> "Future[_Result]":
         if self._executor is not None:
             try:
                 return self._executor.submit(self._function, item)
@@ -66,7 +66,7 @@ class _Pool(Generic[Item, Result]):
         )
         return self._executor.submit(self._function, item)
 
-    def settle(self, item: Item, future: "Future[Result]") -> tuple[Item, Result | None]:
+    def settle(self, item: _Item, future: "Future[_Result]") -> tuple[_Item, _Result | None]:
         """Wait for another pool's future; if its process died, retry the item in this pool."""
         for attempt in (future, None):
             attempt = attempt or self.submit(item)
