@@ -42,6 +42,9 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
 
     They are those that ``nvidia-smi`` lists, of which ``CUDA_VISIBLE_DEVICES`` may choose some.
     Where ``nvidia-smi`` is missing or fails, there are none.
+
+    Raises:
+        CuvlerError: ``nvidia-smi`` does not answer.
     """
     uuids = _uuids()
     visible = environment.get(_VISIBLE)
@@ -62,9 +65,14 @@ def _uuids() -> dict[str, str]:
     if program is None:
         return {}
     words = [program, *_QUERY]
-    answer = subprocess.run(  # noqa: S603
-        words, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-    )
+    try:
+        answer = subprocess.run(  # noqa: S603
+            words, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CuvlerError(
+            f"{program}: no answer in {_TIMEOUT} s, the driver hangs; restart the machine"
+        ) from error
     if answer.returncode:
         return {}
     rows = (line.partition(",") for line in answer.stdout.splitlines() if "," in line)
@@ -88,7 +96,7 @@ def hold_gpus(count: int, environment: MutableMapping[str, str] = os.environ) ->
     before torch has looked for GPUs.
 
     Raises:
-        CuvlerError: the lock files cannot be written.
+        CuvlerError: the lock files cannot be written, or as :func:`visible_gpus`.
     """
     visible = visible_gpus(environment) if count else []
     if not 0 < count <= len(visible):

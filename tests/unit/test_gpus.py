@@ -15,11 +15,11 @@ UUIDS = ["GPU-aaa1", "GPU-aaa2", "GPU-b", "GPU-c"]
 def machine(tmp_path, monkeypatch):
     """Make this a machine of so many GPUs, as far as nvidia-smi says."""
 
-    def machine(count, status=0):
+    def machine(count, status=0, then=""):
         program = tmp_path / "bin/nvidia-smi"
         program.parent.mkdir(exist_ok=True)
         lines = "".join(f"echo {index}, {uuid}\n" for index, uuid in enumerate(UUIDS[:count]))
-        program.write_text(f"#!/bin/sh\n{lines}exit {status}\n")
+        program.write_text(f"#!/bin/sh\n{lines}{then}exit {status}\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}/usr/bin:/bin")
 
@@ -65,6 +65,13 @@ def test_there_are_none_without_a_driver(machine, visible):
     assert visible_gpus(visible) == []
     machine(2, status=9)
     assert visible_gpus(visible) == []
+
+
+def test_a_driver_that_hangs_is_named(machine, monkeypatch):
+    machine(0, then="exec sleep 5\n")
+    monkeypatch.setattr("cuvler.gpus._TIMEOUT", 0.1)
+    with pytest.raises(CuvlerError, match=r"nvidia-smi: no answer"):
+        visible_gpus({})
 
 
 HOLD = """

@@ -10,20 +10,18 @@ from snakemake.exceptions import WorkflowError
 from cuvler import config as settings
 from cuvler import layout
 from cuvler.download.published import published_files
-from cuvler.errors import ConfigError
+from cuvler.errors import CuvlerError
 from cuvler.layout import DetectorName
 
 try:
     settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
-except ConfigError as error:
+    # The GPUs that a job of each rule holds, and those that this machine has for all of them where
+    # `--resources gpus=N` does not say. A job that Snakemake starts itself for needs no count.
+    GPUS = settings.gpus_by_rule(config)
+    if workflow.is_main_process and "gpus" not in workflow.global_resources:
+        workflow.global_resources["gpus"] = settings.local_gpus(config)
+except CuvlerError as error:
     raise WorkflowError(error)
-
-
-# The GPUs that a job of each rule holds, and those that this machine has for all of them, where
-# `--resources gpus=N` does not say. Snakemake starts itself once more for some jobs: no need there.
-GPUS = settings.gpus_by_rule(config)
-if workflow.is_main_process and "gpus" not in workflow.global_resources:
-    workflow.global_resources["gpus"] = settings.local_gpus(config)
 
 
 METHODS = list(
