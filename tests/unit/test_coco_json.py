@@ -22,7 +22,7 @@ records = st.dictionaries(st.text(max_size=3), values, max_size=3)
 
 @pytest.fixture
 def read_with_chunks(tmp_path, monkeypatch):
-    """Give what ``read`` yields for a text, after checking that chunks make no difference."""
+    """Return what ``read`` yields for a text, after checking that chunk sizes do not matter."""
 
     def run(read, text):
         path = tmp_path / "coco.json"
@@ -82,7 +82,7 @@ def test_annotations_that_are_not_whole_are_refused(tmp_path, text):
         list(stream_annotations(path))
 
 
-def test_one_format_in_place_of_the_other_is_named_and_nothing_told_to_delete(tmp_path):
+def test_one_format_in_place_of_the_other_is_named_without_advice_to_delete(tmp_path):
     path = tmp_path / "found.json"
     for text, read, message in [
         ("[]", stream_annotations, "COCO results .* not COCO annotations"),

@@ -25,7 +25,7 @@ def test_json_round_trip_makes_folders(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_former_file(tmp_path):
+def test_a_failure_leaves_the_previous_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, "previous")
     with pytest.raises(ValueError, match="JSON"):

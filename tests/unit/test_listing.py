@@ -76,7 +76,7 @@ class TestListing:
         with pytest.raises(DataError, match=r"1\.jpg and 1\.png: .*ids must be unique"):
             list_images(tmp_path, ids="digits")
 
-    def test_the_digest_tells_datasets_apart(self, tmp_path):
+    def test_the_digest_identifies_the_dataset(self, tmp_path):
         touch(tmp_path, "x/1.jpg", "x/2.jpg", "y/1.jpg", "y/12.jpg")
         listings = [list_images(tmp_path / folder) for folder in "xyx"]
         digests = [listing_sha256(listing) for listing in listings]

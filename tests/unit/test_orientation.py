@@ -156,7 +156,7 @@ def test_training_sees_masks_over_the_same_pixels(folders):
 
 @st.composite
 def turned_photos(draw):
-    """A photo held in any way whose one bright thing is annotated, upright or as it is stored.
+    """A photo in any orientation with its one bright object annotated, upright or as stored.
 
     Gives its orientation, the upright photo's bright pixels, and the mask in the annotations. Of
     stored pixels of the upright photo's size nobody can tell that they are meant.

@@ -134,7 +134,7 @@ class TestCommand:
         assert outcome.exit_code == 0, outcome.output
         return outcome.output
 
-    def test_sizes_and_images_are_told(self, files):
+    def test_sizes_and_images_are_printed(self, files):
         output = self.run(*files)
         assert output.startswith("A one\nB two\n\nmasks")
         assert re.search(r"^medium +2 +\d+\.\d +\d+\.\d +\+\d+\.\d$", output, re.MULTILINE)

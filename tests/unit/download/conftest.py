@@ -84,7 +84,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_):
-        """Say nothing of clients that hang up: they are meant to."""
+        """Ignore clients that disconnect: the tests do so on purpose."""
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_it_goes_on_where_an_earlier_run_gave_up(site, path, content):
     assert ranges(site)[-1] == "bytes=65536-"
 
 
-def test_a_file_that_has_changed_is_downloaded_anew(site, path):
+def test_a_file_that_has_changed_is_downloaded_again(site, path):
     site.faults = list(GIVES_UP)
     with pytest.raises(DataError):
         download(site.url, path)
@@ -74,7 +74,7 @@ def test_another_address_does_not_go_on_from_it(site, path, content):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_mark_of_its_version_it_begins_anew(site, path, content, etag):
+def test_without_a_version_the_download_restarts(site, path, content, etag):
     site.etag = etag
     site.faults = [("break", 65_536), ("break", 65_536)]
     download(site.url, path)

@@ -85,7 +85,7 @@ def test_no_features_at_all():
     np.testing.assert_allclose(pairs.values, 1, atol=1e-6)
 
 
-def test_two_disconnected_halves_are_told_apart():
+def test_two_disconnected_halves_are_separated():
     features = np.zeros((200, 2), np.float32)
     features[:70, 0] = features[70:, 1] = 1
     pairs = ncut(features)

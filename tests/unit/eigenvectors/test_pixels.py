@@ -24,7 +24,7 @@ def test_gives_one_vector_a_patch_of_equal_lengths(size, patch):
     assert torch.equal(features, pixel_features(disc(), size=size, patch=patch))
 
 
-def test_the_eigenvector_tells_a_disc_from_its_surroundings():
+def test_the_eigenvector_separates_a_disc_from_its_surroundings():
     vector = ncut(pixel_features(disc(), size=480, patch=16)).vectors.numpy().reshape(30, 30)
     row, column = np.mgrid[:30, :30]
     # The disc's centre and radius, in patches of the squashed image.

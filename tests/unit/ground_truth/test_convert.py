@@ -61,7 +61,7 @@ def test_a_listed_image_that_is_not_annotated_is_named(tmp_path, instances, conv
         convert("instances_train2014.json", image_lists=["list.txt"])
 
 
-def test_a_list_cannot_tell_images_of_one_name_apart(tmp_path, instances, convert):
+def test_a_list_cannot_distinguish_images_of_one_name(tmp_path, instances, convert):
     images = [image(1, "a/0.png"), image(2, "b/0.png")]
     (tmp_path / "frames.json").write_text(json.dumps({"images": images, "annotations": []}))
     (tmp_path / "list.txt").write_text("a/0.png\n")

@@ -77,7 +77,7 @@ def test_votes_are_sorted_and_not_empty(masks, tau_m):
 
 @given(st.permutations(range(9)))
 def test_the_order_of_proposals_decides_ties_only(order):
-    # Three groups of different sizes whose members overlap differently: no ties.
+    # Three groups of different sizes with different overlaps: no ties.
     masks = boxes(
         *((0, 0, 8, side) for side in (6, 7, 8, 9)),
         *((10, 10, side, 8) for side in (7, 8, 9)),
