@@ -46,6 +46,10 @@ COMMANDS = {
         "cuvler.commands.table",
         "Lay out all detectors on all datasets, as the papers do.",
     ),
+    "reproduction": (
+        "cuvler.commands.reproduction",
+        "Hold published detectors, scored here, against the papers.",
+    ),
     "compare": ("cuvler.commands.compare", "Tell where two result files differ most."),
     "report": ("cuvler.commands.report", "Make the report page."),
     "plan": ("cuvler.commands.plan", "Show what a run will take."),

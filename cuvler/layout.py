@@ -223,6 +223,14 @@ FINE_TUNING_EVALUATION = _file(
 )
 FINE_TUNING_METRICS = _file("fine_tuning_metrics", "fine_tuning/{dataset}_metrics.json")
 REPORT = _file("report", "report.html")
+REPRODUCTION_FILE = _file("reproduction_file", "reproduction/files/{entry}.file")
+REPRODUCTION_PREDICTIONS = _file(
+    "reproduction_predictions", "reproduction/predictions/{entry}/{dataset}.json"
+)
+REPRODUCTION_EVALUATION = _file(
+    "reproduction_evaluation", "reproduction/evaluation/{dataset}/{entry}.json"
+)
+REPRODUCTION = _file("reproduction", "reproduction.md")
 
 # By the rule that makes them, in the order of the data.
 FILES: Mapping[str, File] = {
@@ -247,6 +255,10 @@ FILES: Mapping[str, File] = {
         FINE_TUNING_EVALUATION,
         FINE_TUNING_METRICS,
         REPORT,
+        REPRODUCTION_FILE,
+        REPRODUCTION_PREDICTIONS,
+        REPRODUCTION_EVALUATION,
+        REPRODUCTION,
     )
 }
 

@@ -123,6 +123,7 @@ class Planner:
                 "fine_tuning": self._detector,
                 "predictions": self._predictions,
                 "fine_tuning_predictions": self._predictions,
+                "reproduction_predictions": self._predictions,
                 "self_training": self._self_training,
             }.get(rule)
             stage = " ".join([rule, *(names[name] for name in _SPLIT_BY.get(rule, ()))])

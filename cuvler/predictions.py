@@ -45,6 +45,7 @@ class Options:
         detections_per_image: at most so many an image; ``None`` keeps the detector's setting.
         workers: processes that read images, for each GPU.
         tta: test-time augmentation; see :func:`cuvler.detector.load_detector`.
+        detector_config: of weights without a ``config.yaml`` in their folder; see there too.
         unpickle_sha256: of weights in a legacy format; see there too.
         max_failed: the largest share of images without predictions that is accepted.
     """
@@ -54,6 +55,7 @@ class Options:
     detections_per_image: int | None = None
     workers: int = 4
     tta: bool = False
+    detector_config: str | None = None
     unpickle_sha256: str = ""
     max_failed: float = 1.0
 
@@ -173,6 +175,7 @@ def _predict_part(
         device=devices[index],
         detections_per_image=options.detections_per_image,
         tta=options.tta,
+        recipe=options.detector_config,
         unpickle_sha256=options.unpickle_sha256,
     )
     summary = Summary(images=len(parts[index]))

@@ -227,7 +227,7 @@ def _images(
     shards = sizes.get(names.get("dataset", ""), {})
     if "shard" in names:
         return shards.get(int(names["shard"]))
-    if rule in ("images", "predictions", "fine_tuning_predictions"):
+    if rule == "images" or rule.endswith("predictions"):
         return sum(shards.values()) or None
     return None
 

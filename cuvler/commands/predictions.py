@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 )
 @click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
 @click.option(
+    "--detector-config",
+    help="cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
+    "[default: votecut_cad]",
+)
+@click.option(
     "--unpickle-sha256",
     default="",
     help="Weights that can only be read by running code: unpickle them if this is their sha256.",
@@ -61,6 +66,7 @@ def command(
     workers: int,
     max_failed: float,
     tta: bool,
+    detector_config: str | None,
     unpickle_sha256: str,
 ) -> None:
     """Write what a detector finds in a dataset's images as COCO results."""
@@ -81,6 +87,7 @@ def command(
                 detections_per_image=detections_per_image,
                 workers=workers,
                 tta=tta,
+                detector_config=detector_config,
                 unpickle_sha256=unpickle_sha256,
                 max_failed=max_failed,
             ),

@@ -171,6 +171,7 @@ EXERCISED = {
     "snakemake results/table.md --config recipe=cutler 'evaluate=[coco_val, coco20k, voc07,"
     " lvis_val, uvo_sparse_val, clipart, comic, watercolor, kitti, objects365_val,"
     " openimages_val]'": Plan(SCORES | {"table", "ground_truth"}),
+    "snakemake results/reproduction.md": Plan({"reproduction"}),
     "snakemake results/fine_tuning/coco_val_metrics.json": Plan(
         DETECTOR | {"splits", "fine_tuning"}
     ),

@@ -123,6 +123,7 @@ def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
         "predictions": 1,
         "fine_tuning": 8,
         "fine_tuning_predictions": 1,
+        "reproduction_predictions": 1,
     }
     laptop = yaml.safe_load((REPOSITORY / "config/laptop.yaml").read_text())
     for section in ("eigenvectors", "detector", "predictions"):

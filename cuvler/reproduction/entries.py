@@ -1,0 +1,64 @@
+"""Published detectors and pseudo-masks, and the datasets to score them on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cuvler.datasets import Presence, presence
+from cuvler.evaluation.records import IouType
+
+_FILE = Path(__file__).with_name("entries.yaml")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published detector or set of pseudo-masks; ``entries.yaml`` describes the fields."""
+
+    name: str
+    title: str
+    file: str
+    datasets: tuple[str, ...]
+    iou_types: tuple[IouType, ...]
+    detector_config: str | None = None
+    published: str | None = None
+    per_category: bool = False
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Return all entries by name, in the order of the table."""
+    import yaml
+
+    content = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    for item in content:
+        item |= {key: tuple(item[key]) for key in ("datasets", "iou_types")}
+    return {item["name"]: Entry(**item) for item in content}
+
+
+def missing_datasets(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the datasets of the entries that cannot be scored on here, each with the reason.
+
+    Only the file system is looked at; nothing is fetched.
+
+    Args:
+        config: the workflow's settings.
+    """
+    known = config["datasets"]
+    wanted = dict.fromkeys(name for entry in entries().values() for name in entry.datasets)
+    reasons = {name: f"datasets.{name}: not in the config" for name in wanted if name not in known}
+    names = [name for name in wanted if name in known]
+    for found in presence(config, names) if names else []:
+        if reason := _missing(found):
+            reasons[found.entry.name] = reason
+    return {name: reasons[name] for name in wanted if name in reasons}
+
+
+def _missing(found: Presence) -> str | None:
+    if found.entry.annotations is None:
+        return f"datasets.{found.entry.name}.annotations: needed to score against, not set"
+    if found.missing:
+        source = f"; get it from {found.entry.source}" if found.entry.source else ""
+        return f"there is no {', '.join(map(str, found.missing))}{source}"
+    return None
