@@ -1,5 +1,8 @@
 """Recipes: detectron2 configs of the published detectors, and small ones for a CPU."""
 
+import difflib
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +10,10 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from cuvler.detector.published_config import is_published, translate
 from cuvler.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "recipes"
 _NORM_OWNERS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
@@ -105,12 +111,22 @@ def load_recipe(
 def merge_file(cfg: CfgNode, path: Path) -> None:
     """Merge a YAML config, with its ``_BASE_``, into ``cfg``.
 
+    One of CutLER or CuVLER is translated first (:mod:`cuvler.detector.published_config`); the log
+    says what became of each of its keys.
+
     Raises:
         ConfigError: an unknown key or a bad value; the message names it.
     """
     with _errors_name(path):
-        # detectron2's default builds whatever objects the file names: it can run code.
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        # Not detectron2's default, which builds whatever objects the file names: it can run code.
+        content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+        if not isinstance(content, dict) or not is_published(content, cfg):
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+            return
+        content, lines = translate(content, cfg)
+        for line in lines:
+            logger.info("%s: %s", path, line)
+        cfg.merge_from_other_cfg(CfgNode(content))
 
 
 @contextmanager
@@ -118,7 +134,31 @@ def _errors_name(source: object) -> Iterator[None]:
     try:
         yield
     except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{source}: {error.args[0] if error.args else error}") from error
+        message = str(error.args[0] if error.args else error)
+        raise ConfigError(f"{source}: {message}{_hint(message)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: cannot read {error.filename} ({error.strerror}); a _BASE_ starts from the "
+            "folder of the file that names it"
+        ) from error
+
+
+def _hint(message: str) -> str:
+    """Name the key that was perhaps meant instead of one that does not exist."""
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", message)
+    if not unknown:
+        return ""
+    close = difflib.get_close_matches(unknown[1], list(_keys(base_config())), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys(cfg: CfgNode, parent: str = "") -> Iterator[str]:
+    for key, value in cfg.items():
+        yield f"{parent}{key}"
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{parent}{key}.")
 
 
 def _batch_size(value: str) -> int:

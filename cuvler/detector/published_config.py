@@ -1,0 +1,231 @@
+"""Detector configs of CutLER and CuVLER: their own keys in this project's terms.
+
+Their configs are detectron2's with a few keys more, known here from the papers and the systems'
+documentation. The tables below say what becomes of each, wherever in the file it stands. A key
+that is neither in a table nor detectron2's is refused when the config is merged.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from cuvler.detector.solver import is_predictor
+from cuvler.errors import ConfigError
+
+Content = dict[str, Any]
+_Path = tuple[str, ...]
+_Put = Callable[[str, Any, str], None]  # our key, its value, where it comes from
+
+# Their key -> ours.
+RENAMED = {
+    "USE_DROPLOSS": "MODEL.ROI_HEADS.DROP_LOSS",
+    "DROPLOSS_IOU_THRESH": "MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH",
+    "USE_SOFT_TARGETS": "MODEL.ROI_HEADS.SOFT_TARGETS",
+    "COPY_PASTE": "INPUT.COPY_PASTE.ENABLED",
+    "COPY_PASTE_RATE": "INPUT.COPY_PASTE.RATE",
+    "COPY_PASTE_RANDOM_NUM": "INPUT.COPY_PASTE.RANDOM_COUNT",
+}
+# Their keys that take more than another name.
+COMBINED = (
+    "BASE_LR_MULTIPLIER",
+    "BASE_LR_MULTIPLIER_NAMES",
+    "COPY_PASTE_MIN_RATIO",
+    "COPY_PASTE_MAX_RATIO",
+)
+# Their keys that do not change a training -> what stands for them here.
+WITHOUT_EFFECT = {
+    "VISUALIZE_COPY_PASTE": "every training draws its first samples, augmented.png",
+    "NO_SEGM": "`cuvler evaluation --iou-type bbox` scores boxes alone",
+}
+_EVALUATION = "what is scored, and how, is said to `cuvler evaluation`"
+# detectron2's keys that other inputs stand for here.
+ELSEWHERE = {
+    "DATASETS.TRAIN": "the annotations are given as --annotations",
+    "DATASETS.TEST": "detectors are scored by `cuvler evaluation`",
+    "MODEL.WEIGHTS": "initial weights are given as --weights",
+    "OUTPUT_DIR": "the folder is given as --output",
+}
+# Their heads, and those of detectron2 that they replace -> ours, which do the same with the
+# settings of DropLoss and soft targets off.
+ROI_HEADS = {
+    "CustomCascadeROIHeads": "PseudoLabelCascadeROIHeads",
+    "CustomStandardROIHeads": "PseudoLabelStandardROIHeads",
+    "CascadeROIHeads": "PseudoLabelCascadeROIHeads",
+    "StandardROIHeads": "PseudoLabelStandardROIHeads",
+}
+_HEADS, _MASK_HEAD = "MODEL.ROI_HEADS.NAME", "MODEL.ROI_MASK_HEAD.NAME"
+_SCALE = (0.3, 1.0)  # of the papers' zero-shot detectors, where a config says one bound alone
+_CUSTOM_HEADS = ("CustomCascadeROIHeads", "CustomStandardROIHeads")
+MASK_HEADS = {"MaskRCNNConvUpsampleHead": "PseudoLabelMaskHead"}
+
+
+def is_published(content: Content, base: CfgNode) -> bool:
+    """Return whether a config has keys or heads of CutLER or CuVLER.
+
+    Args:
+        content: of the YAML file, with its ``_BASE_``.
+        base: all keys that are known here.
+    """
+    return _get(content, _HEADS) in _CUSTOM_HEADS or bool(_their_keys(content, base))
+
+
+def translate(content: Content, base: CfgNode) -> tuple[Content, list[str]]:
+    """Translate a config of CutLER or CuVLER.
+
+    DropLoss becomes that of the released models, see ``MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH``.
+
+    Args:
+        content: of the YAML file, with its ``_BASE_``.
+        base: all keys that are known here.
+
+    Returns:
+        The content with this project's keys, and a line on each key that was translated or has
+        no effect.
+
+    Raises:
+        ConfigError: a key that changes the training cannot be followed.
+    """
+    theirs = _their_keys(content, base)
+    values = {path[-1]: value for path, value in theirs.items()}
+    names = {path[-1]: ".".join(path) for path in theirs}
+    result = _without(content, theirs)
+    lines: list[str] = []
+
+    def put(key: str, value: Any, reason: str) -> None:
+        _set(result, key, value)
+        lines.append(f"{reason} -> {key}: {value}")
+
+    for key, ours in RENAMED.items():
+        if key in values:
+            put(ours, values[key], names[key])
+    _paste(values, names, put)
+    _learn(values, names, content, put)
+    _name_heads(result, put)
+    if values.get("USE_DROPLOSS"):
+        put("MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH", "released", names["USE_DROPLOSS"])
+    if _get(result, "MODEL.ROI_HEADS.NUM_CLASSES") not in (None, 1):
+        put("DATASETS.CLASS_AGNOSTIC", False, "MODEL.ROI_HEADS.NUM_CLASSES")
+    lines += [f"{names[key]}: no effect; {_reason(key)}" for key in values if _reason(key)]
+    for key, reason in ELSEWHERE.items():
+        if _get(result, key) is not None:
+            result = _without(result, {tuple(key.split(".")): None})
+            lines.append(f"{key}: no effect; {reason}")
+    return result, lines
+
+
+def _reason(key: str) -> str:
+    if key.startswith("EVAL"):
+        return _EVALUATION
+    return WITHOUT_EFFECT.get(key, "")
+
+
+def _paste(values: Content, names: dict[str, str], put: _Put) -> None:
+    """Make one range of the two ratios; settings of copy-paste alone turn it on too."""
+    bounds = [values.get(key) for key in ("COPY_PASTE_MIN_RATIO", "COPY_PASTE_MAX_RATIO")]
+    given = [key for key in values if key.startswith("COPY_PASTE")]
+    if bounds != [None, None]:
+        low, high = (
+            value if bound is None else bound for bound, value in zip(bounds, _SCALE, strict=True)
+        )
+        put("INPUT.COPY_PASTE.SCALE", [low, high], names[given[-1]])
+    if given and "COPY_PASTE" not in given:
+        put("INPUT.COPY_PASTE.ENABLED", values.get("COPY_PASTE_RATE") != 0, names[given[0]])
+
+
+def _learn(values: Content, names: dict[str, str], result: Content, put: _Put) -> None:
+    """Make the factor of the predictors' learning rate, if it is theirs that is meant."""
+    factor, parts = (values.get(f"BASE_LR_MULTIPLIER{end}") for end in ("", "_NAMES"))
+    if factor in (None, 1) or parts == []:
+        return
+    key = names.get("BASE_LR_MULTIPLIER_NAMES", names["BASE_LR_MULTIPLIER"])
+    if not isinstance(parts, list) or not _are_predictors(parts, result):
+        raise ConfigError(
+            f"{key}: {parts}: a learning rate of their own is for the class, box and mask "
+            "predictors of all stages (SOLVER.PREDICTOR_LR_FACTOR); name all of them and no other"
+        )
+    put("SOLVER.PREDICTOR_LR_FACTOR", float(factor), names["BASE_LR_MULTIPLIER"])
+
+
+def _are_predictors(parts: list[Any], result: Content) -> bool:
+    """Return whether parts of parameters' names cover all predictors and nothing else."""
+    cascade = "Cascade" in str(_get(result, "MODEL.ROI_HEADS.NAME"))
+    stages = [f"{stage}." for stage in range(3)] if cascade else [""]
+    modules = [f"box_predictor.{s}{p}" for s in stages for p in ("cls_score", "bbox_pred")]
+    parameters = [
+        f"roi_heads.{module}.{kind}"
+        for module in [*modules, "mask_head.predictor"]
+        for kind in ("weight", "bias")
+    ]
+    assert all(map(is_predictor, parameters))
+    used = {part for part in parts for parameter in parameters if str(part) in parameter}
+    covered = all(any(str(part) in parameter for part in parts) for parameter in parameters)
+    own = all(re.search("cls_score|bbox_pred|predictor", str(part)) for part in parts)
+    return covered and own and len(used) == len(set(parts))
+
+
+def _name_heads(result: Content, put: _Put) -> None:
+    name = _get(result, _HEADS)
+    if name not in ROI_HEADS:
+        raise ConfigError(
+            f"{_HEADS}: {name}: DropLoss and soft targets are of "
+            f"{', '.join(ROI_HEADS)}; choose one of them"
+        )
+    put(_HEADS, ROI_HEADS[name], _HEADS)
+    mask = _get(result, _MASK_HEAD) or "MaskRCNNConvUpsampleHead"
+    if mask in MASK_HEADS:
+        put(_MASK_HEAD, MASK_HEADS[mask], _MASK_HEAD)
+
+
+def _their_keys(content: Content, base: CfgNode) -> dict[_Path, Any]:
+    """Find the keys of the tables, wherever they stand, except where detectron2 has them."""
+    tables = {*RENAMED, *COMBINED, *WITHOUT_EFFECT}
+    return {
+        path: value
+        for path, value in _leaves(content)
+        if (path[-1] in tables or path[-1].startswith("EVAL")) and not _is_known(path, base)
+    }
+
+
+def _is_known(path: _Path, base: CfgNode) -> bool:
+    node: Any = base
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _leaves(content: Content, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _without(content: Content, paths: Iterable[_Path], path: _Path = ()) -> Content:
+    """Copy all but some leaves; what is left empty goes too."""
+    result: Content = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            if inner := _without(value, paths, (*path, key)):
+                result[key] = inner
+        elif (*path, key) not in paths:
+            result[key] = value
+    return result
+
+
+def _get(content: Content, key: str) -> Any:
+    node: Any = content
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _set(content: Content, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        content = content.setdefault(part, {})
+    content[last] = value
