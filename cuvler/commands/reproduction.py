@@ -7,9 +7,10 @@ import click
 
 from cuvler.commands.named_path import named_path
 from cuvler.errors import ConfigError
+from cuvler.extras import require_extra
 from cuvler.files import atomic_path, read_json
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _attempt = click.option(
     "--attempt", type=click.IntRange(0), default=0, help="Its number, written into the outcome."
@@ -54,6 +55,8 @@ def fetch_command(
 
     if name not in entries():
         raise ConfigError(f"{name}: no entry; known: {', '.join(entries())}")
+    if entries()[name].detector_config:
+        require_extra("detector")
 
     def step() -> None:
         fetch(entries()[name], folder, output, url=url, sha256=sha256)
@@ -95,7 +98,7 @@ def step_command(
 
 def _report(reason: str | None) -> None:
     if reason is not None:
-        log.warning("skipped: %s", reason)
+        logger.warning("skipped: %s", reason)
 
 
 def _named(value: str) -> tuple[str, str]:

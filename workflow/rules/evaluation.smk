@@ -11,13 +11,13 @@ rule evaluation:
     conda:
         "../envs/cuvler.yaml"
     params:
-        # Words of a rule that builds on this one, before the command.
-        before=[],
+        # A rule that builds on this one runs it as a step of its own.
+        program=["cuvler"],
         ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
         boxes=lambda wildcards: [] if dataset(wildcards.dataset).masks else ["--iou-type", "bbox"],
         limit=limit_of("max_detections", "--max-detections"),
     shell:
-        "cuvler {params.before:q} evaluation --ground-truth {params.ground_truth:q}"
+        "{params.program:q} evaluation --ground-truth {params.ground_truth:q}"
         " --results {input.results:q} {params.boxes} {params.limit} --output {output:q} &> {log:q}"
 
 

@@ -14,8 +14,8 @@ rule predictions:
     resources:
         gpus=GPUS["predictions"],
     params:
-        # Words of a rule that builds on this one, before the command.
-        before=[],
+        # A rule that builds on this one runs it as a step of its own.
+        program=["cuvler"],
         detector=lambda wildcards, input: Path(input.detector).parent,
         root=images_of,
         limit=limit_of("detections_per_image", "--detections-per-image"),
@@ -24,7 +24,7 @@ rule predictions:
         max_failed=config["annotations"]["max_failed"],
         tta=["--tta"] if config["predictions"]["tta"] else [],
     shell:
-        "cuvler {params.before:q} predictions --detector {params.detector:q} --images {input.images:q}"
+        "{params.program:q} predictions --detector {params.detector:q} --images {input.images:q}"
         " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
         " --max-failed {params.max_failed} {params.limit} {params.tta}"
         " --output {output:q} &> {log:q}"

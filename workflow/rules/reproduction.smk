@@ -29,7 +29,7 @@ use rule predictions as reproduction_predictions with:
     benchmark:
         layout.REPRODUCTION_PREDICTIONS.benchmark
     params:
-        before=reproduction_step(layout.REPRODUCTION_PREDICTIONS, after=reproduction_file),
+        program=reproduction_step(layout.REPRODUCTION_PREDICTIONS, after=reproduction_file),
         detector=lambda wildcards, input: [
             *(input.detector, "--detector-config", reproduced(wildcards).detector_config)
         ],
@@ -48,7 +48,7 @@ use rule evaluation as reproduction_evaluation with:
     benchmark:
         layout.REPRODUCTION_EVALUATION.benchmark
     params:
-        before=reproduction_step(layout.REPRODUCTION_EVALUATION, after=reproduction_results),
+        program=reproduction_step(layout.REPRODUCTION_EVALUATION, after=reproduction_results),
         boxes=reproduction_scoring,
 
 

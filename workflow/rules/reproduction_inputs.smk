@@ -41,7 +41,7 @@ def reproduction_path(file, wildcards):
 
 
 def reproduction_step(file, after):
-    """Words before a command, by which its failure is an outcome that stops nothing else.
+    """What runs a command so that its failure is an outcome, and stops nothing else.
 
     After a failure the number of the attempt is another one, and the next run tries again.
     Snakemake compares parameters of wildcards alone: none may be a function of input or output.
@@ -54,7 +54,7 @@ def reproduction_step(file, after):
     def words(wildcards):
         output = reproduction_path(file, wildcards)
         return [
-            *("reproduction", "step", "--after", after(wildcards)),
+            *("cuvler", "reproduction", "step", "--after", after(wildcards)),
             *("--attempt", reproduction.next_attempt(output), "--output", output),
         ]
 
