@@ -110,8 +110,7 @@ def predict_dataset(
         CuvlerError: the same in one of several processes; it has said so in the log.
     """
     options = options or Options()
-    rows = _read_images(images)
-    parts = _split(rows, len(devices))
+    parts = split_images(read_images(images), len(devices))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     # Beside the output: a dataset's results may outgrow the machine's temporary folder.
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".predictions.") as folder:
@@ -122,14 +121,37 @@ def predict_dataset(
             from cuvler.detector.processes import start_processes
 
             start_processes(_predict_part, len(devices), arguments)
-        summary = _add_up(folder, len(devices))
-        for name, status, reason in summary.failed:
-            log.warning("%s: left out, %s: %s", name, status, reason)
-        if summary.images and len(summary.failed) == summary.images:
-            raise DataError(f"{root}: none of the {summary.images} images could be read")
-        failed = [(name, status) for name, status, _ in summary.failed]
-        require_usable(failed, summary.images, options.max_failed)
-        _join(folder, len(devices), output)
+        return join_parts(folder, len(devices), root, output, max_failed=options.max_failed)
+
+
+def join_parts(
+    folder: str | os.PathLike[str],
+    count: int,
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    max_failed: float,
+) -> Summary:
+    """Write the parts of :func:`predict_images` as one results file.
+
+    Args:
+        folder: where the parts are.
+        count: how many there are.
+        root: the images' folder.
+        output: the results file to write.
+        max_failed: see :class:`Options`.
+
+    Raises:
+        DataError: no image could be read, or more could not than ``max_failed`` allows.
+    """
+    summary = _add_up(folder, count)
+    for name, status, reason in summary.failed:
+        log.warning("%s: left out, %s: %s", name, status, reason)
+    if summary.images and len(summary.failed) == summary.images:
+        raise DataError(f"{root}: none of the {summary.images} images could be read")
+    failed = [(name, status) for name, status, _ in summary.failed]
+    require_usable(failed, summary.images, max_failed)
+    _join(folder, count, output)
     return summary
 
 
@@ -145,14 +167,22 @@ def prediction_devices(num_gpus: int | None) -> list[str]:
     return [f"cuda:{index}" for index in range(num_gpus)] or ["cpu"]
 
 
-def _read_images(path: str | os.PathLike[str]) -> list[ListedImage]:
+def read_images(path: str | os.PathLike[str]) -> list[ListedImage]:
+    """Read a dataset's images, by ascending id.
+
+    Args:
+        path: a listing (``.parquet``) or a COCO json with ``images``.
+
+    Raises:
+        DataError: it is neither.
+    """
     is_listing = str(path).endswith(".parquet")
     return listed_images(
         read_listing(path) if is_listing else list_images("", annotations=path, ids="annotations")
     )
 
 
-def _split(rows: list[ListedImage], count: int) -> list[list[ListedImage]]:
+def split_images(rows: list[ListedImage], count: int) -> list[list[ListedImage]]:
     """Cut into consecutive parts, so that the parts' results in a row are the whole's."""
     bounds = [len(rows) * index // count for index in range(count + 1)]
     return [rows[start:end] for start, end in itertools.pairwise(bounds)]
@@ -167,7 +197,6 @@ def _predict_part(
     devices: Sequence[str],
     options: Options,
 ) -> None:
-    """Write one part's records, one a line, and its summary."""
     from cuvler.detector import load_detector
 
     loaded = load_detector(
@@ -178,17 +207,41 @@ def _predict_part(
         recipe=options.detector_config,
         unpickle_sha256=options.unpickle_sha256,
     )
-    summary = Summary(images=len(parts[index]))
+    predict_images(loaded, parts[index], root, folder, index, options=options)
+
+
+def predict_images(
+    detector: "Detector",
+    rows: list[ListedImage],
+    root: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    index: int,
+    *,
+    options: Options,
+    show: bool = True,
+) -> None:
+    """Write one part's records, one a line, and its summary, for :func:`join_parts`.
+
+    Args:
+        detector: a loaded detector.
+        rows: the part's images.
+        root: the folder that the file names start from.
+        folder: where the parts are written.
+        index: of this part, from 0.
+        options: ``batch_size``, ``workers`` and ``score_threshold`` count here.
+        show: whether the first part says how far it is.
+    """
+    summary = Summary(images=len(rows))
     batches = DataLoader(
-        _Images(parts[index], Path(root), loaded.input_sides),
+        _Images(rows, Path(root), detector.input_sides),
         batch_size=options.batch_size,
         num_workers=options.workers,
         collate_fn=list,
     )
-    progress = Progress(len(parts[index]), show=index == 0)
+    progress = Progress(len(rows), show=show and index == 0)
     with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
         for window in _windows(batches):
-            found = _detect(loaded, window, options.batch_size)
+            found = _detect(detector, window, options.batch_size)
             for item in window:
                 if isinstance(item.content, tuple):
                     summary.failed.append((item.name, *item.content))
@@ -196,7 +249,7 @@ def _predict_part(
                 for record in coco_records(
                     item.image_id,
                     found[item.image_id],
-                    loaded.categories,
+                    detector.categories,
                     options.score_threshold,
                 ):
                     stream.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -302,7 +355,7 @@ def _coco_box(box: NDArray[np.float32]) -> list[float]:
     return [float(str(side)) for side in (*box[:2], *(box[2:] - box[:2]))]
 
 
-def _add_up(folder: str, count: int) -> Summary:
+def _add_up(folder: str | os.PathLike[str], count: int) -> Summary:
     """Put the parts' summaries into one."""
     whole = Summary()
     for index in range(count):
@@ -313,7 +366,7 @@ def _add_up(folder: str, count: int) -> Summary:
     return whole
 
 
-def _join(folder: str, count: int, output: str | os.PathLike[str]) -> None:
+def _join(folder: str | os.PathLike[str], count: int, output: str | os.PathLike[str]) -> None:
     """Put the parts' records into one JSON list."""
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
         separator = "["

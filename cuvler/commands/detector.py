@@ -26,6 +26,13 @@ import click
     show_default=True,
     help="Data-loading processes for each GPU.",
 )
+@click.option(
+    "--evaluate",
+    type=(Path, Path),
+    metavar="GROUND_TRUTH ROOT",
+    help="COCO json, and folder its file names start from: score the detector on it while it "
+    "trains, every TEST.EVAL_PERIOD iterations.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--output", type=Path, required=True, help="The folder to write.")
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
@@ -37,6 +44,7 @@ def command(
     unpickle_sha256: str,
     num_gpus: int | None,
     workers: int,
+    evaluate: tuple[Path, Path] | None,
     seed: int,
     output: Path,
     overrides: tuple[str, ...],
@@ -69,4 +77,13 @@ def command(
     cfg.DATALOADER.NUM_WORKERS = workers
     # torchrun starts a command for each GPU; they are divided already.
     with hold_gpus(0 if place.local_size else num_gpus):
-        train_detector(cfg, annotations, root, output, num_gpus=num_gpus, seed=seed, place=place)
+        train_detector(
+            cfg,
+            annotations,
+            root,
+            output,
+            num_gpus=num_gpus,
+            seed=seed,
+            place=place,
+            evaluate=evaluate,
+        )

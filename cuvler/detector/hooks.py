@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
 from cuvler.detector.checkpoints import save_model, save_state
+from cuvler.detector.scoring import is_due
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,15 @@ class SeedEachStep(HookBase):  # type: ignore[misc]
 
 
 class Checkpoints(HookBase):  # type: ignore[misc]
-    """Writes the checkpoint now and then, and in the end the model in its place."""
+    """Writes the checkpoint now and then, and in the end the model in its place.
 
-    def __init__(self, period: int) -> None:
+    There is one after every ``scored`` iterations too, so that a resumed training does not score
+    again.
+    """
+
+    def __init__(self, period: int, scored: int = 0) -> None:
         self.period = period
+        self.scored = scored
 
     def after_step(self) -> None:
         """Write, if it is time."""
@@ -47,7 +53,7 @@ class Checkpoints(HookBase):  # type: ignore[misc]
         if done == self.trainer.max_iter:
             save_model(self.trainer.model, self.trainer.folder / MODEL)
             path.unlink(missing_ok=True)
-        elif self.period > 0 and done % self.period == 0:
+        elif any(is_due(done, period, done + 1) for period in (self.period, self.scored)):
             state = {
                 "model": self.trainer.model.state_dict(),
                 "trainer": self.trainer.state_dict(),
@@ -58,10 +64,22 @@ class Checkpoints(HookBase):  # type: ignore[misc]
 
 
 class Writers(PeriodicWriter):  # type: ignore[misc]
-    """Opens detectron2's writers when training starts, after the folder was prepared."""
+    """Opens detectron2's writers when training starts, after the folder was prepared.
 
-    def __init__(self, period: int) -> None:
+    They write after every ``scored`` iterations too: what comes before a checkpoint is in the file.
+    """
+
+    def __init__(self, period: int, scored: int = 0) -> None:
         super().__init__([], period)
+        self.scored = scored
+
+    def after_step(self) -> None:
+        """Write, if it is time."""
+        if is_due(self.trainer.iter + 1, self.scored, self.trainer.max_iter):
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()
 
     def before_train(self) -> None:
         """Open the writers."""

@@ -12,6 +12,7 @@ from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from cuvler.detector.checkpoints import load_trained
 from cuvler.detector.config import (
@@ -67,8 +68,19 @@ class Detector:
             ConfigError: the config does not name each of its classes, or is not for RGB images.
         """
         check_image_format(cfg)
-        self.model = build_model(cfg).eval()
-        load_trained(self.model, weights, unpickle_sha256=unpickle_sha256)
+        model = build_model(cfg).eval()
+        load_trained(model, weights, unpickle_sha256=unpickle_sha256)
+        self._use(cfg, model)
+
+    @classmethod
+    def of_model(cls, cfg: CfgNode, model: nn.Module) -> "Detector":
+        """Take a model as it is, such as one in training; the caller puts it in evaluation mode."""
+        detector = cls.__new__(cls)
+        detector._use(cfg, model)
+        return detector
+
+    def _use(self, cfg: CfgNode, model: nn.Module) -> None:
+        self.model = model
         self.categories = _categories(cfg)
         self.input_sides: tuple[int, int] | None = None
         if cfg.TEST.AUG.ENABLED:

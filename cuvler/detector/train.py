@@ -27,6 +27,7 @@ from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, 
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
 from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.records import Annotations, Records, read_shared_annotations
+from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
@@ -44,6 +45,7 @@ def train_detector(
     num_gpus: int,
     seed: int = 0,
     place: Place | None = None,
+    evaluate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
 ) -> None:
     """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
 
@@ -63,11 +65,14 @@ def train_detector(
         seed: of initial weights, batches, augmentation and sampling.
         place: of this call among those, on several machines, that train this detector together;
             ``output`` is then on a file system they share.
+        evaluate: a COCO json of ground truth and the folder that its file names start from: the
+            detector is scored on it every ``TEST.EVAL_PERIOD`` iterations and in the end, which
+            changes nothing of the training.
 
     Raises:
         ConfigError: more GPUs than there are, settings that do not fit the annotations, or images
             that are not RGB.
-        DataError: annotations, images or weights cannot be used.
+        DataError: annotations, ground truth, images or weights cannot be used.
         TrainingDivergedError: losses became infinite or NaN too often (``SOLVER.MAX_SKIPPED``,
             ``MAX_SKIPPED_IN_A_ROW``), or the weights did; the message names the last images.
     """
@@ -77,11 +82,14 @@ def train_detector(
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(output)
     cfg.SEED = seed
-    run_processes(_train_process, num_gpus, place or Place(), (cfg, annotations, root))
+    run_processes(_train_process, num_gpus, place or Place(), (cfg, annotations, root, evaluate))
 
 
 def _train_process(
-    cfg: CfgNode, annotations: str | os.PathLike[str], root: str | os.PathLike[str]
+    cfg: CfgNode,
+    annotations: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    evaluate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
 ) -> None:
     """One process of a training: the only one on a CPU, one a GPU otherwise."""
     if comm.get_world_size() > 1:
@@ -97,7 +105,8 @@ def _train_process(
     )
     _set_classes(cfg, data)
     cfg.freeze()
-    trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations))
+    scorer = Scorer(cfg, *evaluate) if evaluate else None
+    trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations), scorer)
     log.info(
         "training on %d images, iterations %d to %d of %d images",
         len(data.records),
@@ -137,6 +146,7 @@ def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
     use_plain_batch_norm(settings)
     settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = ""
     settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
+    settings.TEST.EVAL_PERIOD = 0
     settings.SOLVER.MAX_SKIPPED = settings.SOLVER.MAX_SKIPPED_IN_A_ROW = 0
     digest = hashlib.sha256(settings.dump().encode())
     try:
@@ -157,13 +167,16 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         max_iter: iterations in all.
     """
 
-    def __init__(self, cfg: CfgNode, records: Records, run: str) -> None:
+    def __init__(
+        self, cfg: CfgNode, records: Records, run: str, scorer: Scorer | None = None
+    ) -> None:
         """Build model, optimizer and loader, and load the checkpoint or the initial weights.
 
         Args:
             cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
             records: see :class:`cuvler.detector.records.Annotations`.
             run: :func:`fingerprint`; a checkpoint of another run is not gone on from.
+            scorer: scores the model while it trains, every ``TEST.EVAL_PERIOD`` iterations.
         """
         super().__init__()
         self.cfg = cfg
@@ -195,7 +208,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.model = model
         self.optimizer = optimizer
         self.scheduler = build_lr_scheduler(cfg, optimizer)
-        self.register_hooks(self._build_hooks(records))
+        self.register_hooks(self._build_hooks(records, scorer))
         if checkpoint:
             self.load_state_dict(checkpoint["trainer"])
         if comm.is_main_process():
@@ -248,7 +261,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             world=comm.get_world_size(),
         )
 
-    def _build_hooks(self, records: Records) -> list[HookBase]:
+    def _build_hooks(self, records: Records, scorer: Scorer | None) -> list[HookBase]:
         cfg = self.cfg
         found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
@@ -259,10 +272,13 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             loader = self._loader(records, unpasted, self.max_iter)
             guarded = GuardedModel(self.model)
             found.append(hooks.PreciseBN(0, guarded, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+        scored = cfg.TEST.EVAL_PERIOD if scorer else 0
+        if scorer:
+            found.append(Scores(scorer, scored))
         if comm.is_main_process():
-            found.append(Writers(period=20))
+            found.append(Writers(period=20, scored=scored))
             # Last: the model is there when everything else is.
-            found.append(Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD))
+            found.append(Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD, scored=scored))
         return found
 
     def run_step(self) -> None:

@@ -74,7 +74,7 @@ def test_the_published_recipe_trains_in_mixed_precision(scenes, tmp_path, monkey
     monkeypatch.setattr(
         train.Trainer,
         "_build_hooks",
-        lambda trainer, records: loops.append(trainer.loop) or build(trainer, records),
+        lambda trainer, *args: loops.append(trainer.loop) or build(trainer, *args),
     )
     cfg = recipe()
     assert cfg.SOLVER.AMP.ENABLED

@@ -19,6 +19,8 @@ from cuvler.detector.hooks import CHECKPOINT
 from cuvler.detector.processes import Place, find_place, run_processes
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError, CuvlerError, DataError
+from cuvler.evaluation import evaluate_all
+from cuvler.predictions import Options, predict_dataset
 
 TORCHRUN = {"RANK": "11", "WORLD_SIZE": "16", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "8"}
 SRUN = {
@@ -142,16 +144,27 @@ def weights_of(folder):
     return load_state(folder / "model_final.pth")["model"]
 
 
+def scores_of(folder, annotations, root):
+    """What the detector's predictions are worth, made by one process."""
+    results = folder / "results.json"
+    predict_dataset(folder, annotations, root, results, options=Options(batch_size=1, workers=0))
+    scores = evaluate_all(annotations, results)
+    return scores["bbox"]["AP"], scores["segm"]["AR100"]
+
+
 @pytest.mark.slow
 def test_torchrun_and_srun_train_the_same_detector(
     tiny_dataset, tiny_overrides, free_port, tmp_path
 ):
     annotations, root = tiny_dataset
 
+    precise = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "5")
+
     def command(folder):
         words = ["detector", "--annotations", annotations, "--root", root, "--recipe", "demo"]
-        words += ["--num-gpus", "0", "--workers", "0", "--output", folder, *tiny_overrides]
-        return [*map(str, words), "SOLVER.MAX_ITER", "5", "TEST.PRECISE_BN.ENABLED", "True"]
+        words += ["--num-gpus", "0", "--workers", "0", "--output", folder]
+        words += ["--evaluate", annotations, root, *tiny_overrides]
+        return [*map(str, words), "SOLVER.MAX_ITER", "5", *precise]
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     cuvler = Path(sys.executable).parent / "cuvler"
@@ -172,7 +185,9 @@ def test_torchrun_and_srun_train_the_same_detector(
     assert all(torch.equal(one[name], two[name]) for name in one)
     for folder in ("torchrun", "srun"):
         lines = (tmp_path / folder / "metrics.json").read_text().splitlines()
-        assert [json.loads(line)["iteration"] for line in lines] == [4]
+        (line,) = map(json.loads, lines)
+        assert line["iteration"] == 4
+        assert (line["bbox/AP"], line["segm/AR100"]) == scores_of(tmp_path / folder, *tiny_dataset)
         assert len(list((tmp_path / folder).glob("events.out.tfevents.*"))) == 1
 
 

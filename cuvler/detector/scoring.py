@@ -1,0 +1,154 @@
+"""Scores of a detector while it trains, on ground truth of its own."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import distributed, nn
+
+from cuvler.detector.inference import Detector
+from cuvler.errors import ConfigError, DataError
+from cuvler.evaluation import METRICS, evaluate_all
+from cuvler.evaluation.records import read_ground_truth
+from cuvler.listing import ListedImage
+from cuvler.predictions import Options, join_parts, predict_images, read_images, split_images
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = ".scores"
+
+
+def is_due(done: int, period: int, last: int) -> bool:
+    """Tell whether something is to happen after ``done`` iterations; never with a period of 0."""
+    return period > 0 and (done % period == 0 or done == last)
+
+
+class Scorer:
+    """Predicts the images of a ground-truth file with a model in training, and scores that.
+
+    The images are shared among the processes; their predictions go to files, so that memory does
+    not grow with the dataset.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        ground_truth: str | os.PathLike[str],
+        root: str | os.PathLike[str],
+    ) -> None:
+        """Look at the files, as what is wrong with them shall not come out after hours.
+
+        Args:
+            cfg: of the training; class-agnostic detectors are scored class-agnostically.
+            ground_truth: a COCO json.
+            root: the folder that its file names start from.
+
+        Raises:
+            ConfigError: ``TEST.EVAL_PERIOD`` is 0.
+            DataError: the ground truth lacks images or the detector's classes, or its images are
+                not there.
+        """
+        if cfg.TEST.EVAL_PERIOD <= 0:
+            raise ConfigError(
+                f"TEST.EVAL_PERIOD: {cfg.TEST.EVAL_PERIOD}, but there is ground truth to score "
+                "against while training; set the iterations between two scores"
+            )
+        self.cfg = cfg
+        self.ground_truth = Path(ground_truth)
+        self.root = Path(root)
+        # Read once, by one process.
+        rows = _check(cfg, self.ground_truth, self.root) if comm.is_main_process() else []
+        self.parts = split_images(comm.all_gather(rows)[0], comm.get_world_size())
+
+    def score(self, model: nn.Module) -> dict[str, float]:
+        """Score the model; all processes call this together.
+
+        Returns:
+            ``bbox/AP``, ``segm/AP50`` ..., in percent, in the main process; nothing in others.
+        """
+        folder = Path(self.cfg.OUTPUT_DIR) / _FOLDER
+        if comm.is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed
+            folder.mkdir(parents=True)
+        comm.synchronize()
+        self._predict(model, folder)
+        comm.synchronize()
+        scores = {}
+        if comm.is_main_process():
+            scores = self._evaluate(folder)
+            shutil.rmtree(folder)
+        comm.synchronize()
+        return scores
+
+    def _predict(self, model: nn.Module, folder: Path) -> None:
+        world, rank = comm.get_world_size(), comm.get_rank()
+        if world > 1:
+            # Batch norm that is not synchronised has statistics of its own in every process; those
+            # of the first are the detector's, and training does not use them.
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+        options = Options(
+            batch_size=self.cfg.SOLVER.IMS_PER_BATCH // world,
+            workers=self.cfg.DATALOADER.NUM_WORKERS,
+        )
+        detector = Detector.of_model(self.cfg, model.eval())
+        # `cuvler status` takes a line on progress for that of the training.
+        predict_images(
+            detector, self.parts[rank], self.root, folder, rank, options=options, show=False
+        )
+        model.train()
+
+    def _evaluate(self, folder: Path) -> dict[str, float]:
+        results = folder / "results.json"
+        join_parts(folder, len(self.parts), self.root, results, max_failed=1.0)
+        scores: dict[str, Any] = evaluate_all(
+            self.ground_truth, results, class_agnostic=self.cfg.DATASETS.CLASS_AGNOSTIC
+        )
+        return {
+            f"{iou_type}/{metric}": scores[iou_type][metric]
+            for iou_type in ("bbox", "segm")
+            for metric in METRICS
+            if scores.get(iou_type, {}).get(metric) is not None
+        }
+
+
+def _check(cfg: CfgNode, ground_truth: Path, root: Path) -> list[ListedImage]:
+    truth = read_ground_truth(ground_truth)
+    unknown = set(cfg.DATASETS.CATEGORY_IDS) - set(truth.category_ids)
+    if unknown and not cfg.DATASETS.CLASS_AGNOSTIC:
+        raise DataError(
+            f"{ground_truth}: lacks the categories {sorted(unknown)[:5]} that the detector learns; "
+            "ground truth to score it against while training must have them"
+        )
+    rows = read_images(ground_truth)
+    if not rows:
+        raise DataError(f"{ground_truth}: lists no image to evaluate on")
+    if not (root / rows[0].file_name).is_file():
+        raise DataError(
+            f"{root / rows[0].file_name}: no such file; {ground_truth}, to score against while training, "
+            "names it"
+        )
+    return rows
+
+
+class Scores(HookBase):  # type: ignore[misc]
+    """Scores the model in training every so many iterations, and in the end."""
+
+    def __init__(self, scorer: Scorer, period: int) -> None:
+        self.scorer = scorer
+        self.period = period
+
+    def after_step(self) -> None:
+        """Score, if it is time."""
+        if not is_due(self.trainer.iter + 1, self.period, self.trainer.max_iter):
+            return
+        scores = self.scorer.score(self.trainer.model)
+        self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
+        if scores:
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+            logger.info("scores after iteration %d: %s", self.trainer.iter, shown)
