@@ -135,6 +135,11 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ),
         *(("evaluate", name, datasets) for name in config["evaluate"]),
         ("fine_tuning.dataset", fine_tuning["dataset"], datasets),
+        *(
+            (f"{section}.validation", config[section]["validation"], datasets)
+            for section in ("detector", "fine_tuning")
+            if config[section]["validation"]
+        ),
         *(("fine_tuning.evaluate", name, datasets) for name in fine_tuning["evaluate"]),
         *(
             ("fine_tuning.detector", fine_tuning_detector(config, percent), _DETECTOR_RECIPES)
@@ -165,7 +170,12 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         mistakes = [
             f"datasets.{name}.annotations: needed to score against, but not set"
             for name in dict.fromkeys(
-                [*config["evaluate"], *_scored(config), *fine_tuning["evaluate"]]
+                [
+                    *config["evaluate"],
+                    *_scored(config),
+                    *fine_tuning["evaluate"],
+                    *filter(None, [config["detector"]["validation"], fine_tuning["validation"]]),
+                ]
             )
             if dataset(config, name).annotations is None
         ]

@@ -50,8 +50,8 @@ class Scorer:
 
         Raises:
             ConfigError: ``TEST.EVAL_PERIOD`` is 0.
-            DataError: the ground truth lacks images or the detector's classes, or its images are
-                not there.
+            DataError: the ground truth lists no image or lacks classes of the detector, or its
+                images are not there.
         """
         if cfg.TEST.EVAL_PERIOD <= 0:
             raise ConfigError(
@@ -126,12 +126,10 @@ def _check(cfg: CfgNode, ground_truth: Path, root: Path) -> list[ListedImage]:
             "ground truth to score it against while training must have them"
         )
     rows = read_images(ground_truth)
-    if not rows:
-        raise DataError(f"{ground_truth}: lists no image to evaluate on")
-    if not (root / rows[0].file_name).is_file():
+    first = root / rows[0].file_name
+    if not first.is_file():
         raise DataError(
-            f"{root / rows[0].file_name}: no such file; {ground_truth}, to score against while training, "
-            "names it"
+            f"{first}: no such file; {ground_truth}, to score against while training, names it"
         )
     return rows
 

@@ -107,6 +107,22 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
     return _svg(draw, alt, width=4.8, height=3.0)
 
 
+def score_curves(losses: Losses, *, alt: str) -> Markup:
+    """Draw the AP of boxes and masks over the iterations."""
+
+    def draw(axes: "Axes") -> None:
+        for (name, (iterations, values)), colour in zip(
+            losses.scores.items(), _SERIES, strict=False
+        ):
+            axes.plot(iterations, values, color=colour, lw=1.5, label=name, marker="o", ms=3)
+        axes.set(xlabel="iteration", ylabel="AP")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.grid(False)
+        _legend_above(axes, len(losses.scores))
+
+    return _svg(draw, alt, width=4.8, height=2.2)
+
+
 def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Markup:
     """Draw precision over recall: an entry a colour, an IoU a kind of line.
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from cuvler.evaluation.table import Table, tables
 from cuvler.files import read_json
 from cuvler.images import open_image
+from cuvler.layout import DetectorName
 from cuvler.progress import duration
 from cuvler.report import charts
 from cuvler.report.accounting import Accounting
@@ -25,7 +26,7 @@ from cuvler.report.tables import (
     round_before,
     rule_times,
 )
-from cuvler.report.training import AUGMENTED, read_losses
+from cuvler.report.training import AUGMENTED, Losses, read_losses
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,23 @@ def training_section(detector: str, folder: Path) -> dict[str, Any]:
     return {
         "losses": losses,
         "chart": charts.loss_curves(losses, alt=alt),
-        "samples": _samples(detector, samples) if samples.exists() else None,
+        "scores": _score_chart(detector, losses) if losses.scores else None,
+        "samples": _samples(detector, samples) if _pastes(detector) and samples.exists() else None,
     }
+
+
+def _pastes(detector: str) -> bool:
+    """Tell whether a detector learned from copy-paste: those fine-tuned on labels did not."""
+    try:
+        return DetectorName.parse(detector).percent is None
+    except ValueError:
+        return True
+
+
+def _score_chart(detector: str, losses: Losses) -> Markup:
+    ends = ", ".join(f"{name} {percent(values[-1])}" for name, (_, values) in losses.scores.items())
+    alt = f"AP of {detector} while it trains; after the last iteration: {ends}"
+    return charts.score_curves(losses, alt=alt)
 
 
 def _samples(detector: str, path: Path) -> Panel:

@@ -1,7 +1,7 @@
-"""A detector's losses, from the lines that detectron2 writes while it trains."""
+"""A detector's losses and scores, from the lines that detectron2 writes while it trains."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ _PARTS = {
     "masks": "loss_mask",
     "proposals": "loss_rpn",
 }
+# Scores while training, by detectron2's names.
+_SCORES = {"boxes": "bbox/AP", "masks": "segm/AP"}
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Losses:
         curves: ``total`` and its parts -> (n,); NaN where a line does not give it.
         broken_lines: lines that could not be read; a killed job leaves one behind.
         skipped_batches: batches without finite losses, which were not learned from.
+        scores: ``boxes`` and ``masks`` -> iterations (m,) and AP in percent (m,), where the
+            detector was scored while it trained.
     """
 
     iterations: NDArray[np.int64]
     curves: dict[str, NDArray[np.float64]]
     broken_lines: int
     skipped_batches: int = 0
+    scores: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def read_losses(folder: Path) -> Losses:
@@ -49,6 +54,7 @@ def read_losses(folder: Path) -> Losses:
     """
     path = folder / "metrics.json"
     records: dict[int, dict[str, Any]] = {}
+    scores: dict[str, dict[int, float]] = {part: {} for part in _SCORES}
     broken = skipped = 0
     try:
         with open(path, encoding="utf-8") as stream:
@@ -59,6 +65,9 @@ def read_losses(folder: Path) -> Losses:
                     broken += 1
                     continue
                 skipped = max(skipped, int(record.get("skipped_batches", 0)))
+                for part, name in _SCORES.items():
+                    if name in record:
+                        scores[part][record["iteration"]] = float(record[name])
                 if "total_loss" in record:
                     records[record["iteration"]] = record
     except FileNotFoundError:
@@ -71,7 +80,18 @@ def read_losses(folder: Path) -> Losses:
         values = np.array([_sum_of(record, prefix) for record in ordered])
         if not np.isnan(values).all():
             curves[part] = values
-    return Losses(np.array(sorted(records), dtype=np.int64), curves, broken, skipped)
+    return Losses(
+        np.array(sorted(records), dtype=np.int64),
+        curves,
+        broken,
+        skipped,
+        {part: _curve(values) for part, values in scores.items() if values},
+    )
+
+
+def _curve(values: dict[int, float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    iterations = sorted(values)
+    return np.array(iterations, dtype=np.int64), np.array([values[i] for i in iterations])
 
 
 def _sum_of(record: dict[str, Any], prefix: str) -> float:

@@ -41,6 +41,10 @@ def test_every_percentage_starts_from_the_last_detector_of_each_recipe(workplace
         "results/demo/detectors/cutler_round2/model_final.pth",
     }
     assert len({folder for _, _, folder in commands}) == 2 * 11
+    # They are scored while they train, the class-agnostic detectors before them are not.
+    scored = " --evaluate demo/val/annotations.json demo/val/images "
+    assert output.count("cuvler detector ") == 2 * 11 + 2 + 3
+    assert output.count(scored) == 2 * 11
 
 
 def test_it_is_part_of_all_where_it_is_configured(workplace):
@@ -66,6 +70,8 @@ def test_it_is_part_of_all_where_it_is_configured(workplace):
         ),
         ({"percents": [0]}, r"fine_tuning\.percents\.0: "),
         ({"dataset": "nowhere"}, r"fine_tuning\.dataset: 'nowhere' is not known"),
+        ({"validation": "nowhere"}, r"fine_tuning\.validation: 'nowhere' is not known"),
+        ({"validation": "kitti"}, r"kitti\.annotations: one COCO json is needed"),
         ({"dataset": "imagenet_train"}, r"imagenet_train\.annotations: one COCO json is needed"),
     ],
 )
@@ -73,6 +79,15 @@ def test_wrong_settings_stop_before_any_job(workplace, settings, message):
     flags = workplace.configure(fine_tuning=settings)
     output = workplace.snakemake("-n", TARGET, *flags, status=1)
     assert re.search(message, output), output
+
+
+def test_detectors_can_be_scored_while_they_train(workplace):
+    settings = workplace.configure(detector={"validation": "voc07"}, evaluate=[])
+    output = workplace.snakemake("-n", "-p", "results/demo/report.html", *settings)
+    # Ground truth that is made of official files is made before.
+    made = "results/demo/ground_truth/voc07.json"
+    assert jobs(output)["ground_truth"] == 1
+    assert output.count(f" --evaluate {made} ") == jobs(output)["detector"] == 2
 
 
 @pytest.mark.slow
@@ -94,4 +109,6 @@ def test_from_scenes_to_the_ap_of_each_class(workplace, tiny):
             assert 0 <= entry[iou_type]["AP50"] <= 100
     folder = results / "fine_tuning/detectors/cuvler_round1_40percent"
     assert f"NUM_CLASSES: {len(names)}" in (folder / "config.yaml").read_text()
+    scores = json.loads((folder / "metrics.json").read_text().splitlines()[-1])
+    assert scores["bbox/AP"] == metrics["cuvler_round1_40percent"]["bbox"]["AP"]
     assert "Nothing to be done" in workplace.snakemake(TARGET, *settings)

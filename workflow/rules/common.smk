@@ -2,6 +2,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
@@ -92,6 +93,27 @@ def scored_annotations(wildcards):
     if found.annotations is None:
         raise WorkflowError(f"datasets.{found.name}.annotations: needed to score against, not set")
     return listed_annotations(wildcards)
+
+
+def validation_annotations(section):
+    """An input: what the detectors of a section are scored against while they train, if anything."""
+    wildcards = SimpleNamespace(dataset=config[section]["validation"])
+    return lambda _: scored_annotations(wildcards) if wildcards.dataset else []
+
+
+def validation_options(section):
+    """Detectors that learn classes need annotations with classes."""
+    name = config[section]["validation"]
+
+    def options(_):
+        if not name:
+            return []
+        found = dataset(name)
+        if section == "fine_tuning":
+            return ["--evaluate", str(labels_of(SimpleNamespace(dataset=name))), str(found.images)]
+        return ["--evaluate", str(found.annotations), str(found.images)]
+
+    return options
 
 
 def ground_truth_of(wildcards):

@@ -2,6 +2,7 @@ rule detector:
     input:
         annotations=training_annotations,
         weights=initial_weights,
+        validation=validation_annotations("detector"),
     output:
         # Checkpoints lie beside it, unknown to Snakemake, so that a killed job goes on from them.
         layout.DETECTOR.output,
@@ -20,9 +21,11 @@ rule detector:
         recipe=training_recipe,
         num_gpus=config["detector"]["num_gpus"],
         workers=config["detector"]["workers"],
+        evaluate=validation_options("detector"),
         folder=lambda wildcards, output: Path(output[0]).parent,
         opts=lambda wildcards: config["detector"]["opts"],
     shell:
         "cuvler detector --annotations {input.annotations:q} --root {params.root:q}"
         " --recipe {params.recipe} {params.weights:q} --num-gpus {params.num_gpus}"
-        " --workers {params.workers} --output {params.folder:q} {params.opts:q} &> {log:q}"
+        " --workers {params.workers} {params.evaluate:q} --output {params.folder:q} {params.opts:q}"
+        " &> {log:q}"

@@ -23,6 +23,7 @@ use rule detector as fine_tuning with:
     input:
         annotations=fine_tuning_split,
         weights=fine_tuning_weights,
+        validation=validation_annotations("fine_tuning"),
     output:
         layout.FINE_TUNING.output,
     log:
@@ -32,6 +33,7 @@ use rule detector as fine_tuning with:
     params:
         root=dataset(config["fine_tuning"]["dataset"]).images,
         recipe=fine_tuning_recipe,
+        evaluate=validation_options("fine_tuning"),
         opts=lambda wildcards: config["fine_tuning"]["opts"],
 
 

@@ -79,6 +79,10 @@ def report_folders():
             ("detector", detector, layout.DETECTOR.under(results, detector=detector).parent)
             for detector in DETECTORS
         ),
+        *(
+            ("detector", detector, layout.FINE_TUNING.under(results, fine_tuned=detector).parent)
+            for detector in (FINE_TUNED if config["fine_tuning"]["evaluate"] else [])
+        ),
     ]
 
 

@@ -139,6 +139,6 @@ def test_ground_truth_that_cannot_be_scored_on_is_refused_before_training(
     with pytest.raises(DataError, match=r"annotations\.json: lacks the categories \[7, 90\]"):
         run(data=tiny_classes, recipe="demo_semi_supervised", evaluate=tiny_dataset)
     (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
-    with pytest.raises(DataError, match=r"empty\.json: lists no image"):
+    with pytest.raises(DataError, match=r"empty\.json: has no images"):
         run(evaluate=(tmp_path / "empty.json", root))
     assert not (tmp_path / "run").exists()

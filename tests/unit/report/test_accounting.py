@@ -43,6 +43,10 @@ def test_losses_are_summed_by_part(inputs):
     assert list(losses.curves) == ["total", "classification", "masks", "proposals"]
     assert losses.curves["classification"].tolist() == [0.5] * 5
     assert (losses.broken_lines, losses.skipped_batches) == (0, 2)
+    assert {name: [part.tolist() for part in curve] for name, curve in losses.scores.items()} == {
+        "boxes": [[49, 99], [12.25, 24.75]],
+        "masks": [[49, 99], [9.8, 19.8]],
+    }
 
 
 def test_a_resumed_run_counts_its_later_lines_and_broken_ones_are_reported(trial):
@@ -57,6 +61,7 @@ def test_a_resumed_run_counts_its_later_lines_and_broken_ones_are_reported(trial
     assert losses.iterations.tolist() == [19, 39, 59]
     assert losses.curves["total"].tolist() == [3.0, 1.9, 1.5]
     assert (losses.broken_lines, losses.skipped_batches) == (1, 1)
+    assert list(losses.scores) == ["boxes"]
 
 
 def test_detectors_without_losses_are_named(trial):

@@ -75,9 +75,10 @@ def test_all_sections_are_there(page):
     ):
         assert word in text, word
     charts = [a["aria-label"] for tag, a in page.elements if a.get("class") == "chart"]
-    assert len(charts) == 8  # AP, two of precision over recall, four histograms, losses
+    assert len(charts) == 9  # AP, two of precision over recall, four histograms, losses, scores
     assert "; 1 of them not refined" in charts[4]
-    assert "from 2.68 to 1.35 in 99 iterations" in charts[-1]
+    assert "from 2.68 to 1.35 in 99 iterations" in charts[-2]
+    assert "boxes 24.8, masks 19.8" in charts[-1]
 
 
 def test_what_is_not_given_is_left_out(inputs):
