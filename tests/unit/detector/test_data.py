@@ -156,7 +156,7 @@ def test_unusable_files_are_named(dataset):
     with pytest.raises(DataError, match="no such file"):
         read_annotations(dataset.parent / "none.json", dataset.parent)
     record = read_annotations(dataset, dataset.parent).records[0]
-    with pytest.raises(DataError, match=r"0\.png: is 48 x 64 pixels, .* say 48 x 63"):
+    with pytest.raises(DataError, match=r"0\.png: is 48 x 64 pixels, .* 48 x 63"):
         load_sample({**record, "height": SIDE + 15})
     with pytest.raises(DataError, match=r"gone\.png"):
         load_sample({**record, "file_name": str(dataset.parent / "gone.png")})
