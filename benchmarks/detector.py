@@ -4,15 +4,15 @@ The same model, settings and images are measured in one run. The variants altern
 two, so that other work on the machine slows all of them equally.
 
 - Training, iterations/s: detectron2's ``DefaultTrainer``; ours doing the same work (no soft
-  targets, DropLoss or copy-paste); ours with the whole recipe, which is more work.
+  targets, DropLoss or copy-paste); ours with the whole detector config, which is more work.
 - Loading, images/s of one process that reads and augments training images; this limits a fast GPU.
 - Inference, images/s from image files to COCO results: a loop over ``DefaultPredictor``, and
   ``cuvler predictions``.
 
-``python benchmarks/detector.py`` uses the demo's small detector on a CPU. The published recipe on a
-GPU in mixed precision:
+``python benchmarks/detector.py`` uses the demo's small detector on a CPU. The published
+config on a GPU in mixed precision:
 
-    python benchmarks/detector.py --recipe votecut_cad --num-gpus 1 --size 800 --batch 8 \
+    python benchmarks/detector.py --detector-config votecut_cad --num-gpus 1 --size 800 --batch 8 \
         --workers 8 --annotations instances_val2017.json --root val2017
 """
 
@@ -42,7 +42,7 @@ from detectron2.utils.events import EventStorage
 
 import cuvler.detector  # noqa: F401 (registers the heads)
 from cuvler.detector.checkpoints import save_model
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
 from cuvler.detector.records import read_annotations
@@ -107,13 +107,13 @@ def one_category(annotations: Path, folder: Path, limit: int) -> Path:
     return path
 
 
-def settings(recipe: str, num_gpus: int, size: int, batch: int, workers: int) -> CfgNode:
-    """Return a recipe's config for one process, at a single image size unless it is 0."""
+def settings(detector_config: str, num_gpus: int, size: int, batch: int, workers: int) -> CfgNode:
+    """Return a detector config for one process, at a single image size unless it is 0."""
     overrides = ["SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.CHECKPOINT_PERIOD", "1000000"]
     overrides += ["TEST.PRECISE_BN.ENABLED", "False", "SOLVER.STEPS", "()"]
     if size:
         overrides += ["INPUT.MIN_SIZE_TRAIN", f"({size},)", "INPUT.MIN_SIZE_TEST", str(size)]
-    cfg = load_recipe(recipe, num_gpus=num_gpus, overrides=overrides)
+    cfg = load_detector_config(detector_config, num_gpus=num_gpus, overrides=overrides)
     cfg.DATALOADER.NUM_WORKERS = workers
     cfg.MODEL.WEIGHTS = ""
     cfg.SEED = 0
@@ -214,7 +214,7 @@ def train(cfg: CfgNode, folder: Path, data: Data, rounds: int) -> dict[str, floa
     trainers = {
         "training, detectron2's `DefaultTrainer`": detectron2_trainer(cfg, folder / "theirs"),
         "training, ours, the same work": our_trainer(without_extras(cfg), folder / "plain", data),
-        "training, ours, the whole recipe": ours,
+        "training, ours, the whole config": ours,
     }
     rates = medians({name: Turns(trainer) for name, trainer in trainers.items()}, 4 * rounds)
     save_model(ours.model, folder / "ours" / MODEL)
@@ -226,7 +226,7 @@ def load(cfg: CfgNode, data: Data, rounds: int) -> dict[str, float]:
     ways: dict[str, Callable[[], float]] = {
         "loading, detectron2's `DatasetMapper`": lambda: load_by_detectron2(cfg),
         "loading, ours, the same work": lambda: load_by_us(without_extras(cfg), data),
-        "loading, ours, the whole recipe": lambda: load_by_us(cfg, data),
+        "loading, ours, the whole config": lambda: load_by_us(cfg, data),
     }
     return medians(ways, 2 * rounds)
 
@@ -251,18 +251,18 @@ def print_rows(unit: str, rates: dict[str, float]) -> None:
 
 
 @click.command()
-@click.option("--recipe", default="demo", show_default=True)
+@click.option("--detector-config", default="demo", show_default=True)
 @click.option("--annotations", type=Path, help="COCO json; default: generated scenes.")
 @click.option("--root", type=Path, help="Image root.")
 @click.option("--images", default=48, show_default=True, help="Largest number of images.")
-@click.option("--size", default=0, help="Shortest side; 0: as in the recipe.")
+@click.option("--size", default=0, help="Shortest side; 0: as in the detector config.")
 @click.option("--batch", default=4, show_default=True, help="Images per iteration.")
 @click.option("--rounds", default=5, show_default=True, help="Number of measurements.")
 @click.option("--workers", default=1, show_default=True, help="Data loading processes.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch on the CPU.")
 @click.option("--num-gpus", type=click.IntRange(0, 1), default=0, show_default=True)
 def main(
-    recipe: str,
+    detector_config: str,
     annotations: Path | None,
     root: Path | None,
     images: int,
@@ -282,11 +282,11 @@ def main(
             annotations, root = make_data(folder, images)
         data = one_category(annotations, folder, images), root.absolute()
         register_coco_instances("benchmark", {}, *map(os.fspath, data))
-        cfg = settings(recipe, num_gpus, size, batch, workers)
+        cfg = settings(detector_config, num_gpus, size, batch, workers)
         trained = train(cfg, folder, data, rounds)
         loaded = load(cfg, data, rounds)
         predicted = predict(cfg, folder / "ours" / MODEL, data, workers, rounds)
-    print(f"Recipe {recipe}, batches of {batch}, {images} images, medians of turns\n")
+    print(f"{detector_config}, batches of {batch}, {images} images, medians of turns\n")
     print("| variant | rate | ratio to detectron2 |")
     print("|---|---|---|")
     print_rows("iterations", trained)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 # The files are looked up, not imported: detectron2 may not be installed.
-_DETECTOR_RECIPES = [
-    path.stem for path in (Path(__file__).parent / "detector" / "recipes").glob("[!_]*.yaml")
+_DETECTOR_CONFIGS = [
+    path.stem for path in (Path(__file__).parent / "detector" / "configs").glob("[!_]*.yaml")
 ]
 
 
@@ -142,7 +142,7 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ),
         *(("fine_tuning.evaluate", name, datasets) for name in fine_tuning["evaluate"]),
         *(
-            ("fine_tuning.detector", fine_tuning_detector(config, percent), _DETECTOR_RECIPES)
+            ("fine_tuning.detector", fine_tuning_detector(config, percent), _DETECTOR_CONFIGS)
             for percent in fine_tuning["percents"]
         ),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
@@ -156,7 +156,7 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
         *(
-            (f"recipes.{name}.{key}detector", section["detector"], _DETECTOR_RECIPES)
+            (f"recipes.{name}.{key}detector", section["detector"], _DETECTOR_CONFIGS)
             for name, recipe in config["recipes"].items()
             for key, section in (("", recipe), ("self_training.", recipe["self_training"]))
         ),

@@ -204,7 +204,7 @@ def _predict_part(
         device=devices[index],
         detections_per_image=options.detections_per_image,
         tta=options.tta,
-        recipe=options.detector_config,
+        detector_config=options.detector_config,
         unpickle_sha256=options.unpickle_sha256,
     )
     predict_images(loaded, parts[index], root, folder, index, options=options)

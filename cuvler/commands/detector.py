@@ -9,7 +9,9 @@ import click
 @click.command("detector", context_settings={"ignore_unknown_options": True})
 @click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
 @click.option("--root", type=Path, required=True, help="Folder its file names start from.")
-@click.option("--recipe", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml.")
+@click.option(
+    "--detector-config", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml."
+)
 @click.option(
     "--weights", type=Path, help="Initial weights (.pth, .pkl, .safetensors); random without."
 )
@@ -39,7 +41,7 @@ import click
 def command(
     annotations: Path,
     root: Path,
-    recipe: str,
+    detector_config: str,
     weights: Path | None,
     unpickle_sha256: str,
     num_gpus: int | None,
@@ -51,14 +53,15 @@ def command(
 ) -> None:
     """Train a detector; go on where a former run of the same training was stopped.
 
-    KEY VALUE pairs are detectron2 settings over those of the recipe: SOLVER.MAX_ITER 40000. Where
-    they change the batch, learning rate and schedule are scaled with it.
+    KEY VALUE pairs are detectron2 settings over those of the detector config:
+    SOLVER.MAX_ITER 40000. Where they change the batch, learning rate and schedule are scaled
+    with it.
 
     On several machines, with the output on a file system they share: one task a machine by
     srun --ntasks-per-node 1 --kill-on-bad-exit cuvler detector ..., or one process a GPU by
     torchrun --nnodes 2 --nproc-per-node 8 --no-python cuvler detector ...
     """
-    from cuvler.detector.config import load_recipe
+    from cuvler.detector.config import load_detector_config
     from cuvler.detector.processes import find_place
     from cuvler.detector.train import train_detector
     from cuvler.gpus import hold_gpus
@@ -71,7 +74,9 @@ def command(
     if num_gpus is None:
         num_gpus = place.default_gpus()
     machines = place.machines(num_gpus)
-    cfg = load_recipe(recipe, num_gpus=num_gpus, machines=machines, overrides=overrides)
+    cfg = load_detector_config(
+        detector_config, num_gpus=num_gpus, machines=machines, overrides=overrides
+    )
     cfg.MODEL.WEIGHTS = str(weights) if weights else ""
     cfg.MODEL.UNPICKLE_SHA256 = unpickle_sha256 or cfg.MODEL.UNPICKLE_SHA256
     cfg.DATALOADER.NUM_WORKERS = workers

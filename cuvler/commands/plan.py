@@ -116,16 +116,16 @@ def _training(config: Mapping[str, Any]) -> Callable[[DetectorName], float]:
     """Give a function that counts the images a detector is trained on, over all iterations."""
 
     def count(detector: DetectorName) -> float:
-        from cuvler.detector.config import load_recipe
+        from cuvler.detector.config import load_detector_config
 
         settings = config["recipes"][detector.recipe]
-        recipe, opts = settings["detector"], config["detector"]["opts"]
+        detector_config, opts = settings["detector"], config["detector"]["opts"]
         if detector.percent is not None:
-            recipe = fine_tuning_detector(config, detector.percent)
+            detector_config = fine_tuning_detector(config, detector.percent)
             opts = config["fine_tuning"]["opts"]
         elif detector.round > 0:
-            recipe = settings["self_training"]["detector"]
-        cfg = load_recipe(recipe, overrides=[str(value) for value in opts])
+            detector_config = settings["self_training"]["detector"]
+        cfg = load_detector_config(detector_config, overrides=[str(value) for value in opts])
         return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
 
     return count

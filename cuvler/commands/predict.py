@@ -13,7 +13,11 @@ log = logging.getLogger(__name__)
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
 @click.option("--weights", type=Path, required=True, help="A detector's folder, or weights.")
-@click.option("--recipe", help="The weights' recipe, where no config.yaml lies beside them.")
+@click.option(
+    "--detector-config",
+    help="cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
+    "[default: votecut_cad]",
+)
 @click.option(
     "--score-threshold",
     type=click.FloatRange(0, 1),
@@ -32,7 +36,7 @@ log = logging.getLogger(__name__)
 def command(
     images: Pictures,
     weights: Path,
-    recipe: str | None,
+    detector_config: str | None,
     score_threshold: float,
     device: str,
     tta: bool,
@@ -50,7 +54,11 @@ def command(
     from cuvler.predictions import as_coco_annotations
 
     detector = load_detector(
-        weights, device=device, recipe=recipe, tta=tta, unpickle_sha256=unpickle_sha256
+        weights,
+        device=device,
+        detector_config=detector_config,
+        tta=tta,
+        unpickle_sha256=unpickle_sha256,
     )
     found = []
     for path, image in images:

@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     import detectron2.modeling  # noqa: F401
 
-# Importing the first two registers what the recipes name.
+# Importing the first two registers what the detector configs name.
 from cuvler.detector import backbone, heads  # noqa: E402, F401
 from cuvler.detector.inference import Detector, load_detector  # noqa: E402
 

@@ -83,7 +83,7 @@ def read_weights(path: str | os.PathLike[str], *, unpickle_sha256: str = "") -> 
     except NeedsUnpicklingError as error:
         raise DataError(
             f"{error}. If you trust its source, --unpickle-sha256 with the SHA-256 that they "
-            "publish lets it run code (from Python: unpickle_sha256; in a recipe: "
+            "publish lets it run code (from Python: unpickle_sha256; in a detector config: "
             "MODEL.UNPICKLE_SHA256)"
         ) from error
     state = content.get("model", content)

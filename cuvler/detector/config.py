@@ -15,7 +15,7 @@ from cuvler.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-RECIPES = Path(__file__).parent / "recipes"
+DETECTOR_CONFIGS = Path(__file__).parent / "configs"
 _NORM_OWNERS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
 
 
@@ -66,15 +66,15 @@ def base_config() -> CfgNode:
     return cfg
 
 
-def recipe_names() -> list[str]:
-    """Name the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+def detector_config_names() -> list[str]:
+    """Name the detector configs that come with the package."""
+    return sorted(path.stem for path in DETECTOR_CONFIGS.glob("*.yaml"))
 
 
-def load_recipe(
+def load_detector_config(
     name: str | Path, *, num_gpus: int = 1, machines: int = 1, overrides: Sequence[str] = ()
 ) -> CfgNode:
-    """Load a recipe and fit it to the machine.
+    """Load a detector config and fit it to the machine.
 
     Where the overrides change the batch (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,
     steps and warm-up follow the linear scaling rule (Goyal et al., 2017), except those that the
@@ -82,19 +82,24 @@ def load_recipe(
     synchronised batch norm is plain batch norm (the parameters have the same names).
 
     Args:
-        name: one of :func:`recipe_names`, or the path of a detectron2 YAML config.
+        name: one of :func:`detector_config_names`, or the path of a detectron2 YAML config.
         num_gpus: of each machine, one process each; 0 is one process on the CPU.
         machines: how many share each batch.
         overrides: detectron2's ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        ConfigError: an unknown recipe or key, a bad value, or a batch that the GPUs cannot share.
+        ConfigError: an unknown detector config or key, a bad value, or a batch that the GPUs
+            cannot share.
     """
     cfg = base_config()
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = (
+        Path(name) if str(name).endswith((".yaml", ".yml")) else DETECTOR_CONFIGS / f"{name}.yaml"
+    )
     if not path.is_file():
-        known = ", ".join(recipe_names())
-        raise ConfigError(f"recipe {name}: unknown; choose one of {known}, or give a .yaml file")
+        known = ", ".join(detector_config_names())
+        raise ConfigError(
+            f"detector config {name}: unknown; choose one of {known}, or give a .yaml file"
+        )
     merge_file(cfg, path)
     if len(overrides) % 2:
         raise ConfigError(f"{overrides[-1]}: overrides come in pairs, KEY VALUE KEY VALUE ...")

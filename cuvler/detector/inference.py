@@ -18,7 +18,7 @@ from cuvler.detector.checkpoints import load_trained
 from cuvler.detector.config import (
     base_config,
     check_image_format,
-    load_recipe,
+    load_detector_config,
     merge_file,
     use_plain_batch_norm,
 )
@@ -118,7 +118,7 @@ def load_detector(
     weights: str | os.PathLike[str],
     *,
     device: str = "auto",
-    recipe: str | None = None,
+    detector_config: str | None = None,
     detections_per_image: int | None = None,
     tta: bool = False,
     unpickle_sha256: str = "",
@@ -129,8 +129,9 @@ def load_detector(
         weights: a folder that ``cuvler detector`` wrote, its ``model_final.pth``, or a published
             checkpoint of CuVLER or CutLER.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU if there is one.
-        recipe: the detector's recipe; needed where no ``config.yaml`` lies beside the weights.
-            Without either it is taken for a Cascade Mask R-CNN of the published systems.
+        detector_config: one of :func:`cuvler.detector.config.detector_config_names` or a .yaml,
+            for weights without a ``config.yaml`` in their folder; ``votecut_cad``, the Cascade
+            Mask R-CNN of the published systems, by default.
         detections_per_image: at most so many are kept, instead of what the config says.
         tta: test-time augmentation, at the sizes of the config's ``TEST.AUG``.
         unpickle_sha256: weights that cannot be read without running code (pickles of more than
@@ -146,8 +147,8 @@ def load_detector(
     if not path.is_file():
         raise DataError(f"{path}: no such file; a detector's folder holds model_final.pth")
     beside = path.parent / "config.yaml"
-    if recipe is not None or not beside.is_file():
-        cfg = load_recipe(recipe or "votecut_cad")
+    if detector_config is not None or not beside.is_file():
+        cfg = load_detector_config(detector_config or "votecut_cad")
     else:
         cfg = base_config()
         merge_file(cfg, beside)

@@ -56,8 +56,8 @@ def train_detector(
     with the batches and the random numbers it would have had; with others it starts anew.
 
     Args:
-        cfg: a recipe (:func:`cuvler.detector.config.load_recipe`); ``MODEL.WEIGHTS`` names the
-            initial weights, or is empty for random ones.
+        cfg: a detector config (:func:`cuvler.detector.config.load_detector_config`);
+            ``MODEL.WEIGHTS`` names the initial weights, or is empty for random ones.
         annotations: a COCO json; ``score``, where annotations have one, is the soft target.
         root: the folder that its file names start from.
         output: the folder to write to; of the files in it only this training's are touched.

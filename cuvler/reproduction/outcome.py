@@ -59,7 +59,7 @@ def fetch(
     if entry.detector_config:
         from cuvler.detector import load_detector
 
-        load_detector(path, device="cpu", recipe=entry.detector_config)
+        load_detector(path, device="cpu", detector_config=entry.detector_config)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(path, link.parent))

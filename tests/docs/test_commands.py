@@ -56,10 +56,10 @@ TINY = "--num-gpus 0 --workers 0"
 SMALL = " SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2"
 
 
-def train(recipe):
-    """A training of two iterations of the demo's detector."""
+def train(detector_config, tiny="demo"):
+    """A training of two iterations of a small detector."""
     return {
-        f"--recipe {recipe}": f"{TINY} --recipe demo",
+        f"--detector-config {detector_config}": f"{TINY} --detector-config {tiny}",
         "--num-gpus 8 ": "",
         "--output": f"{SMALL} --output",
         "cutler_cascade_final.pth": "output/model_final.pth",
@@ -99,13 +99,13 @@ EXERCISED = {
     ),
     "cuvler discover photo.jpg --method maskcut --n 3 --tau 0.15 --backbone dino_b8"
     " --output found": Run("found/photo.json", {"dino_b8": "pixels_p8"}),
-    "cuvler detector --annotations annotations.json --root images --recipe votecut_cad"
+    "cuvler detector --annotations annotations.json --root images --detector-config votecut_cad"
     " --output my_detector": Run("my_detector/model_final.pth", train("votecut_cad")),
     "cuvler predict photo.jpg --weights my_detector --output found": Run(
         "found/predictions.json", {"my_detector": "output"}
     ),
     "cuvler predict photo.jpg --weights output --output found": Run("found/photo.masks.png"),
-    "cuvler detector --annotations annotations.json --root images --recipe cutler_cascade"
+    "cuvler detector --annotations annotations.json --root images --detector-config cutler_cascade"
     " --num-gpus 8 --output output": Run(
         "trained/model_final.pth", train("cutler_cascade") | {"--output output": "--output trained"}
     ),
@@ -115,7 +115,7 @@ EXERCISED = {
     " --images results/images/imagenet_train.parquet --former annotations.json --threshold 0.7"
     " --detections-per-image 30 --output round1.json": Run("round1.json", UNSURE, PREDICTED_TRAIN),
     "cuvler detector --annotations round1.json --root datasets/imagenet/train"
-    " --recipe cutler_self_train --weights output/model_final.pth --output round1": Run(
+    " --detector-config cutler_self_train --weights output/model_final.pth --output round1": Run(
         "round1/model_final.pth",
         train("cutler_self_train"),
         "rm -rf round1; cp annotations.json round1.json",
@@ -128,14 +128,11 @@ EXERCISED = {
     "cuvler splits --annotations datasets/coco/annotations/instances_train2017.json --percent 10"
     " --output splits": Run("splits/10.json", {"--percent 10": "--percent 40 --percent 10"}),
     "cuvler detector --annotations splits/10.json --root datasets/coco/train2017"
-    " --recipe semi_supervised_10 --weights cutler_cascade_final.pth --num-gpus 8"
+    " --detector-config semi_supervised_10 --weights cutler_cascade_final.pth --num-gpus 8"
     " --output fine_tuned": Run(
         "fine_tuned/model_final.pth",
-        train("semi_supervised_10")
-        | {
-            "--recipe semi_supervised_10": f"{TINY} --recipe demo_semi_supervised",
-            "splits/10.json": "annotations.json",
-        },
+        train("semi_supervised_10", "demo_semi_supervised")
+        | {"splits/10.json": "annotations.json"},
     ),
     "cuvler predictions --detector model_cuvler_zero_shot.pth"
     " --images results/images/coco_train.parquet --root datasets/coco/train2017"
@@ -145,7 +142,7 @@ EXERCISED = {
         "round1.json", UNSURE, PREDICTED_TRAIN
     ),
     "cuvler detector --annotations round1.json --root datasets/coco/train2017"
-    " --recipe cad_self_train --weights model_cuvler_zero_shot.pth --num-gpus 8"
+    " --detector-config cad_self_train --weights model_cuvler_zero_shot.pth --num-gpus 8"
     " --output round1": Run(
         "round1/model_final.pth",
         train("cad_self_train"),
@@ -285,7 +282,7 @@ def place(tmp_path_factory, scenes):
         "cuvler images --dataset b --root datasets/coco/val2017 --ids annotations"
         " --annotations datasets/coco/annotations/instances_val2017.json"
         " --output results/images/coco_val.parquet",
-        "cuvler detector --annotations annotations.json --root images --recipe demo"
+        "cuvler detector --annotations annotations.json --root images --detector-config demo"
         f" {TINY} --output output {SMALL}",
         "cuvler predictions --detector output --images results/images/coco_val.parquet"
         " --root datasets/coco/val2017 --num-gpus 0 --workers 0 --output predictions.json",

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from cuvler import masks
 from cuvler.detector import load_detector, train
 from cuvler.detector.checkpoints import load_state
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.hooks import CHECKPOINT
 from cuvler.detector.train import train_detector
 from cuvler.predictions import Options, predict_dataset
@@ -57,9 +57,9 @@ def scenes(tmp_path):
     return path, root
 
 
-def recipe(*overrides, num_gpus=1):
-    """The published recipe, ResNet-50 and all, at a small size and for six iterations."""
-    cfg = load_recipe("votecut_cad", num_gpus=num_gpus, overrides=(*PACE, *overrides))
+def make_config(*overrides, num_gpus=1):
+    """The published config, ResNet-50 and all, at a small size and for six iterations."""
+    cfg = load_detector_config("votecut_cad", num_gpus=num_gpus, overrides=(*PACE, *overrides))
     cfg.DATALOADER.NUM_WORKERS = 1
     return cfg
 
@@ -68,7 +68,7 @@ def last_metrics(folder):
     return json.loads((folder / "metrics.json").read_text().splitlines()[-1])
 
 
-def test_the_published_recipe_trains_in_mixed_precision(scenes, tmp_path, monkeypatch):
+def test_the_published_config_trains_in_mixed_precision(scenes, tmp_path, monkeypatch):
     loops = []
     build = train.Trainer._build_hooks
     monkeypatch.setattr(
@@ -76,7 +76,7 @@ def test_the_published_recipe_trains_in_mixed_precision(scenes, tmp_path, monkey
         "_build_hooks",
         lambda trainer, *args: loops.append(trainer.loop) or build(trainer, *args),
     )
-    cfg = recipe()
+    cfg = make_config()
     assert cfg.SOLVER.AMP.ENABLED
     train_detector(cfg, *scenes, tmp_path / "run", num_gpus=1)
     assert loops[0].mixed_precision
@@ -100,17 +100,17 @@ def test_a_stopped_training_goes_on_with_the_scaler_it_had(scenes, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "run_step", stopping_step)
         with pytest.raises(KeyboardInterrupt):
-            train_detector(recipe(), *scenes, tmp_path / "run", num_gpus=1)
+            train_detector(make_config(), *scenes, tmp_path / "run", num_gpus=1)
     checkpoint = load_state(tmp_path / "run" / CHECKPOINT)
     assert checkpoint["trainer"]["iteration"] == 3
     assert checkpoint["trainer"]["loop"]["grad_scaler"]["scale"] > 0
-    train_detector(recipe(), *scenes, tmp_path / "run", num_gpus=1)
+    train_detector(make_config(), *scenes, tmp_path / "run", num_gpus=1)
     assert last_metrics(tmp_path / "run")["iteration"] == 5
 
 
 def test_precise_batch_norm_changes_statistics_alone(scenes, tmp_path):
     for name, enabled in (("plain", "False"), ("precise", "True")):
-        cfg = recipe("TEST.PRECISE_BN.ENABLED", enabled, "SOLVER.BASE_LR", "1e-12")
+        cfg = make_config("TEST.PRECISE_BN.ENABLED", enabled, "SOLVER.BASE_LR", "1e-12")
         train_detector(cfg, *scenes, tmp_path / name, num_gpus=1)
     plain, precise = (
         load_state(tmp_path / name / "model_final.pth")["model"] for name in ("plain", "precise")
@@ -123,7 +123,7 @@ def test_precise_batch_norm_changes_statistics_alone(scenes, tmp_path):
 
 @two_gpus
 def test_two_gpus_synchronise_their_batch_norm(scenes, tmp_path):
-    cfg = recipe(num_gpus=2)
+    cfg = make_config(num_gpus=2)
     layers = {type(layer) for layer in build_model(cfg).modules()}
     assert any("Sync" in layer.__name__ for layer in layers)
     train_detector(cfg, *scenes, tmp_path / "run", num_gpus=2)
@@ -134,7 +134,7 @@ def test_two_gpus_synchronise_their_batch_norm(scenes, tmp_path):
 
 @pytest.fixture
 def detector(scenes, tmp_path):
-    train_detector(recipe(), *scenes, tmp_path / "detector", num_gpus=1)
+    train_detector(make_config(), *scenes, tmp_path / "detector", num_gpus=1)
     return tmp_path / "detector"
 
 

@@ -155,7 +155,7 @@ class TestBareEnvironment:
             ("workflow", "datasets"),
             ("workflow", "plan"),
             ("workflow", "status"),
-            ("detector", "detector", "--recipe", "demo", *training),
+            ("detector", "detector", "--detector-config", "demo", *training),
             ("detector", "predictions", "--detector", "images", *predicting),
             ("detector", "predict", str(PHOTO), "--weights", "x.pth", "--output", "drawn"),
             ("evaluation", "evaluation", *against, "--results", "found.json", "--output", "x.json"),

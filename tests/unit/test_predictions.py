@@ -18,7 +18,7 @@ from cuvler import masks
 from cuvler.commands import predict, predictions
 from cuvler.detector import load_detector
 from cuvler.detector.checkpoints import save_model
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.listing import list_images, write_listing
 from cuvler.predictions import Options, as_coco_annotations, coco_records, predict_dataset
@@ -34,7 +34,9 @@ def detector(tmp_path_factory):
     """A detector of random weights; it finds something in every image."""
     folder = tmp_path_factory.mktemp("detector")
     overrides = ["MODEL.RESNETS.RES2_OUT_CHANNELS", "8", "TEST.DETECTIONS_PER_IMAGE", "5"]
-    cfg = load_recipe("demo", num_gpus=0, overrides=[*overrides, "INPUT.MIN_SIZE_TEST", "64"])
+    cfg = load_detector_config(
+        "demo", num_gpus=0, overrides=[*overrides, "INPUT.MIN_SIZE_TEST", "64"]
+    )
     torch.manual_seed(0)
     model = build_model(cfg)
     torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
@@ -352,7 +354,7 @@ def test_detectors_that_are_not_there_are_named(detector, tmp_path):
     (tmp_path / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
     # Without its config it is taken for one of the published detectors.
     with pytest.raises(DataError, match=r"is not of this detector.*config\.yaml"):
-        load_detector(tmp_path, recipe="demo", device="cpu")
+        load_detector(tmp_path, detector_config="demo", device="cpu")
     (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: .*WIDTH"):
         load_detector(tmp_path)

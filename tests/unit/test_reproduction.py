@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cuvler.detector.config import RECIPES
+from cuvler.detector.config import DETECTOR_CONFIGS
 from cuvler.download import published_files
 from cuvler.errors import DataError
 from cuvler.evaluation.published_scores import published
@@ -31,7 +31,10 @@ DATASETS = yaml.safe_load(
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
 def test_entries_refer_to_what_there_is(entry):
     assert set(entry.datasets) <= set(DATASETS)
-    assert entry.detector_config is None or (RECIPES / f"{entry.detector_config}.yaml").is_file()
+    assert (
+        entry.detector_config is None
+        or (DETECTOR_CONFIGS / f"{entry.detector_config}.yaml").is_file()
+    )
     names = {row.name for iou_type in ("bbox", "segm") for row in published(iou_type)}
     assert entry.published is None or entry.published in names
     assert (entry.per_category, entry.detector_config is None) != (True, True)

@@ -32,10 +32,10 @@ def test_every_percentage_starts_from_the_last_detector_of_each_recipe(workplace
     for rule in ("fine_tuning", "fine_tuning_predictions", "fine_tuning_evaluation"):
         assert planned[rule] == 2 * 11
     commands = re.findall(
-        r"--recipe (semi_supervised_\d+) --weights (\S+) .*--output (\S+)", output
+        r"--detector-config (semi_supervised_\d+) --weights (\S+) .*--output (\S+)", output
     )
-    recipes = {f"semi_supervised_{percent}" for percent in WHOLE["fine_tuning"]["percents"]}
-    assert {recipe for recipe, _, _ in commands} == recipes
+    configs = {f"semi_supervised_{percent}" for percent in WHOLE["fine_tuning"]["percents"]}
+    assert {config for config, _, _ in commands} == configs
     assert {weights for _, weights, _ in commands} == {
         "results/demo/detectors/cuvler_round1/model_final.pth",
         "results/demo/detectors/cutler_round2/model_final.pth",

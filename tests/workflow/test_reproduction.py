@@ -124,10 +124,10 @@ def publish_detector(path):
     pytest.importorskip("detectron2")
     from detectron2.modeling import build_model
 
-    from cuvler.detector.config import load_recipe
+    from cuvler.detector.config import load_detector_config
 
     torch.manual_seed(0)
-    model = build_model(load_recipe("demo", num_gpus=0))
+    model = build_model(load_detector_config("demo", num_gpus=0))
     torch.save({"model": model.state_dict(), "iteration": 7}, path)
 
 

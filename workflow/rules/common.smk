@@ -256,7 +256,7 @@ def initial_weights(wildcards):
     return layout.WEIGHTS.of(backbone=weights) if weights == "dino_resnet50" else weights or []
 
 
-def training_recipe(wildcards):
+def training_detector_config(wildcards):
     first = detector_of(wildcards).round == 0
     return (recipe_of(wildcards) if first else self_training_of(wildcards))["detector"]
 
@@ -328,6 +328,6 @@ def fine_tuning_weights(wildcards):
     return layout.DETECTOR.of(detector=DetectorName.parse(wildcards.fine_tuned).pretrained)
 
 
-def fine_tuning_recipe(wildcards):
+def fine_tuning_detector_config(wildcards):
     percent = DetectorName.parse(wildcards.fine_tuned).percent
     return settings.fine_tuning_detector(config, percent)

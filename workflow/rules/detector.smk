@@ -18,7 +18,7 @@ rule detector:
     params:
         root=lambda wildcards: training_dataset(wildcards).images,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
-        recipe=training_recipe,
+        detector_config=training_detector_config,
         num_gpus=config["detector"]["num_gpus"],
         workers=config["detector"]["workers"],
         evaluate=validation_options("detector"),
@@ -26,6 +26,6 @@ rule detector:
         opts=lambda wildcards: config["detector"]["opts"],
     shell:
         "cuvler detector --annotations {input.annotations:q} --root {params.root:q}"
-        " --recipe {params.recipe} {params.weights:q} --num-gpus {params.num_gpus}"
+        " --detector-config {params.detector_config} {params.weights:q} --num-gpus {params.num_gpus}"
         " --workers {params.workers} {params.evaluate:q} --output {params.folder:q} {params.opts:q}"
         " &> {log:q}"

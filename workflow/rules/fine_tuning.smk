@@ -32,7 +32,7 @@ use rule detector as fine_tuning with:
         layout.FINE_TUNING.benchmark
     params:
         root=dataset(config["fine_tuning"]["dataset"]).images,
-        recipe=fine_tuning_recipe,
+        detector_config=fine_tuning_detector_config,
         evaluate=validation_options("fine_tuning"),
         opts=lambda wildcards: config["fine_tuning"]["opts"],
 

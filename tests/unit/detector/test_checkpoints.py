@@ -20,7 +20,7 @@ from cuvler.detector.checkpoints import (
     read_weights,
     save_model,
 )
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.errors import DataError
 
 # The published architecture on a narrow scale: the same parameters, each smaller.
@@ -34,9 +34,9 @@ NARROW = {
 }
 
 
-def narrow(recipe="votecut_cad"):
+def narrow(detector_config="votecut_cad"):
     overrides = [str(word) for pair in NARROW.items() for word in pair]
-    return build_model(load_recipe(recipe, num_gpus=0, overrides=overrides))
+    return build_model(load_detector_config(detector_config, num_gpus=0, overrides=overrides))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_dino_resnet50_fills_the_backbone(tmp_path):
     torch.manual_seed(0)
     dino = resnet50().state_dict()  # DINO's file: this, without the classifier
     torch.save({n: v for n, v in dino.items() if not n.startswith("fc.")}, tmp_path / "dino.pth")
-    detector = build_model(load_recipe("votecut_cad", num_gpus=0))
+    detector = build_model(load_detector_config("votecut_cad", num_gpus=0))
     loaded = load_weights(detector, tmp_path / "dino.pth")
     assert not loaded.unexpected
     assert not loaded.mismatched

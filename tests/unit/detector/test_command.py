@@ -16,7 +16,15 @@ def invoke(annotations, root, output, *words):
 
 
 def test_command_trains_with_the_overrides(tiny_dataset, tiny_overrides, tmp_path):
-    words = ("--recipe", "demo", *tiny_overrides, "SOLVER.MAX_ITER", "1", "VIS_PERIOD", "-1")
+    words = (
+        "--detector-config",
+        "demo",
+        *tiny_overrides,
+        "SOLVER.MAX_ITER",
+        "1",
+        "VIS_PERIOD",
+        "-1",
+    )
     result = invoke(*tiny_dataset, tmp_path / "run", *words)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "model_final.pth").exists()
@@ -26,9 +34,11 @@ def test_command_trains_with_the_overrides(tiny_dataset, tiny_overrides, tmp_pat
 
 
 def test_mistakes_end_in_one_message(tiny_dataset, tmp_path):
-    result = invoke(*tiny_dataset, tmp_path / "run", "--recipe", "best")
+    result = invoke(*tiny_dataset, tmp_path / "run", "--detector-config", "best")
     assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "run").exists()
-    result = invoke(*tiny_dataset, tmp_path / "run", "--recipe", "demo", "--wieghts", "a.pth")
+    result = invoke(
+        *tiny_dataset, tmp_path / "run", "--detector-config", "demo", "--wieghts", "a.pth"
+    )
     assert result.exit_code == 2
     assert re.search("No such option.*--wieghts", result.output)

@@ -7,7 +7,7 @@ pytest.importorskip("detectron2")
 from detectron2.config import CfgNode
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from cuvler.detector.config import base_config, load_recipe, recipe_names
+from cuvler.detector.config import base_config, detector_config_names, load_detector_config
 from cuvler.errors import ConfigError
 
 # soft targets, DropLoss, paste scale, random count, lr, iterations, steps, gamma, decay,
@@ -31,8 +31,8 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_recipes_are_the_published_settings(name):
-    cfg = load_recipe(name, num_gpus=8)
+def test_configs_are_the_published_settings(name):
+    cfg = load_detector_config(name, num_gpus=8)
     soft, drop, scale, count, lr, iterations, steps, gamma, decay, proposals, nms = PUBLISHED[name]
     assert cfg.MODEL.ROI_HEADS.SOFT_TARGETS is soft
     assert cfg.MODEL.ROI_HEADS.DROP_LOSS is drop
@@ -58,10 +58,12 @@ def test_recipes_are_the_published_settings(name):
 
 
 def test_only_cuvlers_self_training_pastes_all_instances():
-    pasting = [load_recipe(name, num_gpus=0).INPUT.COPY_PASTE for name in recipe_names()]
+    pasting = [
+        load_detector_config(name, num_gpus=0).INPUT.COPY_PASTE for name in detector_config_names()
+    ]
     all_pasted = {
         name
-        for name, options in zip(recipe_names(), pasting, strict=True)
+        for name, options in zip(detector_config_names(), pasting, strict=True)
         if options.ENABLED and not options.RANDOM_COUNT
     }
     assert all_pasted == {"cad_self_train", "demo_self_train"}
@@ -78,12 +80,12 @@ def test_only_cuvlers_self_training_pastes_all_instances():
 )
 def test_copy_paste_settings_out_of_range_are_named(key, value):
     with pytest.raises(ConfigError, match=rf"INPUT\.COPY_PASTE\.{key}: "):
-        load_recipe("demo", num_gpus=0, overrides=[f"INPUT.COPY_PASTE.{key}", value])
+        load_detector_config("demo", num_gpus=0, overrides=[f"INPUT.COPY_PASTE.{key}", value])
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_loads_and_survives_a_dump(name):
-    cfg = load_recipe(name, num_gpus=0)
+@pytest.mark.parametrize("name", detector_config_names())
+def test_every_config_loads_and_survives_a_dump(name):
+    cfg = load_detector_config(name, num_gpus=0)
     again = base_config()
     again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))
     # As JSON, in which lists and tuples are the same.
@@ -92,7 +94,9 @@ def test_every_recipe_loads_and_survives_a_dump(name):
 
 @pytest.mark.parametrize(("batch", "factor"), [("4", 4), ("32", 0.5)])
 def test_another_batch_scales_rate_and_schedule(batch, factor):
-    cfg = load_recipe("cad_self_train", num_gpus=1, overrides=["SOLVER.IMS_PER_BATCH", batch])
+    cfg = load_detector_config(
+        "cad_self_train", num_gpus=1, overrides=["SOLVER.IMS_PER_BATCH", batch]
+    )
     assert int(batch) == cfg.SOLVER.IMS_PER_BATCH
     assert pytest.approx(0.05 / factor) == cfg.SOLVER.BASE_LR
     assert 14800 * factor == cfg.SOLVER.MAX_ITER
@@ -103,7 +107,7 @@ def test_another_batch_scales_rate_and_schedule(batch, factor):
 
 def test_what_is_set_beside_the_batch_stays_as_set():
     overrides = ["SOLVER.BASE_LR", "0.3", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.STEPS", "(5,)"]
-    cfg = load_recipe("cad_self_train", num_gpus=1, overrides=overrides)
+    cfg = load_detector_config("cad_self_train", num_gpus=1, overrides=overrides)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (0.3, (5,), 29600)
 
 
@@ -111,8 +115,8 @@ def test_what_is_set_beside_the_batch_stays_as_set():
     (0, 1, "cpu", "BN", False), (0, 2, "cpu", "BN", False),
     (1, 1, "cuda", "BN", True), (1, 2, "cuda", "SyncBN", True), (2, 1, "cuda", "SyncBN", True),
 ])  # fmt: skip
-def test_recipes_fit_the_machines(num_gpus, machines, device, norm, amp):
-    cfg = load_recipe("votecut_cad", num_gpus=num_gpus, machines=machines)
+def test_configs_fit_the_machines(num_gpus, machines, device, norm, amp):
+    cfg = load_detector_config("votecut_cad", num_gpus=num_gpus, machines=machines)
     assert device == cfg.MODEL.DEVICE
     assert (norm, norm) == (cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM)
     assert cfg.SOLVER.AMP.ENABLED is amp
@@ -131,26 +135,26 @@ def test_recipes_fit_the_machines(num_gpus, machines, device, norm, amp):
 )
 def test_mistakes_are_named(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        load_recipe(name, num_gpus=0, overrides=overrides)
+        load_detector_config(name, num_gpus=0, overrides=overrides)
 
 
 def test_batches_that_processes_cannot_share_are_refused():
     with pytest.raises(ConfigError, match="16 images cannot be shared by 3 processes"):
-        load_recipe("votecut_cad", num_gpus=3)
+        load_detector_config("votecut_cad", num_gpus=3)
     with pytest.raises(ConfigError, match="16 images cannot be shared by 24 processes"):
-        load_recipe("votecut_cad", num_gpus=8, machines=3)
+        load_detector_config("votecut_cad", num_gpus=8, machines=3)
 
 
-def test_own_recipes_build_on_the_projects(tmp_path):
+def test_own_configs_build_on_the_projects(tmp_path):
     own = tmp_path / "own.yaml"
     base = tmp_path / "base.yaml"
     base.write_text("VERSION: 2\nSOLVER:\n  MAX_ITER: 7\n")
     own.write_text("_BASE_: base.yaml\nINPUT:\n  COPY_PASTE:\n    ENABLED: True\n")
-    cfg = load_recipe(own, num_gpus=0)
+    cfg = load_detector_config(own, num_gpus=0)
     assert (cfg.SOLVER.MAX_ITER, cfg.INPUT.COPY_PASTE.ENABLED) == (7, True)
     own.write_text("INPUT:\n  COPYPASTE: True\n")
     with pytest.raises(ConfigError, match=r"own\.yaml: .*COPYPASTE"):
-        load_recipe(own, num_gpus=0)
+        load_detector_config(own, num_gpus=0)
 
 
 def published_schedule(percent):
@@ -164,8 +168,8 @@ def published_schedule(percent):
 
 
 @pytest.mark.parametrize("percent", [1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100])
-def test_fine_tuning_recipes_are_the_published_settings(percent):
-    cfg = load_recipe(f"semi_supervised_{percent}", num_gpus=8)
+def test_fine_tuning_configs_are_the_published_settings(percent):
+    cfg = load_detector_config(f"semi_supervised_{percent}", num_gpus=8)
     iterations, steps = published_schedule(percent)
     assert (iterations, steps) == (cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS))
     rate, factor = (0.04, 4) if percent < 50 else (0.02, 2)
@@ -189,8 +193,8 @@ def test_fine_tuning_recipes_are_the_published_settings(percent):
     assert not cfg.INPUT.COPY_PASTE.ENABLED
 
 
-def test_fine_tuning_recipes_know_cocos_categories():
-    datasets = load_recipe("semi_supervised_10", num_gpus=0).DATASETS
+def test_fine_tuning_configs_know_cocos_categories():
+    datasets = load_detector_config("semi_supervised_10", num_gpus=0).DATASETS
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     assert list(datasets.CATEGORY_IDS) == [category["id"] for category in things]
     assert list(datasets.CATEGORY_NAMES) == [category["name"] for category in things]

@@ -13,7 +13,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data.datasets import load_coco_json
 
 from cuvler import masks
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.copy_paste import bounding_boxes
 from cuvler.detector.data import (
     BatchStream,
@@ -68,7 +68,7 @@ def change(path, edit):
 
 
 def config(*overrides):
-    cfg = load_recipe(
+    cfg = load_detector_config(
         "demo",
         num_gpus=0,
         overrides=["SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(32, 40)", *overrides],

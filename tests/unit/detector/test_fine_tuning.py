@@ -12,7 +12,7 @@ from detectron2.solver import build_lr_scheduler
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state, load_weights, save_model
-from cuvler.detector.config import base_config, load_recipe, merge_file
+from cuvler.detector.config import base_config, load_detector_config, merge_file
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError
@@ -38,16 +38,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def pretrained(tiny_overrides, tmp_path):
     """The weights of a class-agnostic detector; every parameter is recognisable."""
     torch.manual_seed(7)
-    model = build_model(load_recipe("demo", num_gpus=0, overrides=tiny_overrides))
+    model = build_model(load_detector_config("demo", num_gpus=0, overrides=tiny_overrides))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=0.01, std=0.02)
     save_model(model, tmp_path / "pretrained.pth")
     return tmp_path / "pretrained.pth"
 
 
-def recipe(tiny_overrides, *overrides, weights=""):
+def make_config(tiny_overrides, *overrides, weights=""):
     more = ("SOLVER.STEPS", "()", *overrides)
-    cfg = load_recipe("demo_semi_supervised", num_gpus=0, overrides=(*tiny_overrides, *more))
+    cfg = load_detector_config(
+        "demo_semi_supervised", num_gpus=0, overrides=(*tiny_overrides, *more)
+    )
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.MODEL.WEIGHTS = str(weights)
     return cfg
@@ -57,7 +59,7 @@ def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
     tiny_classes, tiny_overrides, pretrained, tmp_path
 ):
     rate = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "1e-12")
-    cfg = recipe(tiny_overrides, *rate, weights=pretrained)
+    cfg = make_config(tiny_overrides, *rate, weights=pretrained)
     train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
     former = load_state(pretrained)["model"]
     found = load_state(tmp_path / "run" / "model_final.pth")["model"]
@@ -84,7 +86,9 @@ def test_box_regression_of_no_class_is_kept(tmp_path, agnostic, kept):
     """At the published size; only the layer that is looked at is in the file, and a body layer."""
     heads = ("MODEL.ROI_HEADS.NAME", "PseudoLabelStandardROIHeads")
     options = (*heads, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
-    cfg = load_recipe("semi_supervised_10", num_gpus=0, overrides=options if not kept else ())
+    cfg = load_detector_config(
+        "semi_supervised_10", num_gpus=0, overrides=options if not kept else ()
+    )
     model = build_model(cfg)
     layer = f"roi_heads.box_predictor.{'0.' if kept else ''}bbox_pred.weight"
     weights = {
@@ -105,7 +109,7 @@ def test_box_regression_of_no_class_is_kept(tmp_path, agnostic, kept):
 
 
 def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
-    model = build_model(load_recipe("demo", num_gpus=0, overrides=tiny_overrides))
+    model = build_model(load_detector_config("demo", num_gpus=0, overrides=tiny_overrides))
     assert not load_weights(model, pretrained).missing
     loaded = load_weights(model, pretrained, skip=is_predictor)
     assert set(loaded.missing) == PREDICTORS
@@ -115,13 +119,13 @@ def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
 
 def test_classes_without_the_word_for_it_are_refused(tiny_classes, tiny_overrides, tmp_path):
     overrides = ("DATASETS.CLASS_AGNOSTIC", "True", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
-    cfg = recipe(tiny_overrides, *overrides)
+    cfg = make_config(tiny_overrides, *overrides)
     with pytest.raises(ConfigError, match=r"NUM_CLASSES: 80, but every category is one; set"):
         train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
 
 
 def test_predictors_learn_at_the_multiplied_rate_all_along(tiny_overrides):
-    cfg = recipe(tiny_overrides, "SOLVER.STEPS", "(4,)", "SOLVER.MAX_ITER", "7")
+    cfg = make_config(tiny_overrides, "SOLVER.STEPS", "(4,)", "SOLVER.MAX_ITER", "7")
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     scheduler = build_lr_scheduler(cfg, optimizer)
@@ -147,7 +151,7 @@ def test_predictors_learn_at_the_multiplied_rate_all_along(tiny_overrides):
 def test_classes_are_learned_and_come_out_by_their_ids(tiny_classes, tiny_overrides, tmp_path):
     annotations, root = tiny_classes
     pace = ("SOLVER.MAX_ITER", "200", "SOLVER.BASE_LR", "0.02", "SOLVER.IMS_PER_BATCH", "4")
-    cfg = recipe(tiny_overrides, *pace, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05")
+    cfg = make_config(tiny_overrides, *pace, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05")
     folder = tmp_path / "run"
     train_detector(cfg, annotations, root, folder, num_gpus=0)
     results = tmp_path / "results.json"

@@ -13,7 +13,7 @@ from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.heads import (
     PseudoLabelOutputLayers,
     overlaps_any,
@@ -287,7 +287,7 @@ def test_mask_loss_without_objects_is_zero_and_has_a_gradient():
 
 
 def tiny_model(*overrides):
-    cfg = load_recipe("demo", num_gpus=0, overrides=overrides)
+    cfg = load_detector_config("demo", num_gpus=0, overrides=overrides)
     torch.manual_seed(0)
     return build_model(cfg)
 

@@ -14,7 +14,7 @@ pytest.importorskip("detectron2")
 
 from cuvler.detector import processes, records, train
 from cuvler.detector.checkpoints import load_state
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.hooks import CHECKPOINT
 from cuvler.detector.processes import Place, find_place, run_processes
 from cuvler.detector.train import train_detector
@@ -103,7 +103,7 @@ def test_processes_that_see_other_checkpoints_stop(
     tiny_dataset, tiny_overrides, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [value, value + 3])
-    cfg = load_recipe("demo", num_gpus=0, overrides=tiny_overrides)
+    cfg = load_detector_config("demo", num_gpus=0, overrides=tiny_overrides)
     with pytest.raises(DataError, match=rf"{CHECKPOINT}: not all processes see the same"):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
 
@@ -161,7 +161,15 @@ def test_torchrun_and_srun_train_the_same_detector(
     precise = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "5")
 
     def command(folder):
-        words = ["detector", "--annotations", annotations, "--root", root, "--recipe", "demo"]
+        words = [
+            "detector",
+            "--annotations",
+            annotations,
+            "--root",
+            root,
+            "--detector-config",
+            "demo",
+        ]
         words += ["--num-gpus", "0", "--workers", "0", "--output", folder]
         words += ["--evaluate", annotations, root, *tiny_overrides]
         return [*map(str, words), "SOLVER.MAX_ITER", "5", *precise]
@@ -206,7 +214,9 @@ def train_one_of_two(rank, url, cfg, annotations, root, output):
 @pytest.mark.slow
 def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, free_port, tmp_path):
     iterations = ("SOLVER.MAX_ITER", "3")
-    cfg = load_recipe("demo", num_gpus=0, machines=2, overrides=(*tiny_overrides, *iterations))
+    cfg = load_detector_config(
+        "demo", num_gpus=0, machines=2, overrides=(*tiny_overrides, *iterations)
+    )
     cfg.DATALOADER.NUM_WORKERS = 0
     url = f"tcp://127.0.0.1:{free_port}"
     torch.multiprocessing.start_processes(

@@ -8,7 +8,7 @@ import yaml
 
 pytest.importorskip("detectron2")
 
-from cuvler.detector.config import base_config, load_recipe
+from cuvler.detector.config import base_config, load_detector_config
 from cuvler.detector.published_config import RENAMED, is_published, translate
 from cuvler.errors import ConfigError
 
@@ -103,7 +103,7 @@ def load(tmp_path):
     def run(text):
         path = tmp_path / "theirs.yaml"
         path.write_text(text)
-        return load_recipe(path, num_gpus=8)
+        return load_detector_config(path, num_gpus=8)
 
     return run
 
@@ -131,9 +131,9 @@ def differences(one, other):
         (CUTLER_SELF_TRAIN, "cutler_self_train", set()),
     ],
 )
-def test_a_config_of_theirs_is_a_recipe_of_ours(load, theirs, ours, differing):
-    # Our recipes score while they train, where there is something to score against.
-    found = differences(load(theirs), load_recipe(ours, num_gpus=8)) - {"TEST.EVAL_PERIOD"}
+def test_a_config_of_theirs_is_a_config_of_ours(load, theirs, ours, differing):
+    # Our configs score while they train, where there is something to score against.
+    found = differences(load(theirs), load_detector_config(ours, num_gpus=8)) - {"TEST.EVAL_PERIOD"}
     assert found == differing
 
 
@@ -246,7 +246,7 @@ def test_other_configs_are_not_translated(load, caplog):
     cfg = load(plain)
     assert (cfg.MODEL.ROI_HEADS.NAME, cfg.TEST.EVAL_PERIOD) == ("CascadeROIHeads", 7)
     assert "no effect" not in caplog.text
-    ours = yaml.safe_load(load_recipe("cutler_cascade", num_gpus=0).dump())
+    ours = yaml.safe_load(load_detector_config("cutler_cascade", num_gpus=0).dump())
     assert not is_published(ours, base_config())
 
 

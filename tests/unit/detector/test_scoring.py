@@ -9,7 +9,7 @@ pytest.importorskip("detectron2")
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.scoring import Scorer
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError, DataError
@@ -31,8 +31,10 @@ PACE = (
 def run(tiny_dataset, tiny_overrides, tmp_path):
     """Train a tiny detector for seven iterations, scored after 3, 6 and 7; give its folder."""
 
-    def run(name="run", *overrides, data=tiny_dataset, recipe="demo", **options):
-        cfg = load_recipe(recipe, num_gpus=0, overrides=(*tiny_overrides, *PACE, *overrides))
+    def run(name="run", *overrides, data=tiny_dataset, detector_config="demo", **options):
+        cfg = load_detector_config(
+            detector_config, num_gpus=0, overrides=(*tiny_overrides, *PACE, *overrides)
+        )
         cfg.DATALOADER.NUM_WORKERS = 0
         options = {"evaluate": data} | options
         train_detector(cfg, *data, tmp_path / name, num_gpus=0, **options)
@@ -83,7 +85,7 @@ def test_a_detector_is_scored_while_it_trains(run, tiny_dataset):
 
 def test_classes_are_scored_one_by_one(run, tiny_classes):
     options = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
-    folder = run("run", *options, data=tiny_classes, recipe="demo_semi_supervised")
+    folder = run("run", *options, data=tiny_classes, detector_config="demo_semi_supervised")
     expected = scores_of_model(folder, tiny_classes, class_agnostic=False)
     assert scores_of(folder)[6] == expected
     assert expected != scores_of_model(folder, tiny_classes, class_agnostic=True)
@@ -122,7 +124,7 @@ def test_a_resumed_training_neither_repeats_nor_loses_scores(run, monkeypatch, i
 
 
 def test_ground_truth_may_be_added_and_taken_away_on_the_way(tiny_dataset, tiny_overrides):
-    cfg = load_recipe("demo", num_gpus=0, overrides=tiny_overrides)
+    cfg = load_detector_config("demo", num_gpus=0, overrides=tiny_overrides)
     before = train.fingerprint(cfg, tiny_dataset[0])
     cfg.TEST.EVAL_PERIOD = 7
     assert train.fingerprint(cfg, tiny_dataset[0]) == before
@@ -137,7 +139,7 @@ def test_ground_truth_that_cannot_be_scored_on_is_refused_before_training(
     with pytest.raises(DataError, match=r"elsewhere/0\.png: no such file; .*annotations\.json"):
         run(evaluate=(annotations, tmp_path / "elsewhere"))
     with pytest.raises(DataError, match=r"annotations\.json: lacks the categories \[7, 90\]"):
-        run(data=tiny_classes, recipe="demo_semi_supervised", evaluate=tiny_dataset)
+        run(data=tiny_classes, detector_config="demo_semi_supervised", evaluate=tiny_dataset)
     (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
     with pytest.raises(DataError, match=r"empty\.json: has no images"):
         run(evaluate=(tmp_path / "empty.json", root))

@@ -11,7 +11,7 @@ pytest.importorskip("detectron2")
 
 from cuvler.detector import train
 from cuvler.detector.checkpoints import load_state
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.loops import Loop, TrainingDivergedError
 from cuvler.detector.processes import Place
 from cuvler.detector.train import train_detector
@@ -36,9 +36,11 @@ def spoil(tiny_dataset):
     return spoil
 
 
-def recipe(*overrides, machines=1):
+def make_config(*overrides, machines=1):
     iterations = ("SOLVER.MAX_ITER", "9", "INPUT.COPY_PASTE.ENABLED", "False")
-    cfg = load_recipe("demo", num_gpus=0, machines=machines, overrides=(*iterations, *overrides))
+    cfg = load_detector_config(
+        "demo", num_gpus=0, machines=machines, overrides=(*iterations, *overrides)
+    )
     cfg.DATALOADER.NUM_WORKERS = 0
     return cfg
 
@@ -48,7 +50,7 @@ def run(tiny_dataset, tiny_overrides, tmp_path):
     """Train a tiny detector on batches of two, so that three batches are an epoch."""
 
     def run(name="run", *overrides, mixed_precision=False):
-        cfg = recipe(*tiny_overrides, *overrides)
+        cfg = make_config(*tiny_overrides, *overrides)
         cfg.SOLVER.AMP.ENABLED = mixed_precision
         train_detector(cfg, *tiny_dataset, tmp_path / name, num_gpus=0)
         return tmp_path / name
@@ -209,7 +211,7 @@ def test_all_processes_skip_the_same_batches(
     spoil(2)
     darken(4)
     options = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3")
-    cfg = recipe(*tiny_overrides, *options, machines=2)
+    cfg = make_config(*tiny_overrides, *options, machines=2)
     torch.multiprocessing.start_processes(
         train_one_of_two,
         args=(f"tcp://127.0.0.1:{free_port}", cfg, *tiny_dataset, tmp_path),

@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 
 from cuvler.detector import Detector, train
 from cuvler.detector.checkpoints import load_state, save_model
-from cuvler.detector.config import load_recipe
+from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import training_loader
 from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT
@@ -41,7 +41,9 @@ def run(tiny_dataset, tiny_overrides, tmp_path):
 
     def run(name="run", *overrides, weights="", **options):
         iterations = ("SOLVER.MAX_ITER", "7")
-        cfg = load_recipe("demo", num_gpus=0, overrides=(*tiny_overrides, *iterations, *overrides))
+        cfg = load_detector_config(
+            "demo", num_gpus=0, overrides=(*tiny_overrides, *iterations, *overrides)
+        )
         cfg.DATALOADER.NUM_WORKERS = 0
         cfg.MODEL.WEIGHTS = str(weights)
         annotations, root = tiny_dataset
@@ -92,7 +94,7 @@ def test_training_leaves_model_config_metrics_and_events(run):
 @UNCLOSED
 def test_a_picture_shows_what_is_trained_on(run, tiny_dataset, monkeypatch):
     folder = run()
-    cfg = load_recipe(folder / "config.yaml", num_gpus=0)
+    cfg = load_detector_config(folder / "config.yaml", num_gpus=0)
     cfg.DATALOADER.NUM_WORKERS = 0
     batch = next(iter(training_loader(read_annotations(*tiny_dataset).records, cfg, seed=0)))
     expected = np.asarray(draw_samples(batch))
@@ -176,10 +178,12 @@ def test_precise_batch_norm_sees_no_pasted_images(run):
     assert equal(weights_of(run("pasted", *options)), weights_of(plain))
 
 
-@pytest.mark.parametrize("recipe", ["demo", "demo_semi_supervised", "demo_cutler"])
-def test_mixed_precision_leaves_losses_in_full_precision(tiny_dataset, tiny_overrides, recipe):
+@pytest.mark.parametrize("detector_config", ["demo", "demo_semi_supervised", "demo_cutler"])
+def test_mixed_precision_leaves_losses_in_full_precision(
+    tiny_dataset, tiny_overrides, detector_config
+):
     """With the CPU's 16-bit numbers, which are coarser than a GPU's."""
-    cfg = load_recipe(recipe, num_gpus=0, overrides=tiny_overrides)
+    cfg = load_detector_config(detector_config, num_gpus=0, overrides=tiny_overrides)
     cfg.DATALOADER.NUM_WORKERS = 0
     model = build_model(cfg)
     records = read_annotations(*tiny_dataset).records
@@ -204,13 +208,13 @@ def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
 
 def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):
     count = torch.cuda.device_count() + 1
-    cfg = load_recipe("demo", num_gpus=0)
+    cfg = load_detector_config("demo", num_gpus=0)
     with pytest.raises(ConfigError, match=f"{count} GPUs requested"):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=count)
 
 
 def test_another_order_of_channels_is_refused(tiny_dataset, tmp_path):
-    cfg = load_recipe("demo", num_gpus=0, overrides=["INPUT.FORMAT", "BGR"])
+    cfg = load_detector_config("demo", num_gpus=0, overrides=["INPUT.FORMAT", "BGR"])
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: BGR, .* set it to RGB"):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: BGR, .* set it to RGB"):
@@ -218,7 +222,7 @@ def test_another_order_of_channels_is_refused(tiny_dataset, tmp_path):
 
 
 def test_predictors_learn_faster():
-    model = build_model(load_recipe("demo", num_gpus=0))
+    model = build_model(load_detector_config("demo", num_gpus=0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     predictor_learning_rate(optimizer, model, 4.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -254,7 +258,7 @@ def test_a_checkpoint_that_is_being_written_leaves_the_former_one(run, monkeypat
 
 def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
     annotations, _ = tiny_dataset
-    cfg = load_recipe("demo", num_gpus=0)
+    cfg = load_detector_config("demo", num_gpus=0)
     first = fingerprint(cfg, annotations)
     cfg.DATALOADER.NUM_WORKERS = 17
     cfg.SOLVER.CHECKPOINT_PERIOD = 1
@@ -264,7 +268,7 @@ def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
     assert fingerprint(cfg, annotations) == first
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert fingerprint(cfg, annotations) != first
-    cfg = load_recipe("demo", num_gpus=0)
+    cfg = load_detector_config("demo", num_gpus=0)
     cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
     (tmp_path / "weights.pth").write_bytes(b"one")
     second = fingerprint(cfg, annotations)
@@ -283,7 +287,16 @@ def test_a_killed_training_ends_like_an_undisturbed_one(
     folder = tmp_path / "killed"
     command = [
         *(sys.executable, "-m", "cuvler.cli", "detector"),
-        *("--annotations", annotations, "--root", root, "--recipe", "demo", "--num-gpus", "0"),
+        *(
+            "--annotations",
+            annotations,
+            "--root",
+            root,
+            "--detector-config",
+            "demo",
+            "--num-gpus",
+            "0",
+        ),
         *("--workers", "1", "--output", folder, *tiny_overrides, "SOLVER.MAX_ITER", "60"),
     ]
     command = [sys.executable, "-c", "from cuvler.cli import main; main()", *map(str, command[3:])]
