@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 File = str | os.PathLike[str]
 
-# CutLER: a former annotation that overlaps a prediction this much was found again.
+# CutLER: a previous annotation that overlaps a prediction this much was found again.
 _FOUND_AGAIN = 0.5
 
 
@@ -49,13 +49,13 @@ class Counts:
         num_predictions: all of them.
         num_predictions_kept: those within the limits that have pixels.
         num_predictions_empty: those within the limits with an empty mask, left out.
-        num_former_kept: former annotations that no kept prediction replaces.
+        num_previous_kept: previous annotations that no kept prediction replaces.
     """
 
     num_predictions: int = 0
     num_predictions_kept: int = 0
     num_predictions_empty: int = 0
-    num_former_kept: int = 0
+    num_previous_kept: int = 0
 
 
 def cuvler_annotations(
@@ -87,7 +87,7 @@ def cuvler_annotations(
 
 
 def cutler_annotations(
-    former: File,
+    previous: File,
     predictions: File,
     images: "pd.DataFrame",
     output: File,
@@ -97,22 +97,22 @@ def cutler_annotations(
 ) -> Counts:
     """Keep the predictions of ``threshold`` or more, and the annotations they do not replace.
 
-    A former annotation stays when its mask's IoU with every kept prediction of its image is
-    under 0.5. An image's predictions come before its former annotations in the output.
+    A previous annotation stays when its mask's IoU with every kept prediction of its image is
+    under 0.5. An image's predictions come before its previous annotations in the output.
 
     Args:
-        former: the COCO json that the detector was trained on.
+        previous: the COCO json that the detector was trained on.
         predictions: as for :func:`cuvler_annotations`, as are the others and the errors.
         images: the listing of the dataset.
         output: the COCO json to write.
         threshold: the lowest score kept.
         detections_per_image: the best that many predictions of an image are looked at.
     """
-    return _merge(former, predictions, images, output, threshold, detections_per_image)
+    return _merge(previous, predictions, images, output, threshold, detections_per_image)
 
 
 def _merge(
-    former: File | None,
+    previous: File | None,
     predictions: File,
     images: "pd.DataFrame",
     output: File,
@@ -127,8 +127,8 @@ def _merge(
         closing(_Spool(Path(folder, "records.sqlite"), images)) as spool,
     ):
         counts = Counts(num_predictions=_spool_predictions(spool, predictions, threshold))
-        if former is not None:
-            _spool_former(spool, former)
+        if previous is not None:
+            _spool_previous(spool, previous)
         excluded = []
         for image, found, before in with_progress(spool.images(), len(images)):
             if "width" not in image:
@@ -140,7 +140,7 @@ def _merge(
             kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
             counts.num_predictions_kept += len(kept)
             counts.num_predictions_empty += len(found) - len(kept)
-            counts.num_former_kept += len(remaining)
+            counts.num_previous_kept += len(remaining)
             for record in [*kept, *remaining]:
                 writer.add_annotation({"id": writer.num_annotations + 1, **record})
         limits = {"threshold": threshold, "detections_per_image": limit}
@@ -207,7 +207,7 @@ class _Spool:
         self._count += 1
 
     def images(self) -> Iterator[tuple[Record, list[Record], list[Record]]]:
-        """Give each image with its predictions, best first, and its former annotations."""
+        """Give each image with its predictions, best first, and its previous annotations."""
         records = self._database.execute(
             "select image, kind, content from record order by image, kind, rank, number"
         )
@@ -244,7 +244,7 @@ def _spool_predictions(spool: _Spool, path: File, threshold: float) -> int:
     return count
 
 
-def _spool_former(spool: _Spool, path: File) -> None:
+def _spool_previous(spool: _Spool, path: File) -> None:
     for section, record in stream_annotations(path):
         if section == "images":
             where = f"{path}: image {record['file_name']!r}"

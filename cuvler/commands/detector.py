@@ -51,7 +51,7 @@ def command(
     output: Path,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train a detector; go on where a former run of the same training was stopped.
+    """Train a detector; go on where a previous run of the same training was stopped.
 
     KEY VALUE pairs are detectron2 settings over those of the detector config:
     SOLVER.MAX_ITER 40000. Where they change the batch, learning rate and schedule are scaled

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 @click.option("--predictions", required=True, type=Path, help="COCO results of the detector.")
 @click.option("--images", required=True, type=Path, help="The dataset's listing (.parquet).")
 @click.option(
-    "--former",
+    "--previous",
     type=Path,
     help="The COCO json the detector was trained on, whose annotations stay where predictions "
     "do not replace them, as in CutLER; without it predictions alone, as in CuVLER.",
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 def command(
     predictions: Path,
     images: Path,
-    former: Path | None,
+    previous: Path | None,
     threshold: float,
     detections_per_image: int | None,
     output: Path,
 ) -> None:
     """Keep the predictions a detector is sure of as annotations to train on."""
     listing = read_listing(images)
-    if former is None:
+    if previous is None:
         counts = cuvler_annotations(
             predictions,
             listing,
@@ -53,7 +53,7 @@ def command(
         )
     else:
         counts = cutler_annotations(
-            former,
+            previous,
             predictions,
             listing,
             output,

@@ -235,7 +235,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         with atomic_path(metrics) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(f"{line}\n" for line in lines if self._is_before_start(line))
         if self.start_iter == 0:
-            # A former training's; the config beside it is no longer its own.
+            # A previous training's; the config beside it is no longer its own.
             (self.folder / MODEL).unlink(missing_ok=True)
             for events in self.folder.glob("events.out.tfevents.*"):
                 events.unlink()

@@ -112,7 +112,7 @@ EXERCISED = {
     "cuvler predictions --detector output --images results/images/imagenet_train.parquet"
     " --root datasets/imagenet/train --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler self-training --predictions predictions.json"
-    " --images results/images/imagenet_train.parquet --former annotations.json --threshold 0.7"
+    " --images results/images/imagenet_train.parquet --previous annotations.json --threshold 0.7"
     " --detections-per-image 30 --output round1.json": Run("round1.json", UNSURE, PREDICTED_TRAIN),
     "cuvler detector --annotations round1.json --root datasets/imagenet/train"
     " --detector-config cutler_self_train --weights output/model_final.pth --output round1": Run(

@@ -19,12 +19,12 @@ GOLDEN = Path(__file__).parent / "self_training"
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    former = GOLDEN / "previous_annotations.json"
-    images = read_json(former)["images"]
+    previous = GOLDEN / "previous_annotations.json"
+    images = read_json(previous)["images"]
     rows = sorted((image["id"], image["file_name"]) for image in images)
     listing = pd.DataFrame(rows, columns=["image_id", "file_name"])
     output = tmp_path_factory.mktemp("merged") / "annotations.json"
-    cutler_annotations(former, GOLDEN / "predictions.json", listing, output, threshold=0.7)
+    cutler_annotations(previous, GOLDEN / "predictions.json", listing, output, threshold=0.7)
     return read_json(output)
 
 
@@ -44,8 +44,8 @@ def test_the_same_masks_are_kept(ours):
         assert sorted(ours_by_image[image_id]) == sorted(masks)
 
 
-def test_former_masks_follow_the_predictions(ours):
-    former = {
+def test_previous_masks_follow_the_predictions(ours):
+    previous = {
         a["segmentation"]["counts"]
         for a in read_json(GOLDEN / "previous_annotations.json")["annotations"]
     }
@@ -55,10 +55,10 @@ def test_former_masks_follow_the_predictions(ours):
         if p["score"] >= 0.7
     }
     for masks in masks_by_image(ours).values():
-        kinds = [mask in former - predicted for mask in masks]
+        kinds = [mask in previous - predicted for mask in masks]
         assert kinds == sorted(kinds)
     assert ours["info"]["num_predictions_kept"] == 35
-    assert ours["info"]["num_former_kept"] == 57
+    assert ours["info"]["num_previous_kept"] == 57
 
 
 def test_areas_are_those_of_the_masks(ours):

@@ -41,7 +41,7 @@ def listing(*image_ids):
     )
 
 
-def former(*records, images=(1, 2, 3)):
+def previous(*records, images=(1, 2, 3)):
     return {
         "images": [
             {"id": i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in images
@@ -62,7 +62,7 @@ def cuvler(predictions, images=(1, 2, 3), **settings):
 
 def cutler(before, predictions, images=(1, 2, 3), **settings):
     with TemporaryDirectory() as folder:
-        names = ("former.json", "predictions.json", "annotations.json")
+        names = ("previous.json", "predictions.json", "annotations.json")
         old, found, output = (Path(folder, name) for name in names)
         old.write_text(json.dumps(before))
         found.write_text(json.dumps(predictions))
@@ -83,7 +83,7 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
         "num_predictions": 4,
         "num_predictions_kept": 3,
         "num_predictions_empty": 0,
-        "num_former_kept": 0,
+        "num_previous_kept": 0,
     }
 
 
@@ -97,7 +97,7 @@ def test_the_best_predictions_of_an_image_are_looked_at():
     assert content["info"]["detections_per_image"] == 3
     assert content["info"]["num_predictions_empty"] == 1
     # What is not looked at replaces nothing.
-    before = former(record(1, 0.3, box=(5, 3, 10, 8)), record(1, 0.3, box=(23, 3, 10, 8)))
+    before = previous(record(1, 0.3, box=(5, 3, 10, 8)), record(1, 0.3, box=(23, 3, 10, 8)))
     content = cutler(before, predictions, threshold=0.7, detections_per_image=3)
     assert [a["bbox"][0] for a in content["annotations"] if a["image_id"] == 1] == [24, 23, 5]
 
@@ -132,26 +132,26 @@ def test_masks_without_pixels_are_left_out_and_counted():
     assert content["info"]["num_predictions_kept"] == 1
     assert content["info"]["num_predictions_empty"] == 1
     # Nor does one stand for an annotation that nothing else found.
-    content = cutler(former(record(1, 0.3)), [empty], (1, 2, 3))
+    content = cutler(previous(record(1, 0.3)), [empty], (1, 2, 3))
     assert [a["score"] for a in content["annotations"]] == [0.3]
 
 
 @pytest.mark.parametrize(("shift", "stays"), [(0, False), (3, False), (4, True), (20, True)])
-def test_cutler_drops_former_annotations_that_were_found_again(shift, stays):
+def test_cutler_drops_previous_annotations_that_were_found_again(shift, stays):
     # Two 10 x 8 boxes, one shifted by s: IoU (10 - s) / (10 + s), 0.54 for 3 and 0.43 for 4.
-    content = cutler(former(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)])
+    content = cutler(previous(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)])
     assert [a["score"] for a in content["annotations"]] == ([0.9, 0.3] if stays else [0.9])
 
 
 def test_cutler_drops_at_an_overlap_of_exactly_one_half():
     content = cutler(
-        former(record(1, 0.3, box=(0, 0, 20, 10))), [record(1, 0.9, box=(0, 0, 10, 10))]
+        previous(record(1, 0.3, box=(0, 0, 20, 10))), [record(1, 0.9, box=(0, 0, 10, 10))]
     )
     assert [a["score"] for a in content["annotations"]] == [0.9]
 
 
 def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
-    before = former(record(1, 0.3), record(2, 0.3), record(3, 0.3))
+    before = previous(record(1, 0.3), record(2, 0.3), record(3, 0.3))
     predictions = [record(1, 0.69), record(2, 0.7), record(5, 0.8)]
     # Image 5 could not be used before: its predictions are all it has.
     content = cutler(before, predictions, (1, 2, 3, 5), threshold=0.7)
@@ -163,7 +163,7 @@ def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
     ]
     assert [a["id"] for a in content["annotations"]] == [1, 2, 3, 4]
     assert [image["id"] for image in content["images"]] == [1, 2, 3, 5]
-    assert content["info"]["num_former_kept"] == 2
+    assert content["info"]["num_previous_kept"] == 2
 
 
 boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st.integers(1, 15))
@@ -175,15 +175,15 @@ boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st
     found=st.lists(st.tuples(st.integers(1, 2), boxes, st.floats(0, 1)), min_size=1, max_size=5),
 )
 def test_cutler_equals_the_rule_written_with_arrays(before, found):
-    former_records = [record(image_id, 0.5, box) for image_id, box in before]
+    previous_records = [record(image_id, 0.5, box) for image_id, box in before]
     predictions = [record(image_id, score, box) for image_id, box, score in found]
     predictions.append(record(3, 0.99))
-    content = cutler(former(*former_records), predictions, threshold=0.4)
+    content = cutler(previous(*previous_records), predictions, threshold=0.4)
     expected = []
     for image_id in (1, 2, 3):
         kept = [p for p in predictions if p["image_id"] == image_id and p["score"] >= 0.4]
         expected += sorted(kept, key=lambda p: -p["score"])
-        for annotation in former_records:
+        for annotation in previous_records:
             if annotation["image_id"] == image_id:
                 one = decode(annotation["segmentation"])
                 others = [decode(p["segmentation"]) for p in kept]
@@ -198,7 +198,7 @@ def test_the_order_of_the_records_does_not_matter():
     predictions = [record(i, score) for i in (1, 2, 3) for score in (0.3, 0.8, 0.5)]
     assert cuvler(predictions[::-1]) == cuvler(predictions)
     before = [record(i, 0.3, box=(20, 9, 9, 9)) for i in (1, 2, 3)]
-    assert [a["image_id"] for a in cutler(former(*before[::-1]), predictions)["annotations"]] == [
+    assert [a["image_id"] for a in cutler(previous(*before[::-1]), predictions)["annotations"]] == [
         1, 1, 2, 2, 3, 3
     ]  # fmt: skip
 
@@ -220,11 +220,11 @@ def test_bad_predictions_are_named(predictions, message):
         cuvler(predictions, (1,))
 
 
-def test_former_annotations_of_another_dataset_are_named():
+def test_previous_annotations_of_another_dataset_are_named():
     with pytest.raises(
-        DataError, match=r"former\.json: image '3\.jpg' is of image 3, which is not"
+        DataError, match=r"previous\.json: image '3\.jpg' is of image 3, which is not"
     ):
-        cutler(former(), [record(1, 0.9)], (1, 2))
+        cutler(previous(), [record(1, 0.9)], (1, 2))
 
 
 def test_a_failure_leaves_nothing(tmp_path):
@@ -239,7 +239,7 @@ def files(tmp_path):
     paths = {name: tmp_path / name for name in ("p.json", "images.parquet", "a.json", "out.json")}
     paths["p.json"].write_text(json.dumps([record(1, 0.9), record(2, 0.75, box=(20, 9, 9, 9))]))
     listing(1, 2, 3).to_parquet(paths["images.parquet"])
-    paths["a.json"].write_text(json.dumps(former(record(1, 0.5), record(2, 0.5))))
+    paths["a.json"].write_text(json.dumps(previous(record(1, 0.5), record(2, 0.5))))
     return paths
 
 
@@ -250,10 +250,10 @@ def run(files, *options):
 
 
 @pytest.mark.parametrize(
-    ("keep_former", "scores"), [(False, [0.9, 0.75]), (True, [0.9, 0.75, 0.5])]
+    ("keep_previous", "scores"), [(False, [0.9, 0.75]), (True, [0.9, 0.75, 0.5])]
 )
-def test_command_writes_either_recipe_and_the_same_bytes_again(files, keep_former, scores):
-    options = ["--former", str(files["a.json"])] if keep_former else []
+def test_command_writes_either_recipe_and_the_same_bytes_again(files, keep_previous, scores):
+    options = ["--previous", str(files["a.json"])] if keep_previous else []
     outcome = run(files, *options, "--threshold", "0.7")
     assert outcome.exit_code == 0, outcome.output
     first = files["out.json"].read_bytes()

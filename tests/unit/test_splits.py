@@ -46,15 +46,17 @@ def test_splits_are_nested_by_image_and_keep_classes_and_order(source, tmp_path)
     whole = json.loads(source.read_text())
     counts = write_splits(source, tmp_path / "splits", percents=[10, 1, 100, 2])
     assert counts == {1: 2, 2: 4, 10: 20, 100: 200}
-    former = set()
+    previous = set()
     for percent, count in counts.items():
         split = read(tmp_path / "splits", percent)
         chosen = ids(split)
         assert len(chosen) == count
-        assert former < set(chosen)
-        former = set(chosen)
-        assert split["images"] == [i for i in whole["images"] if i["id"] in former]
-        assert split["annotations"] == [a for a in whole["annotations"] if a["image_id"] in former]
+        assert previous < set(chosen)
+        previous = set(chosen)
+        assert split["images"] == [i for i in whole["images"] if i["id"] in previous]
+        assert split["annotations"] == [
+            a for a in whole["annotations"] if a["image_id"] in previous
+        ]
         assert split["categories"] == whole["categories"]
         assert split["licenses"] == whole["licenses"]
         of = {"percent": percent, "seed": 0, "of": 200}

@@ -34,9 +34,9 @@ def test_from_images_to_report_and_again(workplace, tiny):
         assert len(merged["images"]) == 9
         assert merged["annotations"]
         assert merged["info"]["method"] == method
-    former = merged["annotations"]
+    previous = merged["annotations"]
     learned = json.loads((results / "self_training/cutler_round1.json").read_text())
-    assert 0 < learned["info"]["num_former_kept"] <= len(former)
+    assert 0 < learned["info"]["num_previous_kept"] <= len(previous)
     page = (results / "report.html").read_text()
     assert all(detector in page for detector in detectors)
     assert not list(results.glob("**/*.part"))

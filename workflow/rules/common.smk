@@ -283,7 +283,7 @@ def self_training_threshold(wildcards):
     return thresholds[min(detector_of(wildcards).round, len(thresholds)) - 1]
 
 
-def former_annotations(wildcards):
+def previous_annotations(wildcards):
     """What the round before learned from, where its annotations are kept."""
     if not self_training_of(wildcards)["keep_former"]:
         return []

@@ -2,7 +2,7 @@ rule self_training:
     input:
         predictions=self_training_predictions,
         images=self_training_images,
-        former=former_annotations,
+        previous=previous_annotations,
     output:
         layout.SELF_TRAINING.output,
     log:
@@ -12,10 +12,10 @@ rule self_training:
     conda:
         "../envs/cuvler.yaml"
     params:
-        former=lambda wildcards, input: ["--former", input.former] if input.former else [],
+        previous=lambda wildcards, input: ["--previous", input.previous] if input.previous else [],
         limit=lambda wildcards: self_training_of(wildcards)["detections_per_image"],
         threshold=self_training_threshold,
     shell:
         "cuvler self-training --predictions {input.predictions:q} --images {input.images:q}"
-        " {params.former:q} --detections-per-image {params.limit} --threshold {params.threshold}"
+        " {params.previous:q} --detections-per-image {params.limit} --threshold {params.threshold}"
         " --output {output:q} &> {log:q}"

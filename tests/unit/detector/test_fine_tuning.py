@@ -61,7 +61,7 @@ def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
     rate = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "1e-12")
     cfg = make_config(tiny_overrides, *rate, weights=pretrained)
     train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
-    former = load_state(pretrained)["model"]
+    previous = load_state(pretrained)["model"]
     found = load_state(tmp_path / "run" / "model_final.pth")["model"]
     assert {name for name in found if is_predictor(name)} == PREDICTORS
     for name, value in found.items():
@@ -69,11 +69,11 @@ def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
             continue
         # detectron2 starts predictors at a standard deviation of 0.01 or less, biases at 0.
         if is_new_predictor(name):
-            assert value.shape != former[name].shape or not torch.allclose(value, former[name])
+            assert value.shape != previous[name].shape or not torch.allclose(value, previous[name])
             assert value.abs().mean() < 0.011
             assert abs(value.mean()) < 0.005
         else:
-            torch.testing.assert_close(value, former[name], atol=1e-6, rtol=0, msg=name)
+            torch.testing.assert_close(value, previous[name], atol=1e-6, rtol=0, msg=name)
     resolved = base_config()
     merge_file(resolved, tmp_path / "run" / "config.yaml")
     assert resolved.MODEL.ROI_HEADS.NUM_CLASSES == 2

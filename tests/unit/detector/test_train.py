@@ -240,10 +240,10 @@ def test_predictors_learn_faster():
     }
 
 
-def test_a_checkpoint_that_is_being_written_leaves_the_former_one(run, monkeypatch, tmp_path):
+def test_a_checkpoint_that_is_being_written_leaves_the_previous_one(run, monkeypatch, tmp_path):
     path = tmp_path / "model.pth"
     save_model(torch.nn.Linear(2, 2), path)
-    former = path.read_bytes()
+    previous = path.read_bytes()
 
     def full_disk(state, stream):
         stream.write_bytes(b"half")
@@ -252,7 +252,7 @@ def test_a_checkpoint_that_is_being_written_leaves_the_former_one(run, monkeypat
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_model(torch.nn.Linear(2, 2), path)
-    assert path.read_bytes() == former
+    assert path.read_bytes() == previous
     assert list(tmp_path.glob(".*.part")) == []
 
 
