@@ -94,7 +94,7 @@ def plot(
     image: Image.Image,
     found: "Sequence[PseudoMask] | Sequence[NDArray[np.bool_]] | Instances",
     *,
-    min_score: float = 0.0,
+    score_threshold: float = 0.0,
 ) -> Image.Image:
     """Draw pseudo-masks or predictions on an image; a notebook displays the result.
 
@@ -102,7 +102,7 @@ def plot(
         image: any mode; converted to RGB.
         found: the result of :func:`cuvler.discover` or of a detector, or masks of shape
             (height, width).
-        min_score: masks with a lower score are not drawn; plain masks have no score.
+        score_threshold: masks with a lower score are not drawn; plain masks have no score.
 
     Returns:
         An RGB image of the same size.
@@ -116,7 +116,7 @@ def plot(
         pairs = zip(instances.pred_masks.numpy(), instances.scores.tolist(), strict=True)
     else:
         pairs = [(getattr(m, "mask", m), getattr(m, "score", None)) for m in found]
-    shown = [(mask, score) for mask, score in pairs if score is None or score >= min_score]
+    shown = [(mask, score) for mask, score in pairs if score is None or score >= score_threshold]
     scores = [score for _, score in shown if score is not None]
     masks = [np.asarray(mask, dtype=bool) for mask, _ in shown]
     return draw_masks(image, masks, scores if len(scores) == len(masks) else None)

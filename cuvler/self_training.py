@@ -63,10 +63,10 @@ def cuvler_annotations(
     images: "pd.DataFrame",
     output: File,
     *,
-    threshold: float = 0.2,
+    score_threshold: float = 0.2,
     detections_per_image: int | None = None,
 ) -> Counts:
-    """Keep the predictions of ``threshold`` or more; their scores are the soft targets.
+    """Keep the predictions of ``score_threshold`` or more; their scores are the soft targets.
 
     Files of any length and order are read once, and a few images are in memory at a time.
 
@@ -75,15 +75,15 @@ def cuvler_annotations(
         images: the listing of the dataset (columns ``image_id``, ``file_name``).
         output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
             first), ``info`` and ``excluded``.
-        threshold: the lowest score kept.
+        score_threshold: the lowest score kept.
         detections_per_image: the best that many predictions of an image are looked at. Those
             are the same as a detector limited to so many would give.
 
     Raises:
         DataError: a prediction is of no image of the listing or has no score or mask, masks
-            of an image differ in size, or no prediction reaches the threshold.
+            of an image differ in size, or no prediction reaches ``score_threshold``.
     """
-    return _merge(None, predictions, images, output, threshold, detections_per_image)
+    return _merge(None, predictions, images, output, score_threshold, detections_per_image)
 
 
 def cutler_annotations(
@@ -92,10 +92,10 @@ def cutler_annotations(
     images: "pd.DataFrame",
     output: File,
     *,
-    threshold: float = 0.7,
+    score_threshold: float = 0.7,
     detections_per_image: int | None = 30,
 ) -> Counts:
-    """Keep the predictions of ``threshold`` or more, and the annotations they do not replace.
+    """Keep the predictions of ``score_threshold`` or more, and the annotations they do not replace.
 
     A previous annotation stays when its mask's IoU with every kept prediction of its image is
     under 0.5. An image's predictions come before its previous annotations in the output.
@@ -105,10 +105,10 @@ def cutler_annotations(
         predictions: as for :func:`cuvler_annotations`, as are the others and the errors.
         images: the listing of the dataset.
         output: the COCO json to write.
-        threshold: the lowest score kept.
+        score_threshold: the lowest score kept.
         detections_per_image: the best that many predictions of an image are looked at.
     """
-    return _merge(previous, predictions, images, output, threshold, detections_per_image)
+    return _merge(previous, predictions, images, output, score_threshold, detections_per_image)
 
 
 def _merge(
@@ -116,7 +116,7 @@ def _merge(
     predictions: File,
     images: "pd.DataFrame",
     output: File,
-    threshold: float,
+    score_threshold: float,
     limit: int | None,
 ) -> Counts:
     opening = {"licenses": [], "categories": CATEGORIES}
@@ -126,7 +126,7 @@ def _merge(
         TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
         closing(_Spool(Path(folder, "records.sqlite"), images)) as spool,
     ):
-        counts = Counts(num_predictions=_spool_predictions(spool, predictions, threshold))
+        counts = Counts(num_predictions=_spool_predictions(spool, predictions, score_threshold))
         if previous is not None:
             _spool_previous(spool, previous)
         excluded = []
@@ -143,7 +143,7 @@ def _merge(
             counts.num_previous_kept += len(remaining)
             for record in [*kept, *remaining]:
                 writer.add_annotation({"id": writer.num_annotations + 1, **record})
-        limits = {"threshold": threshold, "detections_per_image": limit}
+        limits = {"score_threshold": score_threshold, "detections_per_image": limit}
         writer.closing["info"] = limits | asdict(counts)
         writer.closing["excluded"] = excluded
     return counts
@@ -223,7 +223,7 @@ class _Spool:
             yield {"id": image_id, "file_name": name, **size}, *found
 
 
-def _spool_predictions(spool: _Spool, path: File, threshold: float) -> int:
+def _spool_predictions(spool: _Spool, path: File, score_threshold: float) -> int:
     """Take in the predictions that are kept; give the number of all."""
     count = kept = 0
     highest = 0.0
@@ -232,14 +232,14 @@ def _spool_predictions(spool: _Spool, path: File, threshold: float) -> int:
         _check(record, where)
         spool.note_size(record["image_id"], record["segmentation"]["size"], where)
         highest = max(record["score"], highest)
-        if record["score"] >= threshold:
+        if record["score"] >= score_threshold:
             spool.add(_PREDICTION, record)
             kept += 1
     if not kept:
         found = f"the highest of {count} is {highest:.3g}" if count else "there are no predictions"
         raise DataError(
-            f"{path}: no prediction has a score of {threshold:g} or more ({found}); "
-            "lower the threshold or train the detector longer"
+            f"{path}: no prediction has a score of {score_threshold:g} or more ({found}); "
+            "lower the score threshold or train the detector longer"
         )
     return count
 

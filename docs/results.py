@@ -20,7 +20,7 @@ from cuvler.report.gallery import best_records
 ROOT = Path(__file__).parents[1]
 # Shares of the images whose detections fit the objects better than those of the row.
 RANKS = (0.1, 0.3, 0.5, 0.75)
-MIN_SCORE = 0.3
+SCORE_THRESHOLD = 0.3
 COLUMNS = ("image", "eigenvector", "VoteCut's masks", "detections")
 SIZE = (300, 225)
 
@@ -38,7 +38,7 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
     objects = best_records(truth, images)
     masks = best_records(results / "annotations/demo_val/votecut.json", images)
     found = best_records(
-        results / "predictions/cuvler_round1/demo_val.json", images, min_score=MIN_SCORE
+        results / "predictions/cuvler_round1/demo_val.json", images, score_threshold=SCORE_THRESHOLD
     )
     fits = {i: mean_best_iou(objects[i], found.get(i, []), images[i]) for i in objects}
     landscape = [i for i in fits if images[i]["width"] > images[i]["height"]]

@@ -36,7 +36,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     help="Images to show where A is better, and as many where B is.",
 )
 @click.option(
-    "--min-score",
+    "--score-threshold",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
@@ -51,7 +51,7 @@ def command(
     output: Path,
     iou_type: IouType | None,
     images: int,
-    min_score: float,
+    score_threshold: float,
     max_detections: int,
 ) -> None:
     """Tell on which sizes and images two result files differ most.
@@ -81,7 +81,7 @@ def command(
             list(zip(names, (first, second), strict=True)),
             root,
             images=images,
-            min_score=min_score,
+            score_threshold=score_threshold,
         )
         with atomic_path(output) as temporary:
             temporary.write_text(page, encoding="utf-8")

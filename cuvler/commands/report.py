@@ -56,7 +56,7 @@ def _count(value: str) -> tuple[str, int]:
     help="Images in a gallery.",
 )
 @click.option(
-    "--min-score",
+    "--score-threshold",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
@@ -78,7 +78,7 @@ def command(
     gpus: tuple[tuple[str, int], ...],
     config: str,
     images: int,
-    min_score: float,
+    score_threshold: float,
 ) -> None:
     """Make one page of tables, galleries and curves, which needs no other file.
 
@@ -102,7 +102,7 @@ def command(
         gpus=dict(gpus),
         config=config,
         images=images,
-        min_score=min_score,
+        score_threshold=score_threshold,
     )
     page = make_report(inputs, title=title)
     with atomic_path(output) as temporary:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
     "do not replace them, as in CutLER; without it predictions alone, as in CuVLER.",
 )
 @click.option(
-    "--threshold",
+    "--score-threshold",
     required=True,
     type=click.FloatRange(0, 1),
     help="The lowest score kept (CuVLER 0.2; CutLER 0.7, in round 2 0.65).",
@@ -37,7 +37,7 @@ def command(
     predictions: Path,
     images: Path,
     previous: Path | None,
-    threshold: float,
+    score_threshold: float,
     detections_per_image: int | None,
     output: Path,
 ) -> None:
@@ -48,7 +48,7 @@ def command(
             predictions,
             listing,
             output,
-            threshold=threshold,
+            score_threshold=score_threshold,
             detections_per_image=detections_per_image,
         )
     else:
@@ -57,7 +57,7 @@ def command(
             predictions,
             listing,
             output,
-            threshold=threshold,
+            score_threshold=score_threshold,
             detections_per_image=detections_per_image,
         )
     log.info("%s", ", ".join(f"{key} {value}" for key, value in asdict(counts).items()))

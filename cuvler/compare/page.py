@@ -21,7 +21,7 @@ def make_page(
     root: Path,
     *,
     images: int = 8,
-    min_score: float = 0.0,
+    score_threshold: float = 0.0,
 ) -> str:
     """Return a self-contained HTML page.
 
@@ -31,7 +31,7 @@ def make_page(
         results: names and files of A and B.
         root: the image root.
         images: number of images shown where A is better, and where B is better.
-        min_score: detections with a lower score are not drawn.
+        score_threshold: detections with a lower score are not drawn.
 
     Raises:
         DataError: a file is damaged, or a mask's size differs from its image's.
@@ -43,7 +43,7 @@ def make_page(
     shown = [*better, *worse]
     layers = [Layer("ground truth", "objects", ground_truth, best_records(ground_truth, shown))]
     layers += [
-        Layer(name, "detections", path, best_records(path, shown, min_score=min_score))
+        Layer(name, "detections", path, best_records(path, shown, score_threshold=score_threshold))
         for name, path in results
     ]
     sizes = {

@@ -32,7 +32,7 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
     truth_path = inputs.ground_truth[dataset]
     images = {i["id"]: i for section, i in stream_annotations(truth_path) if section == "images"}
     truth = truth_layer(inputs, dataset, images)
-    records = best_records(path, images, min_score=inputs.min_score)
+    records = best_records(path, images, score_threshold=inputs.score_threshold)
     found = Layer(detector, "detections", path, records)
     measures = {
         image_id: mean_best_iou(objects, records.get(image_id, []), images[image_id])

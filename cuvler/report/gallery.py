@@ -175,7 +175,7 @@ def make_panel(title: str, note: str, alt: str, picture: Image.Image) -> Panel:
 
 
 def best_records(
-    path: Path, images: Collection[int], *, min_score: float = 0.0
+    path: Path, images: Collection[int], *, score_threshold: float = 0.0
 ) -> dict[int, list[Record]]:
     """Collect the records of some images, by image, best first, as many as a picture bears.
 
@@ -184,7 +184,7 @@ def best_records(
     found: dict[int, list[Record]] = {}
     for record in stream_records(path):
         wanted = record["image_id"] in images and not record.get("iscrowd")
-        if wanted and record.get("score", 1.0) >= min_score:
+        if wanted and record.get("score", 1.0) >= score_threshold:
             found.setdefault(record["image_id"], []).append(record)
     for image_id, records in found.items():
         if all("score" in record for record in records):
@@ -237,7 +237,12 @@ def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer
         for name, path in of_dataset(inputs.annotations, dataset).items()
     ]
     layers += [
-        Layer(name, "detections", path, best_records(path, images, min_score=inputs.min_score))
+        Layer(
+            name,
+            "detections",
+            path,
+            best_records(path, images, score_threshold=inputs.score_threshold),
+        )
         for name, path in of_dataset(inputs.predictions, dataset).items()
     ]
     if dataset in inputs.ground_truth:

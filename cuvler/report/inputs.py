@@ -30,7 +30,7 @@ class Inputs:
             that they were extracted on one.
         config: the run's settings as text, shown as they are.
         images: how many images a gallery shows.
-        min_score: detections under this score are not drawn.
+        score_threshold: detections under this score are not drawn.
     """
 
     metrics: Mapping[str, Path] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Inputs:
     gpus: Mapping[str, int] = field(default_factory=dict)
     config: str = ""
     images: int = 8
-    min_score: float = 0.3
+    score_threshold: float = 0.3
 
     @property
     def side(self) -> int:

@@ -27,7 +27,7 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
     return _render(
         title=title,
         version=__version__,
-        min_score=inputs.min_score,
+        score_threshold=inputs.score_threshold,
         tiles=sections.tiles(metrics, accounts),
         overview=sections.overview(metrics),
         metrics={

@@ -73,7 +73,10 @@ PREDICT = {
     "model_cuvler_zero_shot.pth": "output",
 }
 # A detector of two iterations is sure of nothing.
-UNSURE = {"--threshold 0.7": "--threshold 0", "--threshold 0.2": "--threshold 0"}
+UNSURE = {
+    "--score-threshold 0.7": "--score-threshold 0",
+    "--score-threshold 0.2": "--score-threshold 0",
+}
 PREDICTED = (
     f"cuvler predictions --detector output {TINY} --output predictions.json"
     " --images results/images/%s.parquet --root %s"
@@ -112,8 +115,10 @@ EXERCISED = {
     "cuvler predictions --detector output --images results/images/imagenet_train.parquet"
     " --root datasets/imagenet/train --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler self-training --predictions predictions.json"
-    " --images results/images/imagenet_train.parquet --previous annotations.json --threshold 0.7"
-    " --detections-per-image 30 --output round1.json": Run("round1.json", UNSURE, PREDICTED_TRAIN),
+    " --images results/images/imagenet_train.parquet --previous annotations.json"
+    " --score-threshold 0.7 --detections-per-image 30 --output round1.json": Run(
+        "round1.json", UNSURE, PREDICTED_TRAIN
+    ),
     "cuvler detector --annotations round1.json --root datasets/imagenet/train"
     " --detector-config cutler_self_train --weights output/model_final.pth --output round1": Run(
         "round1/model_final.pth",
@@ -138,7 +143,7 @@ EXERCISED = {
     " --images results/images/coco_train.parquet --root datasets/coco/train2017"
     " --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler self-training --predictions predictions.json"
-    " --images results/images/coco_train.parquet --threshold 0.2 --output round1.json": Run(
+    " --images results/images/coco_train.parquet --score-threshold 0.2 --output round1.json": Run(
         "round1.json", UNSURE, PREDICTED_TRAIN
     ),
     "cuvler detector --annotations round1.json --root datasets/coco/train2017"

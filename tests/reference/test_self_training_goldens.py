@@ -24,7 +24,7 @@ def ours(tmp_path_factory):
     rows = sorted((image["id"], image["file_name"]) for image in images)
     listing = pd.DataFrame(rows, columns=["image_id", "file_name"])
     output = tmp_path_factory.mktemp("merged") / "annotations.json"
-    cutler_annotations(previous, GOLDEN / "predictions.json", listing, output, threshold=0.7)
+    cutler_annotations(previous, GOLDEN / "predictions.json", listing, output, score_threshold=0.7)
     return read_json(output)
 
 

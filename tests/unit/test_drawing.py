@@ -72,7 +72,7 @@ def test_what_was_found_is_plotted_whatever_found_it():
     assert cuvler.plot(grey(), instances) == expected
     assert cuvler.plot(grey(), masks) == draw_masks(grey(), masks)
     best = draw_masks(grey(), masks[:1], [0.9])
-    assert cuvler.plot(grey(), pseudo, min_score=0.5) == best
+    assert cuvler.plot(grey(), pseudo, score_threshold=0.5) == best
     assert cuvler.plot(grey().convert("L"), []) == grey()
 
 

@@ -72,13 +72,13 @@ def cutler(before, predictions, images=(1, 2, 3), **settings):
 
 def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
     predictions = [record(1, 0.2), record(1, 0.1999), record(2, 0.9), record(1, 0.5)]
-    content = cuvler(predictions, (1, 2), threshold=0.2)
+    content = cuvler(predictions, (1, 2), score_threshold=0.2)
     found = [(a["id"], a["image_id"], a["score"]) for a in content["annotations"]]
     assert found == [(1, 1, 0.5), (2, 1, 0.2), (3, 2, 0.9)]
     assert {a["iscrowd"] for a in content["annotations"]} == {0}
     assert content["annotations"][0]["area"] == 80
     assert content["info"] == {
-        "threshold": 0.2,
+        "score_threshold": 0.2,
         "detections_per_image": None,
         "num_predictions": 4,
         "num_predictions_kept": 3,
@@ -90,7 +90,7 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
 def test_the_best_predictions_of_an_image_are_looked_at():
     shifted = [record(1, (70 + shift) / 100, box=(shift, 3, 10, 8)) for shift in range(25)]
     predictions = [*shifted, record(2, 0.75), record(1, 0.99, box=(0, 0, 0, 0))]
-    content = cuvler(predictions, threshold=0.7, detections_per_image=3)
+    content = cuvler(predictions, score_threshold=0.7, detections_per_image=3)
     found = [(a["image_id"], a["score"]) for a in content["annotations"]]
     # The empty mask is one of the three.
     assert found == [(1, 0.94), (1, 0.93), (2, 0.75)]
@@ -98,7 +98,7 @@ def test_the_best_predictions_of_an_image_are_looked_at():
     assert content["info"]["num_predictions_empty"] == 1
     # What is not looked at replaces nothing.
     before = previous(record(1, 0.3, box=(5, 3, 10, 8)), record(1, 0.3, box=(23, 3, 10, 8)))
-    content = cutler(before, predictions, threshold=0.7, detections_per_image=3)
+    content = cutler(before, predictions, score_threshold=0.7, detections_per_image=3)
     assert [a["bbox"][0] for a in content["annotations"] if a["image_id"] == 1] == [24, 23, 5]
 
 
@@ -154,7 +154,7 @@ def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
     before = previous(record(1, 0.3), record(2, 0.3), record(3, 0.3))
     predictions = [record(1, 0.69), record(2, 0.7), record(5, 0.8)]
     # Image 5 could not be used before: its predictions are all it has.
-    content = cutler(before, predictions, (1, 2, 3, 5), threshold=0.7)
+    content = cutler(before, predictions, (1, 2, 3, 5), score_threshold=0.7)
     assert [(a["image_id"], a["score"]) for a in content["annotations"]] == [
         (1, 0.3),
         (2, 0.7),
@@ -178,7 +178,7 @@ def test_cutler_equals_the_rule_written_with_arrays(before, found):
     previous_records = [record(image_id, 0.5, box) for image_id, box in before]
     predictions = [record(image_id, score, box) for image_id, box, score in found]
     predictions.append(record(3, 0.99))
-    content = cutler(previous(*previous_records), predictions, threshold=0.4)
+    content = cutler(previous(*previous_records), predictions, score_threshold=0.4)
     expected = []
     for image_id in (1, 2, 3):
         kept = [p for p in predictions if p["image_id"] == image_id and p["score"] >= 0.4]
@@ -254,9 +254,9 @@ def run(files, *options):
 )
 def test_command_writes_either_recipe_and_the_same_bytes_again(files, keep_previous, scores):
     options = ["--previous", str(files["a.json"])] if keep_previous else []
-    outcome = run(files, *options, "--threshold", "0.7")
+    outcome = run(files, *options, "--score-threshold", "0.7")
     assert outcome.exit_code == 0, outcome.output
     first = files["out.json"].read_bytes()
     assert [a["score"] for a in json.loads(first)["annotations"]] == scores
-    run(files, *options, "--threshold", "0.7")
+    run(files, *options, "--score-threshold", "0.7")
     assert files["out.json"].read_bytes() == first

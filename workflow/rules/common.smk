@@ -278,7 +278,7 @@ def self_training_predictions(wildcards):
     return layout.PREDICTIONS.of(detector=previous(wildcards), dataset=target)
 
 
-def self_training_threshold(wildcards):
+def self_training_score_threshold(wildcards):
     thresholds = self_training_of(wildcards)["thresholds"]
     return thresholds[min(detector_of(wildcards).round, len(thresholds)) - 1]
 

@@ -14,8 +14,8 @@ rule self_training:
     params:
         previous=lambda wildcards, input: ["--previous", input.previous] if input.previous else [],
         limit=lambda wildcards: self_training_of(wildcards)["detections_per_image"],
-        threshold=self_training_threshold,
+        score_threshold=self_training_score_threshold,
     shell:
         "cuvler self-training --predictions {input.predictions:q} --images {input.images:q}"
-        " {params.previous:q} --detections-per-image {params.limit} --threshold {params.threshold}"
-        " --output {output:q} &> {log:q}"
+        " {params.previous:q} --detections-per-image {params.limit}"
+        " --score-threshold {params.score_threshold} --output {output:q} &> {log:q}"

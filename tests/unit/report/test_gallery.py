@@ -118,7 +118,7 @@ def test_ground_truth_of_boxes_is_drawn_as_boxes(inputs, trial):
 def test_the_best_detections_are_drawn_and_crowds_are_not(trial):
     found = [trial.square(2, 1, 1, 9, score=round(0.01 * n, 2)) for n in range(60)]
     found += [trial.square(3, 1, 1, 9, score=0.9), trial.square(2, 1, 1, 9, score=1.0, iscrowd=1)]
-    records = best_records(trial.write("p.json", found), [2], min_score=0.5)
+    records = best_records(trial.write("p.json", found), [2], score_threshold=0.5)
     assert list(records) == [2]
     assert [record["score"] for record in records[2]][:3] == [0.59, 0.58, 0.57]
     assert len(records[2]) == 10
