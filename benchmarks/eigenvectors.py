@@ -33,8 +33,9 @@ from torch import Tensor
 from cuvler.eigenvectors import ncut
 from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
 from cuvler.eigenvectors.cuts import cut_repeatedly
-from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
+from cuvler.eigenvectors.extraction import default_batch_size, extract_shard
 from cuvler.eigenvectors.features import Backbone
+from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.eigenvectors.normalized_cut import TOLERANCE
 from cuvler.eigenvectors.partitions import partitions
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
@@ -293,7 +294,7 @@ def vit_functions(
             folder,
             backbone,
             folder / "out.zarr.zip",
-            settings=NcutSettings(),
+            need=Eigenvectors(),
             batch_size=len(batch),
             workers=workers,
         ),

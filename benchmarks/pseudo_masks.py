@@ -37,9 +37,9 @@ from cuvler.pseudo_masks import votecut
 from cuvler.pseudo_masks.clusters import cluster, overlaps
 from cuvler.pseudo_masks.crf import dense_crf
 from cuvler.pseudo_masks.kmeans import kmeans_1d
-from cuvler.pseudo_masks.methods import VoteCut
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.pseudo_masks.refinement import crop_of, fill_holes
+from cuvler.pseudo_masks.vote_cut import VoteCut
 from cuvler.pseudo_masks.voting import process_shard
 
 KS = (2, 3)
@@ -154,9 +154,8 @@ def stage_seconds(paths: list[Path], maps: list[Maps], workers: int) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         stores = write_shard_of(maps * repeats, Path(folder))
-        records = process_shard(
-            listing, paths[0].parent, stores, VoteCut(crf="fast"), workers=workers
-        )
+        method = VoteCut(backbones=tuple(maps[0]))
+        records = process_shard(listing, paths[0].parent, stores, method, workers=workers)
         for _ in range(len(listing) // 2):
             next(records)
         start = time.perf_counter()

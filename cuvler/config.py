@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.errors import ConfigError
 from cuvler.layout import GROUND_TRUTH
+from cuvler.pseudo_masks.methods import (
+    BACKBONE_FIELDS,
+    SHARED_SETTINGS,
+    Method,
+    find_method,
+    make_method,
+    method_names,
+)
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -78,15 +86,30 @@ def check_config(config: Mapping[str, Any], schema: str | os.PathLike[str]) -> N
     Raises:
         ConfigError: names the key, the value, and what is allowed; all mistakes at once.
     """
-    import yaml
     from jsonschema import Draft202012Validator
 
-    with open(schema, encoding="utf-8") as stream:
-        validator = Draft202012Validator(yaml.safe_load(stream))
+    validator = Draft202012Validator(config_schema(schema))
     errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
     mistakes = [_describe(error) for error in errors] or _unknown_names(config)
     if mistakes:
         raise ConfigError("wrong settings:\n" + "\n".join(f"  {line}" for line in mistakes))
+
+
+def config_schema(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the schema file, and fill in the methods: their names and the section of each."""
+    import yaml
+
+    with open(path, encoding="utf-8") as stream:
+        schema: dict[str, Any] = yaml.safe_load(stream)
+    sections = schema["properties"]["pseudo_masks"]["properties"]
+    schema["$defs"]["method"] = {"enum": list(method_names())}
+    for name in method_names():
+        section = find_method(name).model_json_schema()
+        schema["$defs"] |= section.pop("$defs", {})
+        for key in SHARED_SETTINGS:
+            section["properties"].pop(key, None)
+        sections[name] = section
+    return schema
 
 
 def _describe(error: "ValidationError") -> str:
@@ -126,6 +149,7 @@ def _unknown_key(parent: str, name: str, value: object, known: list[str]) -> str
 
 def _unknown_names(config: Mapping[str, Any]) -> list[str]:
     datasets, fine_tuning = config["datasets"], config["fine_tuning"]
+    known_backbones = {**BACKBONES, **config["eigenvectors"]["definitions"]}
     used = [
         ("train", config["train"], datasets),
         *(
@@ -147,12 +171,11 @@ def _unknown_names(config: Mapping[str, Any]) -> list[str]:
         ),
         *(("evaluation.pseudo_masks", name, datasets) for name in _scored(config)),
         *(
-            (f"pseudo_masks.{key}", name, {**BACKBONES, **config["eigenvectors"]["definitions"]})
-            for key, names in (
-                ("votecut.backbones", backbones(config, "votecut")),
-                ("maskcut.backbone", backbones(config, "maskcut")),
-            )
-            for name in names
+            (f"pseudo_masks.{name}.{key}", backbone, known_backbones)
+            for name in method_names()
+            for key in BACKBONE_FIELDS
+            if key in find_method(name).model_fields
+            for backbone in configured_method(config, name).needs()
         ),
         *(("recipe", name, config["recipes"]) for name in recipes(config)),
         *(
@@ -203,10 +226,16 @@ def recipes(config: Mapping[str, Any]) -> list[str]:
     return [recipe] if isinstance(recipe, str) else list(recipe)
 
 
-def backbones(config: Mapping[str, Any], method: str) -> list[str]:
-    """The names of the backbones that a method works with."""
-    settings = config["pseudo_masks"][method]
-    return list(settings["backbones"]) if method == "votecut" else [settings["backbone"]]
+def configured_method(config: Mapping[str, Any], name: str) -> Method:
+    """Make a method with the settings of its section, and those that methods share.
+
+    Raises:
+        ConfigError: there is no such method, or a setting is wrong; the message names it.
+    """
+    section = config["pseudo_masks"]
+    known = find_method(name).model_fields
+    shared = {key: section[key] for key in SHARED_SETTINGS if key in known}
+    return make_method(name, {**shared, **section.get(name, {})}, where=f"pseudo_masks.{name}")
 
 
 def self_training_dataset(config: Mapping[str, Any], recipe: str) -> str:

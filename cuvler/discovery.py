@@ -6,31 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.errors import ConfigError, DataError
-from cuvler.pseudo_masks import PseudoMask, votecut
-from cuvler.pseudo_masks.crf import Crf
+from cuvler.files import StrPath
+from cuvler.pseudo_masks import PseudoMask
+from cuvler.pseudo_masks.methods import Method, make_method
 
 if TYPE_CHECKING:
     from cuvler.eigenvectors.features import Backbone
 
 logger = logging.getLogger(__name__)
 
-MethodName = Literal["votecut", "maskcut"]
-# The published systems' ViTs, in their order, and what stands in where no weights can be had.
-VITS: dict[MethodName, tuple[str, ...]] = {
-    "votecut": ("dino_s16", "dinov2_b14", "dinov2_s14", "dino_b16", "dino_s8", "dino_b8"),
-    "maskcut": ("dino_b8",),
-}
-PIXELS: dict[MethodName, tuple[str, ...]] = {
-    "votecut": ("pixels_p16", "pixels_p14", "pixels_p8"),
-    "maskcut": ("pixels_p8",),
-}
+_EPS = 1e-5  # the weight of patches that are not alike
+
+Weights = Mapping[str, StrPath]
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,7 @@ class Discovery:
 
     Attributes:
         masks: best first.
-        eigenvectors: name -> (h, w) float32: each backbone's eigenvector for VoteCut, and for
-            MaskCut each cut's.
+        eigenvectors: title -> (h, w) float32: what the method was given, backbone by backbone.
     """
 
     masks: list[PseudoMask]
@@ -50,118 +44,106 @@ class Discovery:
 def discover(
     image: Image.Image,
     *,
-    method: MethodName = "votecut",
+    method: str = "votecut",
     backbones: Sequence[str] | None = None,
-    weights: Mapping[str, str | os.PathLike[str]] | None = None,
+    weights: Weights | None = None,
     device: str = "auto",
-    n: int = 3,
     tau: float = 0.15,
-    crf: Crf = "fast",
+    **settings: Any,
 ) -> list[PseudoMask]:
     """Find the objects in an image by VoteCut (CuVLER, section 3.1) or MaskCut (CutLER, 3.2).
 
     Args:
         image: any size and mode; it is taken as RGB.
-        method: ``votecut``, or ``maskcut``, which works with one backbone.
-        backbones: names from the table of backbones. Without any, the six ViTs of CuVLER or the
-            one of CutLER, or, where their weights are neither given nor can be fetched, the
-            weights-free ``pixels_*`` with a warning.
+        method: ``votecut``; ``maskcut``, which works with one backbone; or one of another package.
+        backbones: names from the table of backbones. Without any, the method's own (the six ViTs
+            of CuVLER or the one of CutLER), or, where their weights are neither given nor can be
+            fetched, the weights-free ``pixels_*`` with a warning.
         weights: weight files by backbone; those not named are fetched from the hub, once.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
-        n: how many cuts MaskCut tries.
         tau: patches whose features have a cosine above it are joined.
-        crf: the dense CRF's implementation.
+        **settings: of the method, by name: ``ks``, ``tau_m`` and ``crf`` of
+            :class:`cuvler.pseudo_masks.vote_cut.VoteCut`, ``n`` and ``crf`` of
+            :class:`cuvler.pseudo_masks.mask_cut.MaskCut`.
 
     Returns:
         Masks of the image's size, best first; empty where nothing was found.
 
     Raises:
-        ConfigError: a backbone is not known, or there are several for MaskCut; weights are given
-            for one that is not used; there is no such device.
+        ConfigError: the method, a setting or a backbone is not known, a value is not allowed, or
+            the number of backbones is not the method's; weights are given for a backbone that is
+            not used; there is no such device.
         DataError: weights cannot be read, or those of a named backbone cannot be fetched.
     """
-    loaded = load_backbones(backbones, method=method, weights=weights or {}, device=device)
-    return discover_with(image, loaded, method=method, n=n, tau=tau, crf=crf).masks
+    chosen, loaded = load_method(
+        method, settings, backbones=backbones, weights=weights or {}, device=device
+    )
+    return discover_with(image, chosen, loaded, tau=tau).masks
 
 
 def discover_with(
-    image: Image.Image,
-    backbones: Sequence["Backbone"],
-    *,
-    method: MethodName = "votecut",
-    n: int = 3,
-    tau: float = 0.15,
-    crf: Crf = "fast",
+    image: Image.Image, method: Method, backbones: Sequence["Backbone"], *, tau: float = 0.15
 ) -> Discovery:
-    """Find the objects in an image with backbones that are loaded; see :func:`discover`.
+    """Find the objects in an image with what :func:`load_method` gives; see :func:`discover`.
 
-    A backbone whose eigenvector fails its check does not vote.
+    A backbone whose eigensolver fails takes no part; where all fail, there are no masks.
     """
     rgb = image.convert("RGB")
-    if method == "maskcut":
-        return _cut(rgb, backbones[0], n, tau, crf)
-    return _vote(rgb, backbones, tau, crf)
-
-
-def _vote(rgb: Image.Image, backbones: Sequence["Backbone"], tau: float, crf: Crf) -> Discovery:
-    from cuvler.eigenvectors import ncut
-
     vectors: dict[str, NDArray[np.float32]] = {}
+    titled: dict[str, NDArray[np.float32]] = {}
+    needs = method.needs()
     for backbone in backbones:
+        name, grid = backbone.spec.name, backbone.spec.grid
         prepared = backbone.prepare(rgb)[None].to(backbone.device)
-        pairs = ncut(backbone.features(prepared)[0], tau=tau)
-        if pairs.status == "failed":
-            logger.warning("%s: the eigensolver failed; it does not vote", backbone.spec.name)
+        pairs = needs[name].solve(backbone.features(prepared), grid, tau=tau, eps=_EPS)
+        if pairs.status[0] == "failed":
+            logger.warning("%s: the eigensolver failed; it takes no part", name)
             continue
-        vectors[backbone.spec.name] = pairs.vectors[0].cpu().numpy().reshape(backbone.spec.grid)
-    return Discovery(votecut(rgb, vectors, crf=crf), vectors)
-
-
-def _cut(rgb: Image.Image, backbone: "Backbone", n: int, tau: float, crf: Crf) -> Discovery:
-    from cuvler.eigenvectors.cuts import cut_repeatedly
-    from cuvler.eigenvectors.partitions import partitions
-    from cuvler.pseudo_masks.mask_cut import refine_cuts
-
-    grid = backbone.spec.grid
-    prepared = backbone.prepare(rgb)[None].to(backbone.device)
-    pairs = cut_repeatedly(backbone.features(prepared), grid, n=n, tau=tau)
-    if pairs.status[0] == "failed":
-        logger.warning("%s: the eigensolver failed; there are no cuts", backbone.spec.name)
+        vectors[name] = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)
+        titled |= zip(needs[name].titles(name), vectors[name], strict=True)
+    if needs and not vectors:
         return Discovery([], {})
-    vectors = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)
-    named = {f"cut {number}": vector for number, vector in enumerate(vectors, start=1)}
-    return Discovery(refine_cuts(rgb, partitions(vectors), crf=crf), named)
+    return Discovery(method.masks(rgb, vectors), titled)
 
 
-def load_backbones(
-    names: Sequence[str] | None,
+def load_method(
+    name: str,
+    settings: Mapping[str, Any],
     *,
-    method: MethodName = "votecut",
-    weights: Mapping[str, str | os.PathLike[str]],
+    backbones: Sequence[str] | None,
+    weights: Weights,
     device: str = "auto",
-) -> list["Backbone"]:
-    """Load backbones, kept for the next call; arguments and errors as for :func:`discover`."""
-    files = {name: str(path) for name, path in weights.items()}
-    used = VITS[method] if names is None else names
-    for name in files:
-        if name not in used:
-            raise ConfigError(f"weights of {name!r} are given, but used are {', '.join(used)}")
-    if names is not None:
-        if method == "maskcut" and len(names) != 1:
-            raise ConfigError(f"MaskCut works with one backbone, not with {', '.join(names)}")
-        return [_backbone(name, files.get(name), device) for name in names]
+) -> tuple[Method, list["Backbone"]]:
+    """Make a method and load its backbones, which are kept for the next call.
+
+    Arguments and errors are those of :func:`discover`.
+    """
+    method = make_method(name, settings, backbones=backbones)
+    files = {backbone: str(path) for backbone, path in weights.items()}
+    used = list(method.needs())
+    for backbone in files:
+        if backbone not in used:
+            raise ConfigError(f"weights of {backbone!r} are given, but used are {', '.join(used)}")
     try:
-        return [_backbone(name, files.get(name), device) for name in VITS[method]]
+        return method, [_backbone(one, files.get(one), device) for one in used]
     except DataError as error:
-        if files:
+        if files or backbones is not None:
             raise
+        stand_ins = _stand_ins(method)
         logger.warning(
             "the weights of the ViTs cannot be had (%s). Hand-made patch descriptors (%s) stand "
             "in: expect masks of coloured regions rather than of objects",
             error,
-            ", ".join(PIXELS[method]),
+            ", ".join(stand_ins),
         )
-        return [_backbone(name, None, device) for name in PIXELS[method]]
+    method = make_method(name, settings, backbones=stand_ins)
+    return method, [_backbone(one, None, device) for one in stand_ins]
+
+
+def _stand_ins(method: Method) -> list[str]:
+    """What can take the place of a method's ViTs: all descriptors, or the finest."""
+    pixels = [spec.name for spec in BACKBONES.values() if spec.timm is None]
+    return pixels if "backbones" in type(method).model_fields else pixels[-1:]
 
 
 @lru_cache(maxsize=16)

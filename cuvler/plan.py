@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuvler.config import gpus_by_rule, self_training_dataset
+from cuvler.config import configured_method, gpus_by_rule, self_training_dataset
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError
 from cuvler.layout import DetectorName, file_of
+from cuvler.pseudo_masks.methods import find_method, method_names
 
 # Images of datasets that are known by name, from their publications.
 IMAGES = {
@@ -48,12 +49,18 @@ RATES = {
     "eigenvectors/pixels_p16": Rate(22, _CORE),
     "eigenvectors/pixels_p14": Rate(22, _CORE),
     "eigenvectors/pixels_p8": Rate(13, _CORE),
-    "pseudo_masks/votecut": Rate(9, f"{_CORE}: 110 ms an image, six backbones"),
-    "pseudo_masks/maskcut": Rate(8, f"{_CORE}: three cuts an image"),
     "annotations": Rate(6_500, f"{_CORE}: 1.3 million images with 6 million masks"),
     "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
     "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),
 }
+
+
+def known_rates() -> dict[str, Rate]:
+    """Give :data:`RATES` and those that methods declare."""
+    methods = {name: find_method(name) for name in method_names()}
+    declared = {f"pseudo_masks/{name}": Rate(*m.rate) for name, m in methods.items() if m.rate}
+    return RATES | declared
+
 
 # Bytes: a mask's record with its run-length encoding, masks found and predictions made an image.
 _MASK_BYTES = 600
@@ -98,7 +105,7 @@ class Planner:
     Attributes:
         config: the workflow's settings.
         sizes: images of each dataset that is in the plan.
-        rates: as :data:`RATES`.
+        rates: as :func:`known_rates`.
         training: gives the number of images that a detector is trained on, over all iterations.
     """
 
@@ -154,7 +161,7 @@ class Planner:
         return self.sizes[dataset] / int(shards or self.config["images"]["shards"])
 
     def _eigenvectors(self, row: Row, names: Mapping[str, str]) -> None:
-        dataset, method, backbone = names["dataset"], names["method"], names["backbone"]
+        dataset, name, backbone = names["dataset"], names["method"], names["backbone"]
         spec = backbone_spec(backbone, self.config["eigenvectors"]["definitions"])
         images = self._shard(dataset)
         on_gpu = self._on_gpu("eigenvectors")
@@ -165,22 +172,22 @@ class Planner:
             tflops = self._rate("gpu_tflops" if on_gpu else "core_tflops")
             seconds = images * _teraflop(spec) / tflops
         self._spend(row, seconds, on_gpu and spec.timm is not None)
-        vectors = self.config["pseudo_masks"]["maskcut"]["n"] if method == "maskcut" else 1
+        need = configured_method(self.config, name).needs()[backbone]
         height, width = spec.grid
-        row.size += images * (4 * vectors * height * width + 26)
+        row.size += images * (4 * need.k * height * width + 26)
 
     def _pseudo_masks(self, row: Row, names: Mapping[str, str]) -> None:
-        dataset, method = names["dataset"], names["method"]
+        dataset, name = names["dataset"], names["method"]
         images = self._shard(dataset)
         row.images += images
-        self._spend(row, images / self._rate(f"pseudo_masks/{method}"), False)
-        row.size += images * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
+        self._spend(row, images / self._rate(f"pseudo_masks/{name}"), False)
+        row.size += images * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
 
     def _annotations(self, row: Row, names: Mapping[str, str]) -> None:
-        dataset, method = names["dataset"], names["method"]
+        dataset, name = names["dataset"], names["method"]
         row.images += self.sizes[dataset]
         self._spend(row, self.sizes[dataset] / self._rate("annotations"), False)
-        row.size += self.sizes[dataset] * (_IMAGE_BYTES + self._masks(method) * _MASK_BYTES)
+        row.size += self.sizes[dataset] * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
 
     def _detector(self, row: Row, names: Mapping[str, str]) -> None:
         images = self.training(DetectorName.parse(names.get("fine_tuned") or names["detector"]))
@@ -200,8 +207,8 @@ class Planner:
         row.images += self.sizes[dataset]
         row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
 
-    def _masks(self, method: str) -> float:
-        return float(self.config["pseudo_masks"]["maskcut"]["n"]) if method == "maskcut" else _MASKS
+    def _masks(self, name: str) -> float:
+        return configured_method(self.config, name).masks_per_image
 
     @staticmethod
     def _spend(row: Row, seconds: float, on_gpu: bool) -> None:

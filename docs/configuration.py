@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from cuvler.config import config_schema
+
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config/config.yaml"
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -27,7 +29,7 @@ put those into a file.
 def reference() -> str:
     """Give the page's text."""
     lines = CONFIG.read_text(encoding="utf-8").splitlines()
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    schema = config_schema(SCHEMA)
     tree = yaml.compose("\n".join(lines), Loader=yaml.SafeLoader)
     return _HEAD + "".join(_sections(tree, schema, schema["$defs"], lines, ""))
 

@@ -63,6 +63,67 @@ class Workplace:
         return "--configfile", "config/demo.yaml", "own.yaml"
 
 
+TOY = """
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from cuvler.eigenvectors.needs import Eigenvectors
+from cuvler.pseudo_masks import PseudoMask
+from cuvler.pseudo_masks.methods import Method, Name
+from cuvler.pseudo_masks.proposals import resize_nearest
+
+
+def lucky(level):
+    if level == 0.13:
+        raise ValueError("brings bad luck")
+    return level
+
+
+def one(mask):
+    return [PseudoMask(mask, mask, score=1.0, cluster_size=1, crf_success=False)]
+
+
+class Split(Method):
+    name: ClassVar[str] = "split"
+    rate: ClassVar[tuple[float, str]] = (100, "guessed")
+
+    backbone: Name = "pixels_p16"
+    level: Annotated[
+        float, Field(gt=0, lt=1, description="The share that is left out."), AfterValidator(lucky)
+    ] = 0.5
+    largest: bool = True
+
+    def needs(self):
+        return {self.backbone: Eigenvectors()}
+
+    def masks(self, image, vectors):
+        (vector,) = vectors[self.backbone]
+        mask = vector > np.quantile(vector, self.level)
+        return one(resize_nearest(mask, image.height, image.width))
+
+
+class Bright(Method):
+    name: ClassVar[str] = "bright"
+
+    def masks(self, image, vectors):
+        return one(np.asarray(image.convert("L")) > 127)
+"""
+ENTRIES = "[cuvler.methods]\nsplit = toy:Split\nbright = toy:Bright\n"
+
+
+@pytest.fixture
+def toy_package(tmp_path):
+    """A folder that holds an installed package with two methods: put it on the path."""
+    info = tmp_path / "site/toy-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "toy.py").write_text(TOY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRIES)
+    return info.parent
+
+
 @pytest.fixture
 def workplace(tmp_path):
     return Workplace(tmp_path / "clone")

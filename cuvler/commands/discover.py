@@ -2,13 +2,15 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 from PIL import Image
 
+from cuvler.commands.method_options import MethodCommand
 from cuvler.commands.named_path import named_path
 from cuvler.commands.pictures import Pictures, pictures
-from cuvler.discovery import Discovery, MethodName, discover_with, load_backbones
+from cuvler.discovery import Discovery, discover_with, load_method
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
 from cuvler.masks import encode, geometry
@@ -16,15 +18,12 @@ from cuvler.masks import encode, geometry
 log = logging.getLogger(__name__)
 
 
-@click.command("discover")
-@click.option(
-    "--method", type=click.Choice(["votecut", "maskcut"]), default="votecut", show_default=True
-)
+@click.command("discover", cls=MethodCommand)
 @click.option(
     "--backbone",
     "backbones",
     multiple=True,
-    help="A backbone to work with; repeat for VoteCut. Without any, the published system's.",
+    help="A backbone to work with; repeat for several. Without any, the method's own.",
 )
 @click.option(
     "--weights",
@@ -32,13 +31,6 @@ log = logging.getLogger(__name__)
     type=named_path,
     metavar="BACKBONE=FILE",
     help="A ViT's weights; those not named are fetched from the hub, once.",
-)
-@click.option(
-    "--n",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="MaskCut: how many cuts are tried.",
 )
 @click.option(
     "--tau",
@@ -53,27 +45,27 @@ log = logging.getLogger(__name__)
 @click.option("--output", type=Path, default=Path("discovered"), show_default=True)
 @click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
 def command(
-    method: MethodName,
+    method: str,
     backbones: tuple[str, ...],
     weights: tuple[tuple[str, Path], ...],
-    n: int,
     tau: float,
     device: str,
     output: Path,
     images: Pictures,
+    **settings: Any,
 ) -> None:
     """Find the objects in IMAGES, files or folders of them.
 
     Writes, into the output folder, NAME.masks.png (the masks, with VoteCut's scores),
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
-    loaded = load_backbones(
-        list(backbones) or None, method=method, weights=dict(weights), device=device
+    chosen, loaded = load_method(
+        method, settings, backbones=backbones or None, weights=dict(weights), device=device
     )
     for path, image in images:
-        found = discover_with(image, loaded, method=method, n=n, tau=tau)
-        # MaskCut's scores are all 1: they would tell nothing, and hide a part of the picture.
-        scores = None if method == "maskcut" else [mask.score for mask in found.masks]
+        found = discover_with(image, chosen, loaded, tau=tau)
+        # Scores that are all the same say nothing, and hide a part of the picture.
+        scores = [mask.score for mask in found.masks] if chosen.scored else None
         _write(output, path, image, found, scores)
         log.info("%s: objects found: %d", path, len(found.masks))
     images.require_all()

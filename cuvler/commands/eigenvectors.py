@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cuvler.eigenvectors.needs import NEEDS
 from cuvler.listing import read_listing
 
 if TYPE_CHECKING:
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
 @click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
 @click.option("--shard", type=click.IntRange(min=0), required=True)
 @click.option(
+    "--problem",
+    type=click.Choice(list(NEEDS)),
+    default="standard",
+    show_default=True,
+    help="standard: the eigenvectors of each image's graph (VoteCut). generalized: an eigenvector "
+    "of each of several cuts (MaskCut).",
+)
+@click.option(
     "--k",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Eigenvectors of each image's graph.",
-)
-@click.option(
-    "--cuts",
-    type=click.IntRange(min=1),
-    help="For MaskCut: cut so often, with one eigenvector of a graph of its own each.",
+    help="How many eigenvectors, or cuts.",
 )
 @click.option("--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True)
 @click.option("--eps", type=click.FloatRange(0, 1, min_open=True), default=1e-5, show_default=True)
@@ -62,8 +66,8 @@ def command(
     definitions: str,
     weights: Path | None,
     shard: int,
+    problem: str,
     k: int,
-    cuts: int | None,
     tau: float,
     eps: float,
     batch_size: int,
@@ -79,7 +83,7 @@ def command(
 
     from cuvler.devices import find_device
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
-    from cuvler.eigenvectors.extraction import CutSettings, NcutSettings, extract_shard
+    from cuvler.eigenvectors.extraction import extract_shard
     from cuvler.eigenvectors.features import load_backbone
     from cuvler.gpus import hold_gpus
 
@@ -94,7 +98,9 @@ def command(
             root,
             load_backbone(spec, weights=weights, device=device, precision=precision),
             output,
-            settings=CutSettings(tau, eps, cuts) if cuts else NcutSettings(tau, eps, k),
+            need=NEEDS[problem](k),
+            tau=tau,
+            eps=eps,
             batch_size=batch_size,
             workers=_workers(device, threads) if workers is None else workers,
         )

@@ -12,7 +12,7 @@ from cuvler.datasets import read_config
 from cuvler.errors import ConfigError
 from cuvler.layout import LISTING, DetectorName
 from cuvler.listing import read_listing
-from cuvler.plan import IMAGES, RATES, Planner, Rate, Row
+from cuvler.plan import IMAGES, Planner, Rate, Row, known_rates
 from cuvler.status import read_plan
 
 _CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
@@ -79,7 +79,7 @@ def command(
     planner = Planner(
         config=config,
         sizes={name: _size(config, name, given) for name in planned},
-        rates=RATES | {name: Rate(value, "given") for name, value in rates},
+        rates=known_rates() | {name: Rate(value, "given") for name, value in rates},
         training=_training(config),
     )
     _require_known("--images", given, planned)

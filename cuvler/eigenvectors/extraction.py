@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.features import Backbone
-from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
+from cuvler.eigenvectors.needs import Need
+from cuvler.eigenvectors.normalized_cut import Eigenpairs
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
 from cuvler.image_status import ImageStatus
@@ -26,40 +27,6 @@ from cuvler.listing import listed_images, listing_sha256
 from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NcutSettings:
-    """The eigenvectors of an image's one graph, for VoteCut; see ``ncut``.
-
-    Attributes:
-        tau: patches whose features have a cosine above it are joined.
-        eps: the weight of patches that are not.
-        k: how many eigenvectors.
-    """
-
-    tau: float = 0.15
-    eps: float = 1e-5
-    k: int = 1
-    problem = "standard"
-
-    def solve(self, features: Tensor, _grid: tuple[int, int]) -> Eigenpairs[Tensor]:
-        """Solve a batch of images' features (b, n, d)."""
-        return ncut(features, tau=self.tau, eps=self.eps, k=self.k)
-
-
-@dataclass(frozen=True)
-class CutSettings:
-    """An eigenvector for each of ``k`` cuts, for MaskCut; see ``cut_repeatedly``."""
-
-    tau: float = 0.15
-    eps: float = 1e-5
-    k: int = 3
-    problem = "generalized"
-
-    def solve(self, features: Tensor, grid: tuple[int, int]) -> Eigenpairs[Tensor]:
-        """Solve a batch of images' features (b, h * w, d) on the grid of (h, w) patches."""
-        return cut_repeatedly(features, grid, n=self.k, tau=self.tau, eps=self.eps)
 
 
 @dataclass(frozen=True)
@@ -77,7 +44,9 @@ def extract_shard(
     backbone: Backbone,
     output: str | os.PathLike[str],
     *,
-    settings: NcutSettings | CutSettings,
+    need: Need,
+    tau: float = 0.15,
+    eps: float = 1e-5,
     batch_size: int = 0,
     workers: int = 0,
 ) -> ShardEigenvectors:
@@ -92,19 +61,22 @@ def extract_shard(
         root: the folder that file names start from.
         backbone: on its device.
         output: the ``.zarr.zip`` file to write.
-        settings: of the normalized cut.
+        need: which vectors.
+        tau: patches whose features have a cosine above it are joined.
+        eps: the weight of patches that are not.
         batch_size: images in a forward pass; 0 chooses by the device's memory.
         workers: processes that decode images beside the model; 0 decodes in this one.
     """
     batch_size = batch_size or default_batch_size(backbone)
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
-    shard = ShardEigenvectors.empty(image_id, settings.k, backbone.spec.grid)
+    shard = ShardEigenvectors.empty(image_id, need.k, backbone.spec.grid)
     images = [(Path(root) / image.file_name, image.size) for image in listed_images(listing)]
     with Progress(len(images)) as progress:
         for batch in _batches(images, backbone, batch_size, workers):
-            _enter(shard, batch, backbone, settings)
+            _enter(shard, batch, backbone, partial(need.solve, tau=tau, eps=eps))
             progress.update(len(batch))
-    attributes = _attributes(backbone, settings, batch_size)
+    graph = {"problem": need.problem, "tau": tau, "eps": eps, "k": need.k}
+    attributes = _attributes(backbone, graph, batch_size)
     write_eigenvectors(output, shard, attributes | {"images_sha256": listing_sha256(listing)})
     counts = [f"{(shard.status == code).sum()} {word}" for code, word in enumerate(STATUSES)]
     logger.info("%s: %s; %d solved densely", output, ", ".join(counts), shard.dense.sum())
@@ -121,13 +93,10 @@ def default_batch_size(backbone: Backbone) -> int:
     return max(1, min(32, int(0.4 * memory) // per_image))
 
 
-def _attributes(
-    backbone: Backbone, settings: NcutSettings | CutSettings, batch_size: int
-) -> dict[str, Any]:
+def _attributes(backbone: Backbone, graph: dict[str, Any], batch_size: int) -> dict[str, Any]:
     return {
         **backbone.spec.settings(),
-        "problem": settings.problem,
-        **vars(settings),
+        **graph,
         "weights_sha256": backbone.weights_sha256,
         "device": backbone.device.type,
         "precision": backbone.precision,
@@ -178,7 +147,7 @@ def _enter(
     shard: ShardEigenvectors,
     batch: list[Prepared],
     backbone: Backbone,
-    settings: NcutSettings | CutSettings,
+    solve: Callable[[Tensor, tuple[int, int]], Eigenpairs[Tensor]],
 ) -> None:
     """Solve a batch and enter its images into the shard."""
     for image in batch:
@@ -187,7 +156,7 @@ def _enter(
     if not usable:
         return
     prepared = torch.stack(list(usable.values())).to(backbone.device)
-    pairs = settings.solve(backbone.features(prepared), backbone.spec.grid)
+    pairs = solve(backbone.features(prepared), backbone.spec.grid)
     _enter_pairs(shard, list(usable), pairs)
 
 

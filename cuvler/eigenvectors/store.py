@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore, ZipStore
 
+from cuvler.eigenvectors.needs import Need
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
 from cuvler.image_status import ImageStatus
@@ -207,6 +208,11 @@ class EigenvectorStore:
         height, width = self._eigenvectors.shape[2:]
         return height, width
 
+    @property
+    def k(self) -> int:
+        """How many vectors an image has."""
+        return int(self._eigenvectors.shape[1])
+
     def __len__(self) -> int:
         return len(self.image_ids)
 
@@ -248,6 +254,19 @@ class EigenvectorStore:
                     f"{self.path}: made with {name}={self.attributes.get(name)!r}, "
                     f"not {value!r}; {_FIX}"
                 )
+
+    def require_need(self, need: Need) -> None:
+        """Check that the file has the vectors that are wanted; it may have more.
+
+        Raises:
+            DataError: it has others, or fewer.
+        """
+        self.require(settings={"problem": need.problem})
+        if self.k < need.k:
+            raise DataError(
+                f"{self.path}: made with k={self.k}, too few {need.noun}s of an image: "
+                f"{need.k} are wanted; {_FIX}"
+            )
 
     def require_alike(self, other: "EigenvectorStore", images_sha256: str) -> None:
         """Check that this file matches the other backbones' files and the listing.
@@ -319,7 +338,7 @@ def read_eigenvectors(
     paths: Sequence[StrPath],
     listing: pd.DataFrame,
     *,
-    settings: Mapping[str, Any] | None = None,
+    needs: Mapping[str, Need] | None = None,
 ) -> Iterator[ImageEigenvectors]:
     """Iterate over a shard's images with every backbone's eigenvectors.
 
@@ -328,18 +347,20 @@ def read_eigenvectors(
     Args:
         paths: the shard's file of each backbone.
         listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
-        settings: attributes that every file must have, e.g. ``{"tau": 0.15}``.
+        needs: the vectors that are wanted of each backbone, one file per backbone; by default all
+            vectors of all files.
 
     Raises:
-        DataError: a file is missing or damaged, its images or settings differ from the given ones
-            or from the first file's, or two files are of the same backbone.
+        DataError: a file is missing or damaged, its images differ from the listing's or its
+            settings from the first file's, it lacks vectors that are wanted, or two files are of
+            the same backbone.
     """
     image_ids = listing["image_id"].to_numpy(dtype=np.int64)
     images_sha256 = listing_sha256(listing)
     with ExitStack() as stack:
         stores: dict[str, EigenvectorStore] = {}
         for path in paths:
-            store = open_eigenvectors(path, image_ids=image_ids, settings=settings)
+            store = open_eigenvectors(path, image_ids=image_ids)
             stack.enter_context(store)
             store.require_alike(next(iter(stores.values()), store), images_sha256)
             if store.backbone in stores:
@@ -349,11 +370,29 @@ def read_eigenvectors(
                     "give one file per backbone"
                 )
             stores[store.backbone] = store
+        wanted = _wanted(stores, needs)
         for index, image in enumerate(listed_images(listing)):
-            status = max((s.status[index] for s in stores.values()), key=STATUSES.index)
-            vectors = {name: store.vector(index) for name, store in stores.items()}
+            words = [STATUSES[0], *(store.status[index] for store in stores.values())]
+            status = max(words, key=STATUSES.index)
+            vectors = {name: s.vector(index)[: wanted[name]] for name, s in stores.items()}
             yield ImageEigenvectors(
                 *image,
                 status=status,
                 vectors=vectors if status == ImageStatus.OK else {},
             )
+
+
+def _wanted(
+    stores: Mapping[str, EigenvectorStore], needs: Mapping[str, Need] | None
+) -> dict[str, int]:
+    """Give how many vectors of each backbone are wanted, and check that they are there."""
+    if needs is None:
+        return {name: store.k for name, store in stores.items()}
+    for name, store in stores.items():
+        if name not in needs:
+            wanted = ", ".join(needs) or "none"
+            raise DataError(f"{store.path}: of backbone {name}, but the wanted ones are {wanted}")
+        store.require_need(needs[name])
+    if missing := [name for name in needs if name not in stores]:
+        raise DataError(f"eigenvectors are missing of the backbones {', '.join(missing)}")
+    return {name: need.k for name, need in needs.items()}

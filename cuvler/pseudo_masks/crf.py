@@ -1,14 +1,16 @@
 """Fully connected CRF with two labels (Krähenbühl & Koltun, NIPS 2011)."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from cuvler.extras import require_extra
 
 Crf = Literal["fast", "pydensecrf"]
+CrfSetting = Annotated[Crf, Field(description="The dense CRF that refines the masks.")]
 
 SPATIAL_SXY = 3.0
 SPATIAL_COMPAT = 7.0

@@ -29,7 +29,7 @@ class ImageTask:
         file_name: from the listing, relative to the image root.
         size: from the listing; which way up the image is opened.
         status: the worst of the backbones' statuses.
-        vectors: backbone -> (k, h, w) eigenvectors; empty unless ``status`` is ``ok``.
+        vectors: backbone -> (k, h, w), what the method needs; empty unless ``status`` is ``ok``.
     """
 
     image_id: int

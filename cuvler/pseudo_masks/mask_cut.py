@@ -1,12 +1,18 @@
 """MaskCut: one ViT's features are cut again and again, an object at a time."""
 
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
+from cuvler.eigenvectors.needs import Cuts
 from cuvler.eigenvectors.partitions import partitions
 from cuvler.masks import iou
-from cuvler.pseudo_masks.crf import Crf, dense_crf
+from cuvler.pseudo_masks.crf import Crf, CrfSetting, dense_crf
+from cuvler.pseudo_masks.methods import Method, Name
 from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.pseudo_masks.record import PseudoMask
 from cuvler.pseudo_masks.refinement import fill_holes
@@ -78,3 +84,36 @@ def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     resized: NDArray[np.bool_] = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) > 127
     return resized
+
+
+class MaskCut(Method):
+    """MaskCut as a method, with its settings; see :func:`maskcut`."""
+
+    name: ClassVar[str] = "maskcut"
+    scored: ClassVar[bool] = False
+    rate: ClassVar[tuple[float, str]] = (
+        8,
+        "measured on one core of an AMD EPYC: three cuts an image",
+    )
+
+    backbone: Annotated[Name, Field(description="The backbone whose features are cut.")] = "dino_b8"
+    n: Annotated[
+        int,
+        Field(ge=1, description="How often an image is cut; each cut gives one mask at most."),
+    ] = 3
+    crf: CrfSetting = "fast"
+
+    def needs(self) -> dict[str, Cuts]:
+        """Ask for the cuts of the one backbone's features."""
+        return {self.backbone: Cuts(self.n)}
+
+    def masks(
+        self, image: Image.Image, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> list[PseudoMask]:
+        """Refine the cuts."""
+        return refine_cuts(image, partitions(vectors[self.backbone]), crf=self.crf)
+
+    @property
+    def masks_per_image(self) -> float:
+        """As many as cuts, at most."""
+        return self.n

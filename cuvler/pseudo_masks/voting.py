@@ -1,14 +1,14 @@
 """The stage: one shard's masks from the eigenvectors of its backbones."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuvler.coco_json import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
+from cuvler.files import StrPath
 from cuvler.image_status import ImageStatus
 from cuvler.pseudo_masks.image_record import ImageRecord, ImageTask, failed, find_masks
 from cuvler.pseudo_masks.methods import Method
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def process_shard(
     listing: "pd.DataFrame",
-    root: str | os.PathLike[str],
-    eigenvectors: Sequence[str | os.PathLike[str]],
+    root: StrPath,
+    eigenvectors: Sequence[StrPath],
     method: Method,
     *,
     workers: int = 1,
@@ -34,42 +34,53 @@ def process_shard(
     Args:
         listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
         root: folder that the file names start from.
-        eigenvectors: the shard's file of each backbone, in the order of the backbones.
+        eigenvectors: the shard's file of each backbone that the method needs.
         method: how to find masks.
         workers: number of processes.
 
     Raises:
-        DataError: a file of eigenvectors is missing, damaged, or of other images than
-            ``listing``; the message names it.
+        DataError: a file of eigenvectors is missing, damaged, of other images than ``listing``,
+            or does not have what the method needs; the message names it.
     """
     tasks = (
         ImageTask(image.image_id, image.file_name, image.size, image.status, image.vectors)
-        for image in read_eigenvectors(eigenvectors, listing, settings=method.needs)
+        for image in read_eigenvectors(eigenvectors, listing, needs=method.needs())
     )
     find = partial(find_masks, root=Path(root), method=method)
     for task, record in map_isolated(find, tasks, workers=max(1, min(workers, len(listing)))):
         yield record or failed(task, ImageStatus.CRASHED, "the process died on this image, twice")
 
 
-def settings_of(eigenvectors: Sequence[str | os.PathLike[str]], method: Method) -> dict[str, Any]:
-    """Give what decides the masks, for the file's ``info``: the same for every shard.
+def read_attributes(eigenvectors: Sequence[StrPath]) -> list[dict[str, Any]]:
+    """Read what each file of eigenvectors says of itself.
 
     Raises:
-        DataError: a file of eigenvectors is missing, damaged or made for another method.
+        DataError: a file is missing or damaged.
     """
-    made_with: list[dict[str, Any]] = []
+    attributes = []
     for path in eigenvectors:
-        with open_eigenvectors(path, settings=method.needs) as store:
-            made_with.append(store.attributes)
+        with open_eigenvectors(path) as store:
+            attributes.append(store.attributes)
+    return attributes
+
+
+def info_of(attributes: Sequence[Mapping[str, Any]], method: Method) -> dict[str, Any]:
+    """Give what decides the masks, for the file's ``info``: the same for every shard.
+
+    Args:
+        attributes: of the files of eigenvectors, from :func:`read_attributes`.
+        method: how masks are found.
+    """
     info: dict[str, Any] = {"method": method.name}
-    info["backbones"] = [made["backbone"] for made in made_with]
-    info["weights_sha256"] = [made.get("weights_sha256") for made in made_with]
-    info |= {name: made_with[0].get(name) for name in ("tau", "eps")}
-    return {**info, **method.settings(made_with)}
+    info["backbones"] = [made["backbone"] for made in attributes]
+    info["weights_sha256"] = [made.get("weights_sha256") for made in attributes]
+    for made in attributes[:1]:
+        info |= {name: made.get(name) for name in ("tau", "eps")}
+    return info | method.info()
 
 
 def write_shard(
-    path: str | os.PathLike[str], info: dict[str, Any], records: Iterable[ImageRecord]
+    path: StrPath, info: dict[str, Any], records: Iterable[ImageRecord]
 ) -> Counter[str]:
     """Write a shard's records as one line of JSON, atomically, each as it comes.
 

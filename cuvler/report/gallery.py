@@ -13,17 +13,27 @@ from PIL import Image
 
 from cuvler.coco_json import stream_annotations, stream_records, to_rle
 from cuvler.drawing import draw_heat_map, draw_masks
+from cuvler.eigenvectors.needs import NEEDS, Eigenvectors, Need
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image, stated_size
 from cuvler.listing import ListedImage
 from cuvler.masks import decode
-from cuvler.pseudo_masks.proposals import propose, resize_nearest
+from cuvler.pseudo_masks.methods import Method, method_of
+from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.report.inputs import SIDE, Inputs, of_dataset
 
 Record = dict[str, Any]
 Size = tuple[int, int]
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
 _SHOWN = 12  # masks drawn on one picture, the best
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Some images' stored eigenvectors of one backbone: what they are, and (k, h, w) by image."""
+
+    kind: type[Need]
+    images: Vectors
 
 
 @dataclass(frozen=True)
@@ -84,28 +94,35 @@ class Layer:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What is put to the vote: every backbone's proposals, for a method that votes.
+    """What masks are made of, for a method that shows it: VoteCut's proposals.
 
     Attributes:
-        method: the name of the pseudo-masks they became.
-        ks: numbers of clusters each map is cut into.
-        vectors: backbone -> image id -> (k, h, w) eigenvectors, of which the first is cut.
+        name: of the pseudo-masks they became.
+        method: with the settings that made them.
+        vectors: backbone -> image id -> (k, h, w) eigenvectors, of which the method takes the
+            first.
     """
 
-    method: str
-    ks: Sequence[int]
+    name: str
+    method: Method
     vectors: Mapping[str, Vectors]
 
-    def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
-        """Draw the proposals' outlines over one image."""
+    def panel(
+        self, image_id: int, file_name: str, picture: Image.Image, size: Size
+    ) -> Panel | None:
+        """Draw the proposals' outlines over one image; None for a method that shows none."""
         maps = {
-            name: found[image_id][0] for name, found in self.vectors.items() if image_id in found
+            backbone: self.vectors[backbone][image_id][: need.k]
+            for backbone, need in self.method.needs().items()
+            if image_id in self.vectors.get(backbone, {})
         }
-        proposals = propose(maps, self.ks)
+        proposals = self.method.proposals(maps)
+        if proposals is None:
+            return None
         masks = [resize_nearest(mask, picture.height, picture.width) for mask in proposals]
         drawn = draw_masks(picture, masks, opacity=0)
         note = f"{len(masks)} by {len(maps)} {'voter' if len(maps) == 1 else 'voters'}"
-        alt = f"proposals of {self.method}: {note}, outlined over {file_name}"
+        alt = f"proposals of {self.name}: {note}, outlined over {file_name}"
         return make_panel("proposals", note, alt, drawn)
 
 
@@ -162,7 +179,8 @@ def make_card(
                 make_panel(title, "eigenvector", f"{title}: eigenvector of {file_name}", drawn)
             )
     size = (image.height, image.width)
-    panels += [layer.panel(image_id, file_name, picture, size) for layer in layers]
+    overlays = (layer.panel(image_id, file_name, picture, size) for layer in layers)
+    panels += [panel for panel in overlays if panel is not None]
     return Card(file_name, note, panels)
 
 
@@ -217,17 +235,17 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
 
 
 def _proposals(
-    inputs: Inputs, dataset: str, vectors: Mapping[tuple[str, str], Vectors]
+    inputs: Inputs, dataset: str, vectors: Mapping[tuple[str, str], Stored]
 ) -> list[Proposals]:
-    """The proposals of the dataset's pseudo-masks that were voted, from the settings in there."""
+    """The proposals of the dataset's pseudo-masks, by the settings in there."""
     found = []
-    for method, path in of_dataset(inputs.annotations, dataset).items():
+    for name, path in of_dataset(inputs.annotations, dataset).items():
         sections = (item for section, item in stream_annotations(path) if section == "info")
         info: dict[str, Any] = next(sections, {})
-        if info.get("method") == "votecut":
-            keys = [(method, backbone) for backbone in info["backbones"]]
-            voters = {key[1]: vectors[key] for key in keys if key in vectors}
-            found.append(Proposals(method, info["ks"], voters))
+        method = method_of(info)
+        if method is not None:
+            stored = {key[1]: of.images for key, of in vectors.items() if key[0] == name}
+            found.append(Proposals(name, method, stored))
     return found
 
 
@@ -250,31 +268,32 @@ def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer
     return layers
 
 
-def _heat_maps(vectors: Mapping[tuple[str, str], Vectors]) -> dict[str, Vectors]:
-    """Name the panels: a backbone; the method too where there are several; each of several cuts.
+def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
+    """Name the panels: a backbone; the method where there are several; each of several vectors.
 
     Returns:
         Title -> image id -> (h, w).
     """
     several = len({method for method, _ in vectors}) > 1
     titled: dict[str, Vectors] = {}
-    for (method, backbone), found in vectors.items():
+    for (method, backbone), stored in vectors.items():
         name = f"{backbone} for {method}" if several else backbone
-        cuts = max((len(maps) for maps in found.values()), default=0)
-        for cut in range(cuts):
-            title = f"{name}, cut {cut + 1}" if cuts > 1 else name
-            titled[title] = {image_id: maps[cut] for image_id, maps in found.items()}
+        k = max((len(maps) for maps in stored.images.values()), default=0)
+        for number, title in enumerate(stored.kind(k).titles(name)):
+            titled[title] = {image_id: maps[number] for image_id, maps in stored.images.items()}
     return titled
 
 
-def _vectors(folder: Path, images: Collection[int]) -> Vectors:
-    """Read some images' eigenvectors, (k, h, w) each, where the shards have them."""
+def _vectors(folder: Path, images: Collection[int]) -> Stored:
+    """Read some images' eigenvectors, where the shards have them."""
     from cuvler.eigenvectors.store import open_eigenvectors
 
     found: dict[int, NDArray[np.float32]] = {}
+    kind: type[Need] = Eigenvectors
     for path in sorted(folder.glob("*.zarr.zip")):
         with open_eigenvectors(path) as store:
+            kind = NEEDS[store.attributes.get("problem", kind.problem)]
             for index, image_id in enumerate(store.image_ids.tolist()):
                 if image_id in images and store.status[index] == "ok":
                     found[image_id] = store.vector(index)
-    return found
+    return Stored(kind, found)

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from cuvler.eigenvectors import lanczos, ncut
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.cuts import cut_repeatedly
-from cuvler.eigenvectors.extraction import NcutSettings, default_batch_size, extract_shard
+from cuvler.eigenvectors.extraction import default_batch_size, extract_shard
 from cuvler.eigenvectors.features import Backbone, load_backbone
+from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.eigenvectors.partitions import partitions
 from cuvler.eigenvectors.vit import ViTFeatures, create_vit, prepare_image
 from cuvler.images import open_image
@@ -115,7 +116,7 @@ def test_extraction_gives_the_eigenvectors_of_the_cpu(images, tmp_path, name):
             folder,
             on(device, name),
             tmp_path / f"{device}.zarr.zip",
-            settings=NcutSettings(),
+            need=Eigenvectors(),
             batch_size=2,
             workers=2,
         )

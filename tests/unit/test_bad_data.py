@@ -9,12 +9,13 @@ from PIL import Image
 
 from cuvler.annotations import merge_shards
 from cuvler.eigenvectors.backbones import backbone_spec
-from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
+from cuvler.eigenvectors.extraction import extract_shard
 from cuvler.eigenvectors.features import load_backbone
+from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.errors import DataError
 from cuvler.listing import list_images
-from cuvler.pseudo_masks.methods import VoteCut
-from cuvler.pseudo_masks.voting import process_shard, settings_of, write_shard
+from cuvler.pseudo_masks.vote_cut import VoteCut
+from cuvler.pseudo_masks.voting import info_of, process_shard, read_attributes, write_shard
 from cuvler.report.accounting import account
 
 
@@ -98,10 +99,10 @@ def run(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     backbone = load_backbone(backbone_spec("pixels_p16"))
     stores = [results / "0.zarr.zip"]
-    extract_shard(listing, folder, backbone, stores[0], settings=NcutSettings())
-    method = VoteCut()
+    extract_shard(listing, folder, backbone, stores[0], need=Eigenvectors())
+    method = VoteCut(backbones=("pixels_p16",))
     records = process_shard(listing, folder, stores, method)
-    write_shard(results / "0.json", settings_of(stores, method), records)
+    write_shard(results / "0.json", info_of(read_attributes(stores), method), records)
     return listing, results, sizes, statuses
 
 

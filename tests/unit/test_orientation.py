@@ -19,13 +19,14 @@ from cuvler import masks
 from cuvler.detector.data import load_sample
 from cuvler.detector.records import Instance, read_annotations
 from cuvler.eigenvectors.backbones import backbone_spec
-from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
+from cuvler.eigenvectors.extraction import extract_shard
 from cuvler.eigenvectors.features import load_backbone
+from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.errors import DataError
 from cuvler.listing import ListedImage, list_images
 from cuvler.predictions import _Images
-from cuvler.pseudo_masks.methods import VoteCut
+from cuvler.pseudo_masks.vote_cut import VoteCut
 from cuvler.pseudo_masks.voting import process_shard
 from cuvler.report.gallery import make_card
 
@@ -44,6 +45,7 @@ SIDEWAYS = (5, 6, 7, 8)
 LISTING = pd.DataFrame({"image_id": [1], "file_name": ["photo.png"]})
 # For annotations of the stored pixels of a photo that was held sideways.
 STORED_SIZE = {"width": 96, "height": 144}
+VOTECUT = VoteCut(backbones=("pixels_p16",))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def folders(tmp_path_factory):
 def eigenvectors(folders):
     backbone = load_backbone(backbone_spec("pixels_p16"))
     for folder in folders.values():
-        extract_shard(LISTING, folder, backbone, folder / "0.zarr.zip", settings=NcutSettings())
+        extract_shard(LISTING, folder, backbone, folder / "0.zarr.zip", need=Eigenvectors())
     return {orientation: folder / "0.zarr.zip" for orientation, folder in folders.items()}
 
 
@@ -100,7 +102,7 @@ def test_eigenvectors_are_the_same(eigenvectors):
 
 def test_pseudo_masks_are_the_same_and_of_the_upright_size(folders, eigenvectors):
     records = [
-        next(process_shard(LISTING, folders[held], [eigenvectors[held]], VoteCut()))
+        next(process_shard(LISTING, folders[held], [eigenvectors[held]], VOTECUT))
         for held in (1, 3, 6, 8)  # masks take a second each
     ]
     assert all(record == records[0] for record in records)
@@ -118,30 +120,30 @@ def test_pseudo_masks_are_of_the_pixels_that_annotations_mean(
     listing, folder = stored_listings[orientation], folders[orientation]
     path = folder / "stored.zarr.zip"
     backbone = load_backbone(backbone_spec("pixels_p16"))
-    extract_shard(listing, folder, backbone, path, settings=NcutSettings())
+    extract_shard(listing, folder, backbone, path, need=Eigenvectors())
     # The same as of a photo that was never turned.
     plain = folder / "plain"
     plain.mkdir()
     Image.open(folder / "photo.png").copy().save(plain / "photo.png", exif=Image.Exif())
-    extract_shard(LISTING, plain, backbone, plain / "0.zarr.zip", settings=NcutSettings())
+    extract_shard(LISTING, plain, backbone, plain / "0.zarr.zip", need=Eigenvectors())
     vectors = [open_eigenvectors(one).vector(0) for one in (path, plain / "0.zarr.zip")]
     np.testing.assert_array_equal(*vectors)
-    record = next(process_shard(listing, folder, [path], VoteCut()))
-    expected = next(process_shard(LISTING, plain, [plain / "0.zarr.zip"], VoteCut()))
+    record = next(process_shard(listing, folder, [path], VOTECUT))
+    expected = next(process_shard(LISTING, plain, [plain / "0.zarr.zip"], VOTECUT))
     assert record == expected
     assert record.annotations[0]["segmentation"]["size"] == [144, 96]
     # Vectors and masks cannot be of different ways up.
     with pytest.raises(DataError, match=r"stored\.zarr\.zip: .*another dataset"):
-        next(process_shard(LISTING, folder, [path], VoteCut()))
+        next(process_shard(LISTING, folder, [path], VOTECUT))
 
 
 def test_images_of_a_size_that_fits_neither_way_are_accounted_for(folders, tmp_path):
     listing = LISTING.assign(width=100, height=144)
     backbone = load_backbone(backbone_spec("pixels_p16"))
     path = tmp_path / "0.zarr.zip"
-    extract_shard(listing, folders[6], backbone, path, settings=NcutSettings())
+    extract_shard(listing, folders[6], backbone, path, need=Eigenvectors())
     assert open_eigenvectors(path).status == ("wrong_size",)
-    image = next(process_shard(listing, folders[6], [path], VoteCut())).image
+    image = next(process_shard(listing, folders[6], [path], VOTECUT)).image
     assert image["status"] == "wrong_size"
     assert image["reason"] == "is 144 x 96 pixels, but 100 x 144 in its annotations"
 

@@ -11,7 +11,7 @@ from cuvler.commands import plan as plan_command
 from cuvler.errors import ConfigError
 from cuvler.layout import FILES
 from cuvler.listing import write_listing
-from cuvler.plan import RATES, Planner, Rate
+from cuvler.plan import Planner, Rate, known_rates
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHARDS = 4
@@ -41,8 +41,13 @@ def settings(**changes):
 
 
 def rows(config, planned, **rates):
+    found = [path.parts[-3:-1] for rule, path in planned if rule == "eigenvectors"]
+    votecut = list(dict.fromkeys(backbone for method, backbone in found if method == "votecut"))
+    cut = [backbone for method, backbone in found if method == "maskcut"]
+    config["pseudo_masks"]["votecut"] |= {"backbones": votecut} if votecut else {}
+    config["pseudo_masks"]["maskcut"] |= {"backbone": cut[0]} if cut else {}
     given = {name.replace("__", "/"): Rate(value, "given") for name, value in rates.items()}
-    planner = Planner(config, {"coco_val": 8000}, RATES | given, training=lambda _: 36_000)
+    planner = Planner(config, {"coco_val": 8000}, known_rates() | given, training=lambda _: 36_000)
     return {row.stage: row for row in planner.rows(planned)}, planner
 
 

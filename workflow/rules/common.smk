@@ -10,9 +10,11 @@ from snakemake.exceptions import WorkflowError
 
 from cuvler import config as settings
 from cuvler import layout
+from cuvler.commands.method_options import method_arguments
 from cuvler.download.published import published_files
 from cuvler.errors import CuvlerError
 from cuvler.layout import DetectorName
+from cuvler.pseudo_masks.methods import method_names
 
 try:
     settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
@@ -181,27 +183,30 @@ def definitions_of_backbones(wildcards):
     return json.dumps(config["eigenvectors"]["definitions"])
 
 
-def number_of_cuts(wildcards):
-    """MaskCut cuts an image again and again, and needs an eigenvector for each cut."""
-    if wildcards.method != "maskcut":
-        return []
-    return ["--cuts", config["pseudo_masks"]["maskcut"]["n"]]
+@cache
+def configured_method(name):
+    require_known("pseudo_masks", name, method_names())
+    return settings.configured_method(config, name)
+
+
+def needed_vectors(wildcards):
+    """The options of ``cuvler eigenvectors`` that say what the method needs of the backbone."""
+    needs = configured_method(wildcards.method).needs()
+    require_known(f"pseudo_masks.{wildcards.method}", wildcards.backbone, needs)
+    need = needs[wildcards.backbone]
+    return ["--problem", need.problem, "--k", need.k]
 
 
 def eigenvectors_of(wildcards):
-    require_known("pseudo_masks", wildcards.method, ("votecut", "maskcut"))
     return [
         layout.EIGENVECTORS.of(**wildcards, backbone=backbone)
-        for backbone in settings.backbones(config, wildcards.method)
+        for backbone in configured_method(wildcards.method).needs()
     ]
 
 
 def method_options(wildcards):
-    """The options of ``cuvler pseudo-masks`` that the method has of its own."""
-    if wildcards.method == "maskcut":
-        return []
-    options = config["pseudo_masks"]["votecut"]
-    return [*(word for k in options["ks"] for word in ("--ks", k)), "--tau-m", options["tau_m"]]
+    """The options of ``cuvler pseudo-masks`` that are the method's settings."""
+    return method_arguments(configured_method(wildcards.method))
 
 
 def pseudo_masks_of(wildcards):

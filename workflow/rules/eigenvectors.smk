@@ -31,7 +31,7 @@ rule eigenvectors:
         root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         definitions=definitions_of_backbones,
-        cuts=number_of_cuts,
+        vectors=needed_vectors,
         tau=config["eigenvectors"]["tau"],
         eps=config["eigenvectors"]["eps"],
         batch_size=config["eigenvectors"]["batch_size"],
@@ -40,6 +40,6 @@ rule eigenvectors:
     shell:
         "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
-        " --definitions {params.definitions:q} {params.cuts} --tau {params.tau} --eps {params.eps}"
+        " --definitions {params.definitions:q} {params.vectors} --tau {params.tau} --eps {params.eps}"
         " --batch-size {params.batch_size} --device {params.device} --precision {params.precision}"
         " --threads {threads} --output {output:q} &> {log:q}"

@@ -17,9 +17,8 @@ rule pseudo_masks:
             word for path in input.eigenvectors for word in ("--eigenvectors", path)
         ],
         options=method_options,
-        crf=config["pseudo_masks"]["crf"],
     shell:
         "cuvler pseudo-masks --method {wildcards.method} --images {input.images:q}"
         " --root {params.root:q} --shard {wildcards.shard} {params.eigenvectors:q}"
-        " {params.options} --crf {params.crf} --workers {threads}"
+        " {params.options:q} --workers {threads}"
         " --output {output:q} &> {log:q}"

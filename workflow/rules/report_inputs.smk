@@ -73,7 +73,7 @@ def report_folders():
             )
             for name in dict.fromkeys([*config["evaluation"]["pseudo_masks"], config["train"]])
             for method in METHODS
-            for backbone in settings.backbones(config, method)
+            for backbone in configured_method(method).needs()
         ),
         *(
             ("detector", detector, layout.DETECTOR.under(results, detector=detector).parent)

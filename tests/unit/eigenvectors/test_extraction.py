@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from cuvler.cli import cuvler
-from cuvler.eigenvectors import extraction, ncut
+from cuvler.eigenvectors import extraction, ncut, normalized_cut
 from cuvler.eigenvectors.backbones import backbone_spec
-from cuvler.eigenvectors.extraction import NcutSettings, extract_shard
+from cuvler.eigenvectors.extraction import extract_shard
 from cuvler.eigenvectors.features import load_backbone
+from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.eigenvectors.vit import create_vit
 from cuvler.errors import ConfigError, DataError
@@ -65,8 +66,8 @@ def listing():
 
 def test_every_image_is_accounted_for(root, tiny, tmp_path):
     path = tmp_path / "0.zarr.zip"
-    settings = NcutSettings(tau=0.2, eps=1e-4, k=2)
-    extract_shard(listing(), root, tiny, path, settings=settings, batch_size=3)
+    graph = {"tau": 0.2, "eps": 1e-4}
+    extract_shard(listing(), root, tiny, path, need=Eigenvectors(2), **graph, batch_size=3)
     image_ids = listing()["image_id"].to_numpy()
     with open_eigenvectors(path, image_ids=image_ids, settings={"tau": 0.2, "k": 2}) as store:
         assert store.attributes["weights_sha256"] == tiny.weights_sha256
@@ -89,7 +90,7 @@ def test_every_image_is_accounted_for(root, tiny, tmp_path):
 
 def test_bytes_do_not_depend_on_workers_or_interruptions(root, tiny, tmp_path, monkeypatch):
     paths = [tmp_path / f"{name}.zarr.zip" for name in ("alone", "workers", "resumed")]
-    common = {"settings": NcutSettings(), "batch_size": 3}
+    common = {"need": Eigenvectors(), "batch_size": 3}
     extract_shard(listing(), root, tiny, paths[0], **common)
     extract_shard(listing(), root, tiny, paths[1], **common, workers=2)
 
@@ -114,7 +115,7 @@ def test_batch_size_does_not_matter(root, tiny, tmp_path):
             root,
             tiny,
             tmp_path / f"{size}.zarr.zip",
-            settings=NcutSettings(),
+            need=Eigenvectors(),
             batch_size=size,
         )
         for size in (1, 8)
@@ -132,16 +133,16 @@ def test_a_failed_or_dense_solution_is_recorded(root, tiny, tmp_path, monkeypatc
         pairs.vectors[0] = torch.nan
         return pairs
 
-    monkeypatch.setattr(extraction, "ncut", solve)
+    monkeypatch.setattr(normalized_cut, "ncut", solve)
     rows = listing()[lambda table: table["file_name"].isin(GOOD)]
-    extract_shard(rows, root, tiny, tmp_path / "0.zarr.zip", settings=NcutSettings(), batch_size=8)
+    extract_shard(rows, root, tiny, tmp_path / "0.zarr.zip", need=Eigenvectors(), batch_size=8)
     store = open_eigenvectors(tmp_path / "0.zarr.zip")
     assert store.status == ("eigensolver_failed", "ok", "ok", "ok", "ok")
     assert store.dense.tolist() == [False, True, False, False, False]
 
 
 def test_an_empty_shard(root, tiny, tmp_path):
-    extract_shard(listing()[:0], root, tiny, tmp_path / "0.zarr.zip", settings=NcutSettings())
+    extract_shard(listing()[:0], root, tiny, tmp_path / "0.zarr.zip", need=Eigenvectors())
     assert len(open_eigenvectors(tmp_path / "0.zarr.zip")) == 0
 
 

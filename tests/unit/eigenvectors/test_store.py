@@ -176,7 +176,7 @@ def test_reads_all_backbones_of_a_shard_together(tmp_path):
     write_eigenvectors(tmp_path / "a.zarr.zip", first, {"backbone": "a", "tau": 0.15})
     write_eigenvectors(tmp_path / "b.zarr.zip", second, {"backbone": "b", "tau": 0.15})
     paths = [tmp_path / "a.zarr.zip", tmp_path / "b.zarr.zip"]
-    images = list(read_eigenvectors(paths, listing(), settings={"tau": 0.15}))
+    images = list(read_eigenvectors(paths, listing()))
     assert [image.image_id for image in images] == [10, 11, 12, 13, 14]
     assert images[2].file_name == "folder/2.jpg"
     statuses = [image.status for image in images]

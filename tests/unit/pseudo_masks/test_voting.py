@@ -12,7 +12,7 @@ from cuvler.errors import DataError
 from cuvler.listing import read_listing, write_listing
 from cuvler.masks import decode
 from cuvler.pseudo_masks import voting
-from cuvler.pseudo_masks.methods import VoteCut
+from cuvler.pseudo_masks.vote_cut import VoteCut
 from cuvler.pseudo_masks.voting import process_shard, write_shard
 
 NAMES = ("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png")
@@ -142,8 +142,9 @@ def test_options_reach_the_vote(dataset):
 def test_eigenvectors_of_other_images_are_refused(dataset):
     listing = read_listing(dataset / "listing.parquet").iloc[:3]
     stores = [dataset / "a.zarr.zip"]
+    method = VoteCut(backbones=("a",))
     with pytest.raises(DataError, match=r"a\.zarr\.zip: .*listing"):
-        list(process_shard(listing, dataset / "images", stores, VoteCut()))
+        list(process_shard(listing, dataset / "images", stores, method))
 
 
 def test_missing_inputs_are_named(dataset, tmp_path):
@@ -163,7 +164,8 @@ def test_a_crash_is_recorded(dataset, monkeypatch):
     monkeypatch.setattr(voting, "map_isolated", all_but_the_first_die)
     listing = read_listing(dataset / "listing.parquet")
     stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
-    records = list(process_shard(listing, dataset / "images", stores, VoteCut()))
+    method = VoteCut(backbones=tuple(GRIDS))
+    records = list(process_shard(listing, dataset / "images", stores, method))
     assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 5
     assert records[1].image["reason"]
     assert records[1].annotations == []

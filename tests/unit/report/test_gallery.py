@@ -48,7 +48,7 @@ def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
     content.eigenvectors[:] = np.arange(96.0).reshape(2, 6, 8)
     content.status[:] = STATUSES.index("ok")
     (trial.folder / "cuts").mkdir()
-    write_eigenvectors(trial.folder / "cuts/0.zarr.zip", content, {"backbone": "pixels_p8"})
+    write_eigenvectors(trial.folder / "cuts/0.zarr.zip", content, {"problem": "generalized"})
     more = inputs.eigenvectors | {("demo_val", "maskcut", "pixels_p8"): trial.folder / "cuts"}
     card = make_gallery(dataclasses.replace(inputs, eigenvectors=more), "demo_val")[0]
     assert [panel.title for panel in card.panels[:5]] == [

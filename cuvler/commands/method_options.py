@@ -1,0 +1,123 @@
+"""``--method``, with the settings of the chosen method as further options of a command."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from cuvler.errors import ConfigError
+from cuvler.pseudo_masks.methods import DEFAULT, Method, find_method, method_names
+
+
+class MethodCommand(click.Command):
+    """A command that takes ``--method`` and the settings of that method.
+
+    The callback gets ``method``, its name, and the settings by name among its arguments.
+    Backbones are not among the settings.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look for the method first: it decides what the other options can be."""
+        ctx.meta[__name__] = _chosen(args)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Give all options, those of the method last."""
+        own = super().get_params(ctx)
+        name = ctx.meta.get(__name__, DEFAULT)
+        # An unknown name is refused when --method is read.
+        settings = _options(name, own) if name in method_names() else []
+        choice = click.Choice(method_names())
+        help_ = "How masks are made."
+        method = click.Option(
+            ["--method"], type=choice, default=DEFAULT, show_default=True, help=help_
+        )
+        return [method, *own, *settings]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and those of each method in a section of its own."""
+        own = super().get_params(ctx)
+        of_method = {option.name for option in _options(ctx.meta.get(__name__, DEFAULT), own)}
+        shared = [option for option in self.get_params(ctx) if option.name not in of_method]
+        sections = {"Options": shared}
+        for name in method_names():
+            sections[f"Options of --method {name}"] = _options(name, own)
+        for title, parameters in sections.items():
+            options = [option for option in parameters if isinstance(option, click.Option)]
+            records = [record for option in options if (record := option.get_help_record(ctx))]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def method_arguments(method: Method) -> list[str]:
+    """Give the options of a command that lead to a method's settings."""
+    return [word for name in method.settings() for word in _words(name, getattr(method, name))]
+
+
+def _words(name: str, value: Any) -> Iterator[str]:
+    flag = _flag(name)
+    if isinstance(value, bool):
+        yield flag if value else flag.replace("--", "--no-", 1)
+        return
+    for one in value if isinstance(value, (list, tuple)) else [value]:
+        if one is not None:
+            yield from (flag, str(one))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _chosen(args: list[str]) -> str:
+    """The method's name among a command's arguments."""
+    found = DEFAULT
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == "--method":
+            found = following
+        elif word.startswith("--method="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _options(name: str, own: list[click.Parameter]) -> list[click.Parameter]:
+    method = find_method(name)
+    settings = method.settings()
+    if taken := {parameter.name for parameter in own} & set(settings):
+        raise ConfigError(
+            f"method {name!r}: settings cannot have the names of the command's own options: "
+            f"{', '.join(sorted(map(str, taken)))}"
+        )
+    schema = method.model_json_schema()["properties"]
+    return [_option(method, setting, schema[setting]) for setting in settings]
+
+
+def _option(method: type[Method], name: str, schema: dict[str, Any]) -> click.Option:
+    field = method.model_fields[name]
+    several = schema.get("type") == "array"
+    flag = _flag(name)
+    is_switch = schema.get("type") == "boolean"
+    return click.Option(
+        [f"{flag}/{flag.replace('--', '--no-', 1)}" if is_switch else flag],
+        type=None if is_switch else _type(schema.get("items", {}) if several else schema),
+        multiple=several,
+        required=field.is_required(),
+        default=None if field.is_required() else field.get_default(call_default_factory=True),
+        show_default=True,
+        help=field.description,
+    )
+
+
+def _type(schema: dict[str, Any]) -> "click.ParamType[Any, Any]":
+    """The type that goes with a setting's JSON schema; the setting itself is checked later."""
+    if "enum" in schema:
+        return click.Choice(schema["enum"])
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    is_open = "exclusiveMinimum" in schema, "exclusiveMaximum" in schema
+    unlimited = low is None and high is None
+    if schema.get("type") == "integer":
+        return click.INT if unlimited else click.IntRange(low, high, *is_open)
+    if schema.get("type") == "number":
+        return click.FLOAT if unlimited else click.FloatRange(low, high, *is_open)
+    return click.STRING

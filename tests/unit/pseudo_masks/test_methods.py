@@ -1,0 +1,301 @@
+"""The registry: a method of another package is one module, and nothing else knows of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import cuvler
+from cuvler.cli import cuvler as cli
+from cuvler.commands.method_options import MethodCommand, method_arguments
+from cuvler.config import check_config, configured_method
+from cuvler.errors import ConfigError, DataError
+from cuvler.masks import decode
+from cuvler.pseudo_masks import methods
+from cuvler.pseudo_masks.mask_cut import MaskCut
+from cuvler.pseudo_masks.methods import find_method, make_method, method_names
+from cuvler.pseudo_masks.vote_cut import VoteCut
+
+REPOSITORY = Path(__file__).parents[3]
+SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Put a folder with a package on the path, and forget it afterwards."""
+
+    def install(folder):
+        monkeypatch.syspath_prepend(folder)
+        forget()
+
+    def forget():
+        methods._registered.cache_clear()
+        methods.find_method.cache_clear()
+
+    known = set(sys.modules)
+    yield install
+    monkeypatch.undo()
+    forget()
+    for name in set(sys.modules) - known:
+        if name.startswith("toy"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def toy(toy_package, installed):
+    installed(toy_package)
+
+
+@pytest.fixture
+def config():
+    content = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
+    known = yaml.safe_load((REPOSITORY / "config/datasets.yaml").read_text())
+    return content | {"datasets": known["datasets"]}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two pictures of a bright square on a dark ground, and where the square is."""
+    truth = np.zeros((96, 128), dtype=bool)
+    truth[32:64, 32:80] = True
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        pixels = rng.integers(0, 60, (*truth.shape, 3)) + 180 * truth[..., None]
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / name)
+    return tmp_path / "photos", truth
+
+
+def run(*words):
+    result = CliRunner().invoke(cli, list(map(str, words)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def iou(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+def masks_of(folder, photos, method, eigenvectors, *options):
+    """Run `cuvler pseudo-masks` and `cuvler annotations`; give the merged json."""
+    listing = folder / "listing.parquet"
+    words = ["pseudo-masks", "--method", method, "--images", listing, "--root", photos]
+    output = folder / "masks" / method
+    done = run(*words, "--shard", 0, *eigenvectors, *options, "--output", output / "0.json")
+    assert done.exit_code == 0, done.output
+    merged = folder / f"{method}.json"
+    assert run("annotations", "--images", listing, output, "--output", merged).exit_code == 0
+    return json.loads(merged.read_text())
+
+
+def test_a_method_of_another_package_goes_through_the_commands(toy, photos, tmp_path):
+    root, truth = photos
+    listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
+    assert run("images", "--dataset", "d", "--root", root, "--output", listing).exit_code == 0
+    words = ["eigenvectors", "--images", listing, "--root", root, "--backbone", "pixels_p16"]
+    assert run(*words, "--shard", 0, "--output", store).exit_code == 0
+    merged = masks_of(
+        tmp_path, root, "split", ["--eigenvectors", store], "--level", 0.9, "--no-largest"
+    )
+    assert {k: v for k, v in merged["info"].items() if k != "weights_sha256"} == {
+        "method": "split",
+        "backbones": ["pixels_p16"],
+        "tau": 0.15,
+        "eps": 1e-5,
+        "level": 0.9,
+        "largest": False,
+    }
+    assert merged["summary"]["images"] == {"ok": 2}
+    mask = decode(merged["annotations"][0]["segmentation"])
+    assert 0 < mask.mean() < 0.12
+
+    alone = masks_of(tmp_path, root, "bright", [])
+    assert alone["info"] == {"method": "bright", "backbones": [], "weights_sha256": []}
+    assert iou(decode(alone["annotations"][1]["segmentation"]), truth) > 0.99
+    with pytest.raises(ConfigError, match="bright works without backbones, not with pixels_p16"):
+        masks_of(tmp_path, root, "bright", ["--eigenvectors", store])
+
+
+def test_a_method_of_another_package_discovers(toy, photos, tmp_path):
+    root, truth = photos
+    words = ["discover", root / "a.png", "--output", tmp_path / "found", "--method"]
+    assert run(*words, "bright").exit_code == 0
+    (record,) = json.loads((tmp_path / "found/a.json").read_text())["annotations"]
+    assert iou(decode(record["segmentation"]), truth) > 0.99
+    assert not (tmp_path / "found/a.eigenvectors.png").exists()
+    assert run(*words, "split", "--level", 0.75).exit_code == 0
+    (record,) = json.loads((tmp_path / "found/a.json").read_text())["annotations"]
+    assert 0.12 < decode(record["segmentation"]).mean() < 0.27
+    (mask,) = cuvler.discover(Image.open(root / "a.png"), method="split", level=0.75)
+    assert (mask.mask == decode(record["segmentation"])).all()
+
+
+def test_help_lists_the_settings_of_every_method(toy):
+    text = run("pseudo-masks", "--help").output
+    assert "[votecut|maskcut|bright|split]" in text
+    assert "Options of --method split:" in text
+    assert "The share that is left out." in text
+    assert "0<x<1" in text
+
+
+def change(config, **sections):
+    return config | {"pseudo_masks": config["pseudo_masks"] | sections}
+
+
+def test_the_config_check_knows_a_method_of_another_package(toy, config):
+    recipe = config["recipes"]["cuvler"] | {"method": "split"}
+    config |= {"recipe": "toy", "recipes": config["recipes"] | {"toy": recipe}}
+    check_config(config, SCHEMA)
+    given = change(config, split={"level": 0.3})
+    check_config(given, SCHEMA)
+    assert configured_method(given, "split") == make_method("split", {"level": 0.3})
+    for section, message in (
+        ({"level": 1}, r"pseudo_masks\.split\.level: 1 is greater than"),
+        ({"levle": 0.5}, r"pseudo_masks\.split\.levle: unknown key .*did you mean level\?"),
+        ({"backbone": "pixels"}, r"pseudo_masks\.split\.backbone: 'pixels' is not known"),
+        ({"level": 0.13}, r"pseudo_masks\.split\.level: 0\.13 .*brings bad luck"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_config(change(config, split=section), SCHEMA)
+
+
+def test_without_the_package_its_method_is_not_known(config):
+    recipe = config["recipes"]["cuvler"] | {"method": "split"}
+    config |= {"recipes": config["recipes"] | {"toy": recipe}}
+    with pytest.raises(ConfigError, match=r'method: "split" is not allowed; .*votecut, maskcut'):
+        check_config(config, SCHEMA)
+    with pytest.raises(ConfigError, match="'split' is not known; known: votecut, maskcut"):
+        find_method("split")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("votecut", "toy:Split", "registered twice, as cuvler.* and toy:Split"),
+        ("mine", "toy:Nothing", "'mine': cannot import toy:Nothing"),
+        ("mine", "toy_nowhere:Split", "'mine': cannot import toy_nowhere:Split"),
+        ("mine", "toy:np", "'mine': toy:np is not a subclass of Method"),
+        ("mine", "toy:Split", "'mine': toy:Split must have name = 'mine'"),
+        ("my method", "toy:Split", "'my method': .*letters, digits"),
+        ("crf", "toy:Split", "'crf': .*pseudo_masks.crf"),
+    ],
+)
+def test_a_wrong_entry_point_is_named(toy_package, installed, name, value, message):
+    entries = toy_package / "toy-1.0.dist-info/entry_points.txt"
+    entries.write_text(f"[cuvler.methods]\n{name} = {value}\n")
+    installed(toy_package)
+    with pytest.raises(ConfigError, match=message):
+        find_method(name)
+
+
+def test_a_setting_cannot_take_an_option_of_the_command(toy_package, installed):
+    source = (toy_package / "toy.py").read_text()
+    (toy_package / "toy.py").write_text(source.replace("largest", "workers"))
+    installed(toy_package)
+    with pytest.raises(ConfigError, match=r"'split': .*workers"):
+        run("pseudo-masks", "--method", "split", "--help")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("votecut", {"tau_m": 1}, r"votecut\.tau_m: 1 is not allowed"),
+        ("votecut", {"ks": [2, 1]}, r"votecut\.ks\.1: 1 is not allowed"),
+        ("votecut", {"ks": [2, 2]}, r"votecut\.ks: .*more than once: 2"),
+        ("votecut", {"n": 3}, r"votecut\.n: no such setting; known: .*tau_m"),
+        ("maskcut", {"crf": "fst"}, r"maskcut\.crf: 'fst' is not allowed .*'pydensecrf'"),
+    ],
+)
+def test_a_wrong_setting_is_named(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_method(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbones", "message"),
+    [
+        ("maskcut", [], "one backbone, not with none"),
+        ("maskcut", ["a", "b"], "one backbone, not with a, b"),
+        ("votecut", [], r"votecut\.backbones: "),
+        ("votecut", ["a", "a"], r"votecut\.backbones: .*more than once: a"),
+    ],
+)
+def test_a_wrong_number_of_backbones_is_named(name, backbones, message):
+    with pytest.raises(ConfigError, match=message):
+        make_method(name, {}, backbones=backbones)
+
+
+def test_options_of_another_method_are_refused():
+    result = run("discover", "--method", "maskcut", "--ks", 2, SCHEMA)
+    assert result.exit_code == 2
+    assert "--ks" in result.output
+
+
+SETTINGS = {
+    "votecut": st.fixed_dictionaries(
+        {
+            "ks": st.lists(st.integers(2, 99), min_size=1, unique=True),
+            "tau_m": st.floats(0, 1, exclude_max=True),
+            "crf": st.sampled_from(["fast", "pydensecrf"]),
+        }
+    ),
+    "maskcut": st.fixed_dictionaries(
+        {"n": st.integers(1, 99), "crf": st.sampled_from(["fast", "pydensecrf"])}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@given(data=st.data())
+def test_settings_go_through_a_command_unchanged(name, data):
+    method = make_method(name, data.draw(SETTINGS[name]))
+    found = {}
+    command = MethodCommand("x", callback=lambda **values: found.update(values))
+    command.main(["--method", name, *method_arguments(method)], standalone_mode=False)
+    assert found.pop("method") == name
+    assert make_method(name, found) == method
+
+
+def test_the_config_has_the_methods_own_defaults(config):
+    for name, method in (("votecut", VoteCut()), ("maskcut", MaskCut())):
+        assert configured_method(config, name) == method
+        assert config["pseudo_masks"][name].keys() | {"crf"} == type(method).model_fields.keys()
+
+
+def test_the_registry_is_light():
+    script = (
+        "import sys; from cuvler.pseudo_masks.methods import find_method, method_names\n"
+        "print({'scipy', 'torch'} & set(sys.modules))\n"
+        "methods = [find_method(name)() for name in method_names()]\n"
+        "needs = [method.needs() for method in methods]\n"
+        "print({'torch', 'numba', 'zarr', 'pandas', 'pydensecrf'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.split("\n")[:2] == ["set()", "set()"], result.stderr
+
+
+def test_eigenvectors_of_another_backbone_or_problem_are_refused(photos, tmp_path):
+    root, _ = photos
+    listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
+    run("images", "--dataset", "d", "--root", root, "--output", listing)
+    words = ["eigenvectors", "--images", listing, "--root", root, "--backbone", "pixels_p16"]
+    run(*words, "--shard", 0, "--problem", "generalized", "--k", 2, "--output", store)
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: .*problem='generalized', not 'standard'"):
+        masks_of(tmp_path, root, "votecut", ["--eigenvectors", store])
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: .*k=2.* 3 are wanted"):
+        masks_of(tmp_path, root, "maskcut", ["--eigenvectors", store])
+    assert masks_of(tmp_path, root, "maskcut", ["--eigenvectors", store], "--n", 1)["images"]
+
+
+def test_every_name_is_registered():
+    assert method_names() == ("votecut", "maskcut")
+    assert [find_method(name) for name in method_names()] == [VoteCut, MaskCut]
