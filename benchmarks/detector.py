@@ -45,8 +45,8 @@ from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
-from cuvler.detector.records import read_annotations
 from cuvler.detector.train import Trainer
+from cuvler.detector.training_annotations import read_annotations
 from cuvler.files import read_json
 from cuvler.predictions import Options, predict_dataset
 

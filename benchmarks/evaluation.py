@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cuvler.evaluation import evaluate
-from cuvler.evaluation.records import IouType
+from cuvler.evaluation.coco_files import IouType
 from cuvler.masks import encode, geometry
 
 HEIGHT, WIDTH, OBJECTS = 480, 640, 7

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cuvler.evaluation.records import IouType
+from cuvler.evaluation.coco_files import IouType
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 

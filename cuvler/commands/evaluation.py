@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cuvler.evaluation import evaluate_all
-from cuvler.evaluation.records import IouType
+from cuvler.evaluation.coco_files import IouType
 from cuvler.files import write_json
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.evaluation.metrics import accumulate
-from cuvler.evaluation.records import (
+from cuvler.evaluation.coco_files import (
     IouType,
     Record,
     Records,
@@ -18,6 +17,7 @@ from cuvler.evaluation.records import (
     read_ground_truth,
     read_results,
 )
+from cuvler.evaluation.metrics import accumulate
 
 SIZES = ("all", "small", "medium", "large")
 _LIMITS = (0.0, 32.0**2, 96.0**2, np.inf)  # pixels

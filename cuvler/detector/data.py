@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
 from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch
-from cuvler.detector.records import Instance, Record, Records
+from cuvler.detector.training_annotations import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_image
 
@@ -252,7 +252,7 @@ def training_loader(
     """Build the loader of one training process; it never ends.
 
     Args:
-        records: see :class:`cuvler.detector.records.Annotations`.
+        records: see :class:`cuvler.detector.training_annotations.Annotations`.
         cfg: gives batch, sizes, copy-paste and ``DATALOADER.NUM_WORKERS``.
         seed: of everything drawn.
         start: iterations already done, where training goes on.

@@ -14,9 +14,9 @@ from torch import distributed, nn
 from cuvler.detector.inference import Detector
 from cuvler.errors import ConfigError, DataError
 from cuvler.evaluation import METRICS, evaluate_all
-from cuvler.evaluation.records import read_ground_truth
+from cuvler.evaluation.coco_files import read_ground_truth
 from cuvler.listing import ListedImage
-from cuvler.predictions import Options, join_parts, predict_images, read_images, split_images
+from cuvler.predictions import join_parts, predict_images, read_images, split_images
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +92,17 @@ class Scorer:
             # of the first are the detector's, and training does not use them.
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
-        options = Options(
-            batch_size=self.cfg.SOLVER.IMS_PER_BATCH // world,
-            workers=self.cfg.DATALOADER.NUM_WORKERS,
-        )
         detector = Detector.of_model(self.cfg, model.eval())
         # `cuvler status` takes a line on progress for that of the training.
         predict_images(
-            detector, self.parts[rank], self.root, folder, rank, options=options, show=False
+            detector,
+            self.parts[rank],
+            self.root,
+            folder,
+            rank,
+            batch_size=self.cfg.SOLVER.IMS_PER_BATCH // world,
+            workers=self.cfg.DATALOADER.NUM_WORKERS,
+            show=False,
         )
         model.train()
 

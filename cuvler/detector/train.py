@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from cuvler.detector.checkpoints import load_state, load_weights
 from cuvler.detector.config import check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
-from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
 from cuvler.detector.processes import Place, run_processes
-from cuvler.detector.records import Annotations, Records, read_shared_annotations
+from cuvler.detector.sample_sheet import draw_samples
 from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
+from cuvler.detector.training_annotations import Annotations, Records, read_shared_annotations
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import atomic_path
@@ -174,7 +174,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
 
         Args:
             cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
-            records: see :class:`cuvler.detector.records.Annotations`.
+            records: see :class:`cuvler.detector.training_annotations.Annotations`.
             run: :func:`fingerprint`; a checkpoint of another run is not gone on from.
             scorer: scores the model while it trains, every ``TEST.EVAL_PERIOD`` iterations.
         """

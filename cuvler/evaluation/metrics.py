@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvler.errors import DataError
-from cuvler.evaluation.records import (
+from cuvler.evaluation.coco_files import (
     IouType,
     Record,
     Records,

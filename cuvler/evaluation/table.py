@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
-from cuvler.evaluation.records import IouType
 
 METRICS = ("AP50", "AR100")
 AVERAGE = "Average"

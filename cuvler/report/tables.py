@@ -9,8 +9,8 @@ from typing import Any
 
 from cuvler.errors import DataError
 from cuvler.evaluation import METRICS, published
+from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import Published
-from cuvler.evaluation.records import IouType
 from cuvler.files import read_json
 from cuvler.layout import DetectorName
 

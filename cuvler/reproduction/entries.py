@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvler.datasets import Presence, presence
-from cuvler.evaluation.records import IouType
+from cuvler.evaluation.coco_files import IouType
 
 _FILE = Path(__file__).with_name("entries.yaml")
 

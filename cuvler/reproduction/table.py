@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
-from cuvler.evaluation.records import IouType
 from cuvler.reproduction.entries import Entry
 
 TOLERANCE = 0.1  # percent points of a published figure, which is rounded to one decimal

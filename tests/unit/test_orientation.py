@@ -17,7 +17,7 @@ from PIL import Image
 import cuvler
 from cuvler import masks
 from cuvler.detector.data import load_sample
-from cuvler.detector.records import Instance, read_annotations
+from cuvler.detector.training_annotations import Instance, read_annotations
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.extraction import extract_shard
 from cuvler.eigenvectors.features import load_backbone
@@ -25,7 +25,7 @@ from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.errors import DataError
 from cuvler.listing import ListedImage, list_images
-from cuvler.predictions import _Images
+from cuvler.predictions.parts import _Images
 from cuvler.pseudo_masks.vote_cut import VoteCut
 from cuvler.pseudo_masks.voting import process_shard
 from cuvler.report.gallery import make_card

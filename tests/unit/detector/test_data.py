@@ -24,7 +24,7 @@ from cuvler.detector.data import (
     to_detectron2,
     training_loader,
 )
-from cuvler.detector.records import Instance, Records, read_annotations
+from cuvler.detector.training_annotations import Instance, Records, read_annotations
 from cuvler.errors import DataError
 
 SIDE = 48

@@ -20,12 +20,12 @@ from cuvler.detector import Detector, train
 from cuvler.detector.checkpoints import load_state, save_model
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import training_loader
-from cuvler.detector.gallery import draw_samples
 from cuvler.detector.hooks import CHECKPOINT
 from cuvler.detector.loops import Loop
-from cuvler.detector.records import read_annotations
+from cuvler.detector.sample_sheet import draw_samples
 from cuvler.detector.solver import predictor_learning_rate
 from cuvler.detector.train import fingerprint, train_detector
+from cuvler.detector.training_annotations import read_annotations
 from cuvler.errors import ConfigError, DataError
 
 # detectron2's writer never closes the metrics of a training that is cut short.

@@ -6,7 +6,7 @@ pytest.importorskip("detectron2")
 
 from cuvler.detector.copy_paste import Sample
 from cuvler.detector.data import to_detectron2
-from cuvler.detector.gallery import draw_samples
+from cuvler.detector.sample_sheet import draw_samples
 from cuvler.drawing import PALETTE
 
 

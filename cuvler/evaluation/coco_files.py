@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cuvler.coco_json import is_finite
 from cuvler.errors import DataError
-from cuvler.evaluation.shapes import (
+from cuvler.evaluation.geometry import (
     areas,
     boxes,
     check_inside,
