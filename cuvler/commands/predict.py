@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
-@click.option("--weights", type=Path, required=True, help="A detector's folder, or weights.")
+@click.option("--detector", type=Path, required=True, help="A detector's folder, or weights.")
 @click.option(
     "--detector-config",
     help="cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 @click.option("--output", type=Path, default=Path("predicted"), show_default=True)
 def command(
     images: Pictures,
-    weights: Path,
+    detector: Path,
     detector_config: str | None,
     score_threshold: float,
     device: str,
@@ -53,8 +53,8 @@ def command(
     from cuvler.files import atomic_path, write_json
     from cuvler.predictions import as_coco_annotations
 
-    detector = load_detector(
-        weights,
+    model = load_detector(
+        detector,
         device=device,
         detector_config=detector_config,
         tta=tta,
@@ -62,7 +62,7 @@ def command(
     )
     found = []
     for path, image in images:
-        instances = detector(image)
+        instances = model(image)
         instances = instances[instances.scores >= score_threshold]
         found.append((path.name, image.size, instances))
         with atomic_path(output / f"{path.stem}.masks.png") as temporary:
@@ -71,5 +71,5 @@ def command(
             )
             picture.save(temporary, format="PNG")
         log.info("%s: %d objects", path, len(instances))
-    write_json(output / "predictions.json", as_coco_annotations(found, detector.categories))
+    write_json(output / "predictions.json", as_coco_annotations(found, model.categories))
     images.require_all()

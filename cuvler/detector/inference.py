@@ -115,7 +115,7 @@ def _categories(cfg: CfgNode) -> tuple[tuple[int, str], ...]:
 
 
 def load_detector(
-    weights: str | os.PathLike[str],
+    detector: str | os.PathLike[str],
     *,
     device: str = "auto",
     detector_config: str | None = None,
@@ -126,7 +126,7 @@ def load_detector(
     """Load a trained detector.
 
     Args:
-        weights: a folder that ``cuvler detector`` wrote, its ``model_final.pth``, or a published
+        detector: a folder that ``cuvler detector`` wrote, its ``model_final.pth``, or a published
             checkpoint of CuVLER or CutLER.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU if there is one.
         detector_config: one of :func:`cuvler.detector.config.detector_config_names` or a .yaml,
@@ -141,7 +141,7 @@ def load_detector(
         DataError: the weights are missing or not of this detector.
         ConfigError: the config cannot be used, or there is no such device.
     """
-    path = Path(weights)
+    path = Path(detector)
     if path.is_dir():
         path = path / "model_final.pth"
     if not path.is_file():

@@ -94,7 +94,7 @@ EXERCISED = {
     "cuvler status": Run(""),
     "cuvler status all --configfile mine.yaml": Run(""),
     "cuvler discover photo.jpg": Run("discovered/photo.masks.png"),
-    "cuvler predict photo.jpg --weights results/detectors/cuvler_round1": Run(
+    "cuvler predict photo.jpg --detector results/detectors/cuvler_round1": Run(
         "predicted/photo.masks.png"
     ),
     "cuvler discover photo.jpg --backbone dino_s16 --output found": Run(
@@ -104,10 +104,10 @@ EXERCISED = {
     " --output found": Run("found/photo.json", {"dino_b8": "pixels_p8"}),
     "cuvler detector --annotations annotations.json --root images --detector-config votecut_cad"
     " --output my_detector": Run("my_detector/model_final.pth", train("votecut_cad")),
-    "cuvler predict photo.jpg --weights my_detector --output found": Run(
+    "cuvler predict photo.jpg --detector my_detector --output found": Run(
         "found/predictions.json", {"my_detector": "output"}
     ),
-    "cuvler predict photo.jpg --weights output --output found": Run("found/photo.masks.png"),
+    "cuvler predict photo.jpg --detector output --output found": Run("found/photo.masks.png"),
     "cuvler detector --annotations annotations.json --root images --detector-config cutler_cascade"
     " --num-gpus 8 --output output": Run(
         "trained/model_final.pth", train("cutler_cascade") | {"--output output": "--output trained"}

@@ -157,7 +157,7 @@ class TestBareEnvironment:
             ("workflow", "status"),
             ("detector", "detector", "--detector-config", "demo", *training),
             ("detector", "predictions", "--detector", "images", *predicting),
-            ("detector", "predict", str(PHOTO), "--weights", "x.pth", "--output", "drawn"),
+            ("detector", "predict", str(PHOTO), "--detector", "x.pth", "--output", "drawn"),
             ("evaluation", "evaluation", *against, "--results", "found.json", "--output", "x.json"),
             ("report", "compare", "found.json", "found.json", *against),
             ("report", "report", "--output", "report.html"),

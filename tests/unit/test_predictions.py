@@ -389,7 +389,7 @@ def test_predictions_command(detector, dataset, tmp_path):
 def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
     _, root = dataset
     output = tmp_path / "found"
-    arguments = [root / "0.png", root / "1.png", "--weights", detector, "--output", output]
+    arguments = [root / "0.png", root / "1.png", "--detector", detector, "--output", output]
     more = ["--score-threshold", "0", "--device", "cpu"]
     result = CliRunner().invoke(predict.command, [str(word) for word in arguments + more])
     assert result.exit_code == 0, result.output
@@ -406,7 +406,7 @@ def test_predict_command_refuses_names_that_collide(detector, dataset, tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.png").write_bytes((root / "0.png").read_bytes())
-    arguments = [root / "0.png", other / "0.png", "--weights", detector, "--output", tmp_path]
+    arguments = [root / "0.png", other / "0.png", "--detector", detector, "--output", tmp_path]
     result = CliRunner().invoke(predict.command, [str(word) for word in arguments])
     assert result.exit_code == 2
     assert "several images are named 0" in result.output
