@@ -1,8 +1,10 @@
 """The registry: a method of another package is one module, and nothing else knows of it."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def installed(monkeypatch):
     monkeypatch.undo()
     forget()
     for name in set(sys.modules) - known:
-        if name.startswith("toy"):
+        if name in ("toy", "halves"):
             del sys.modules[name]
 
 
@@ -137,6 +139,22 @@ def test_a_method_of_another_package_discovers(toy, photos, tmp_path):
     assert 0.12 < decode(record["segmentation"]).mean() < 0.27
     (mask,) = cuvler.discover(Image.open(root / "a.png"), method="split", level=0.75)
     assert (mask.mask == decode(record["segmentation"])).all()
+
+
+def test_the_documented_method_works(installed, photos, tmp_path):
+    text = (REPOSITORY / "docs/extending.md").read_text()
+    blocks = dict(re.findall(r"^```(python|toml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    (tmp_path / "toy_halves-0.1.dist-info").mkdir()
+    (tmp_path / "halves.py").write_text(blocks["python"])
+    points = tomllib.loads(blocks["toml"])["project"]["entry-points"][methods.GROUP]
+    ((name, value),) = points.items()
+    entries = f"[{methods.GROUP}]\n{name} = {value}\n"
+    (tmp_path / "toy_halves-0.1.dist-info/entry_points.txt").write_text(entries)
+    installed(tmp_path)
+    words = ["--method", "halves", "--share", 0.3, "--backbone", "pixels_p16"]
+    assert run("discover", photos[0] / "a.png", *words, "--output", tmp_path).exit_code == 0
+    (record,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert decode(record["segmentation"]).mean() < 0.32
 
 
 def test_help_lists_the_settings_of_every_method(toy):
@@ -245,6 +263,7 @@ SETTINGS = {
         {
             "ks": st.lists(st.integers(2, 99), min_size=1, unique=True),
             "tau_m": st.floats(0, 1, exclude_max=True),
+            "num_eigenvectors": st.integers(1, 9),
             "crf": st.sampled_from(["fast", "pydensecrf"]),
         }
     ),
