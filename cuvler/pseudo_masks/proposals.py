@@ -20,15 +20,17 @@ def propose(
     """Compute the proposals of an image's eigenvector maps (CuVLER, section 3.1).
 
     Args:
-        eigenvectors: backbone -> (h, w) map. Maps with NaN or infinite values are skipped.
+        eigenvectors: backbone -> (h, w) map, or (k, h, w) maps that are clustered one by one.
+            Maps with NaN or infinite values are skipped.
         ks: numbers of clusters.
 
     Returns:
-        (n, 60, 60) bool, none empty, ordered by backbone, ``ks``, cluster value and component.
+        (n, 60, 60) bool, none empty, ordered by backbone, map, ``ks``, cluster value and component.
     """
     proposals = [
         resized
-        for vector in eigenvectors.values()
+        for maps in eigenvectors.values()
+        for vector in (maps if maps.ndim == 3 else maps[None])
         if np.isfinite(vector).all()
         for k in ks
         for component in _components(kmeans_1d(vector, k))

@@ -1,7 +1,7 @@
 """VoteCut: self-supervised ViTs vote on the objects of an image."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,9 @@ def votecut(
 
     Args:
         image: RGB, of H x W pixels.
-        eigenvectors: backbone -> (h, w) map of the second smallest eigenvector of the normalized
-            cut. A map that is constant or not finite has no say. The order of the backbones
+        eigenvectors: backbone -> (h, w) map of the normalized cut's eigenvector of the second
+            smallest eigenvalue, or (k, h, w) maps of the first k from there on, each of which
+            votes. Maps that are constant or not finite are skipped. The order of the backbones
             decides ties only.
         ks: numbers of clusters each map is cut into, each at least 2.
         tau_m: a pixel belongs to a mask where more than this share of its cluster says so.
@@ -93,19 +94,28 @@ class VoteCut(Method):
             "says so.",
         ),
     ] = 0.2
+    num_eigenvectors: Annotated[
+        int, Field(ge=1, description="How many eigenvectors of each backbone vote.")
+    ] = 1
     crf: CrfSetting = "fast"
 
     def needs(self) -> dict[str, Eigenvectors]:
-        """Ask for one eigenvector of each backbone."""
-        return dict.fromkeys(self.backbones, Eigenvectors())
+        """Ask for the first eigenvectors of each backbone."""
+        return dict.fromkeys(self.backbones, Eigenvectors(self.num_eigenvectors))
 
     def masks(
         self, image: Image.Image, vectors: Mapping[str, NDArray[np.float32]]
     ) -> list[PseudoMask]:
         """Let the backbones vote."""
-        maps = {backbone: found[0] for backbone, found in vectors.items()}
-        return votecut(image, maps, ks=self.ks, tau_m=self.tau_m, crf=self.crf)
+        return votecut(image, vectors, ks=self.ks, tau_m=self.tau_m, crf=self.crf)
 
     def proposals(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
         """Give what is put to the vote."""
-        return propose({backbone: found[0] for backbone, found in vectors.items()}, self.ks)
+        return propose(vectors, self.ks)
+
+    def info(self) -> dict[str, Any]:
+        """Give the settings that decide the masks; the published one eigenvector goes unsaid."""
+        info = super().info()
+        if self.num_eigenvectors == 1:
+            del info["num_eigenvectors"]
+        return info

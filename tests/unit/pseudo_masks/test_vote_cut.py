@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.features import load_backbone
+from cuvler.eigenvectors.needs import Eigenvectors
+from cuvler.images import open_image
 from cuvler.pseudo_masks import votecut
+from cuvler.pseudo_masks.proposals import propose
+from cuvler.pseudo_masks.vote_cut import VoteCut
+
+SCENES = Path(__file__).parents[2] / "reference/votecut"
 
 
 def maps(seed, sizes=(30, 34, 60)):
@@ -72,6 +82,39 @@ def test_a_map_without_a_say_changes_nothing(bad):
 
 def test_no_maps_no_masks():
     assert votecut(picture(8, 8), {}) == []
+
+
+@pytest.fixture(scope="module", params=["000000000001.jpg", "000000000004.jpg"])
+def solved(request):
+    """A photo-like scene, and the first two eigenvectors of its patches, (2, h, w)."""
+    image = open_image(SCENES / request.param)
+    backbone = load_backbone(backbone_spec("pixels_p16"))
+    pairs = ncut(backbone.features(backbone.prepare(image)[None]), k=2)
+    return image, pairs.vectors[0].numpy().reshape(2, *backbone.spec.grid)
+
+
+def test_each_of_several_eigenvectors_makes_proposals(solved):
+    _, pair = solved
+    both, first, second = (propose({"a": maps}, (2, 3)) for maps in (pair, pair[0], pair[1]))
+    assert len(first)
+    assert len(second)
+    np.testing.assert_array_equal(both, np.concatenate([first, second]))
+    np.testing.assert_array_equal(propose({"a": pair[:1]}, (2, 3)), first)
+    with_bad = np.stack([np.full_like(pair[0], np.nan), pair[1]])
+    np.testing.assert_array_equal(propose({"a": with_bad}, (2, 3)), second)
+
+
+def test_several_eigenvectors_vote(solved):
+    image, pair = solved
+    method = VoteCut(backbones=("a",), num_eigenvectors=2)
+    assert method.needs() == {"a": Eigenvectors(2)}
+    masks = method.masks(image, {"a": pair})
+    found = {mask.vote_mask.tobytes() for mask in masks}
+    for vector in pair:
+        alone = votecut(image, {"a": vector}, tau_m=0.2)
+        assert found & {mask.vote_mask.tobytes() for mask in alone}
+    assert method.info()["num_eigenvectors"] == 2
+    assert "num_eigenvectors" not in VoteCut().info()
 
 
 def test_importing_the_package_is_light():

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,13 @@ def test_options_reach_the_vote(dataset):
     content = json.loads((dataset / "k.json").read_text())
     assert (content["info"]["ks"], content["info"]["tau_m"]) == ([2], 0.5)
     assert max(annotation["cluster_size"] for annotation in content["annotations"]) <= 2
+
+
+def test_fewer_eigenvectors_than_vote_are_refused(dataset, tmp_path):
+    result = run(dataset, tmp_path / "out.json", "--num-eigenvectors", 2)
+    assert isinstance(result.exception, DataError)
+    assert re.search(r"a\.zarr\.zip: .*k=1.* 2 are wanted", str(result.exception))
+    assert not list(tmp_path.iterdir())
 
 
 def test_eigenvectors_of_other_images_are_refused(dataset):
