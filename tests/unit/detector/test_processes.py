@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from cuvler.detector import processes, records, train
+from cuvler.detector import processes, train, training_annotations
 from cuvler.detector.checkpoints import load_state
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.hooks import CHECKPOINT
@@ -110,7 +110,7 @@ def test_processes_that_see_other_checkpoints_stop(
 
 def test_annotations_are_read_once_on_a_machine(tiny_dataset, monkeypatch):
     """Two processes of the second machine, one after the other: one reads, both have them."""
-    comm = records.comm
+    comm = training_annotations.comm
     monkeypatch.setattr(comm, "get_local_size", lambda: 2)
     monkeypatch.setattr(comm, "synchronize", lambda: None)
     gathered = []
@@ -121,18 +121,18 @@ def test_annotations_are_read_once_on_a_machine(tiny_dataset, monkeypatch):
         monkeypatch.setattr(comm, "get_rank", lambda: 3)
         monkeypatch.setattr(comm, "get_local_rank", lambda: 1)
         monkeypatch.setattr(comm, "all_gather", lambda nothing: [nothing, None, mine, nothing])
-        monkeypatch.setattr(records, "read_annotations", None)
-        others.append(records.read_shared_annotations(*tiny_dataset))
+        monkeypatch.setattr(training_annotations, "read_annotations", None)
+        others.append(training_annotations.read_shared_annotations(*tiny_dataset))
         monkeypatch.setattr(comm, "get_rank", lambda: 2)
         monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
         return [None, None, mine, None]
 
     others = []
-    whole = records.read_annotations(*tiny_dataset)
+    whole = training_annotations.read_annotations(*tiny_dataset)
     monkeypatch.setattr(comm, "get_rank", lambda: 2)
     monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
     monkeypatch.setattr(comm, "all_gather", second)
-    first = records.read_shared_annotations(*tiny_dataset)
+    first = training_annotations.read_shared_annotations(*tiny_dataset)
     for found in (first, *others):
         assert list(found.records) == list(whole.records)
         assert found.categories == whole.categories
