@@ -127,11 +127,20 @@ def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
         "fine_tuning": 8,
         "fine_tuning_predictions": 1,
         "reproduction_predictions": 1,
+        "reproduction_predictions": 1,
     }
     laptop = yaml.safe_load((REPOSITORY / "config/laptop.yaml").read_text())
     for section in ("eigenvectors", "detector", "predictions"):
         config[section].update(laptop[section])
     assert not any(gpus_by_rule(config).values())
+
+
+def test_slurm_is_asked_for_as_many_gpus(config):
+    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
+    gres = {rule: asked.get("gres") for rule, asked in profile["set-resources"].items()}
+    assert {rule: words for rule, words in gres.items() if words} == {
+        rule: f"'gpu:{count}'" for rule, count in gpus_by_rule(config).items()
+    }
 
 
 def test_recipes_are_one_or_several(config):
