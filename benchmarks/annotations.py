@@ -93,7 +93,7 @@ def merge(folder: Path, output: Path) -> tuple[float, float]:
     """Run the command and return its wall time in seconds and its peak memory in MB."""
     command = [
         *(sys.executable, "-c", "from cuvler.cli import main; main()", "annotations"),
-        *("--images", str(folder / "listing.parquet"), "--output", str(output), str(folder)),
+        *("--listing", str(folder / "listing.parquet"), "--output", str(output), str(folder)),
     ]
     start = time.perf_counter()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT, 0o644)

@@ -13,7 +13,7 @@ two, so that other work on the machine slows all of them equally.
 config on a GPU in mixed precision:
 
     python benchmarks/detector.py --detector-config votecut_cad --num-gpus 1 --size 800 --batch 8 \
-        --workers 8 --annotations instances_val2017.json --root val2017
+        --workers 8 --annotations instances_val2017.json --image-root val2017
 """
 
 import contextlib
@@ -167,7 +167,9 @@ def load_by_us(cfg: CfgNode, data: Data) -> float:
     return len(records) // size * size / (time.perf_counter() - start)
 
 
-def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: Path) -> float:
+def predict_by_detectron2(
+    cfg: CfgNode, weights: Path, annotations: Path, image_root: Path
+) -> float:
     """Return the images/s of a loop over ``DefaultPredictor``, writing a results file."""
     images = read_json(annotations)["images"]
     start = time.perf_counter()
@@ -176,14 +178,16 @@ def predict_by_detectron2(cfg: CfgNode, weights: Path, annotations: Path, root: 
     predictor = DefaultPredictor(cfg)
     results: list[Any] = []
     for image in images:
-        found = predictor(read_image(str(root / image["file_name"]), "BGR"))["instances"].to("cpu")
+        found = predictor(read_image(str(image_root / image["file_name"]), "BGR"))["instances"].to(
+            "cpu"
+        )
         results += instances_to_coco_json(found, image["id"])
     (weights.parent / "theirs.json").write_text(json.dumps(results))
     return len(images) / (time.perf_counter() - start)
 
 
 def predict_by_us(
-    cfg: CfgNode, weights: Path, annotations: Path, root: Path, options: Options
+    cfg: CfgNode, weights: Path, annotations: Path, image_root: Path, options: Options
 ) -> float:
     """Return the images/s of ``cuvler predictions``, writing a results file."""
     start = time.perf_counter()
@@ -191,7 +195,7 @@ def predict_by_us(
     summary = predict_dataset(
         weights.parent,
         annotations,
-        root,
+        image_root,
         weights.parent / "ours.json",
         devices=devices,
         options=options,
@@ -253,7 +257,7 @@ def print_rows(unit: str, rates: dict[str, float]) -> None:
 @click.command()
 @click.option("--detector-config", default="demo", show_default=True)
 @click.option("--annotations", type=Path, help="COCO json; default: generated scenes.")
-@click.option("--root", type=Path, help="Image root.")
+@click.option("--image-root", type=Path, help="Image root.")
 @click.option("--images", default=48, show_default=True, help="Largest number of images.")
 @click.option("--size", default=0, help="Shortest side; 0: as in the detector config.")
 @click.option("--batch", default=4, show_default=True, help="Images per iteration.")
@@ -264,7 +268,7 @@ def print_rows(unit: str, rates: dict[str, float]) -> None:
 def main(
     detector_config: str,
     annotations: Path | None,
-    root: Path | None,
+    image_root: Path | None,
     images: int,
     size: int,
     batch: int,
@@ -278,9 +282,9 @@ def main(
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         folder = Path(name)
-        if annotations is None or root is None:
-            annotations, root = make_data(folder, images)
-        data = one_category(annotations, folder, images), root.absolute()
+        if annotations is None or image_root is None:
+            annotations, image_root = make_data(folder, images)
+        data = one_category(annotations, folder, images), image_root.absolute()
         register_coco_instances("benchmark", {}, *map(os.fspath, data))
         cfg = settings(detector_config, num_gpus, size, batch, workers)
         trained = train(cfg, folder, data, rounds)

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--backbones", nargs="*", default=[], metavar="NAME", help="or: all")
     parser.add_argument(
-        "--images",
+        "--listing",
         type=int,
         # On a GPU a few images take no longer than starting the processes that decode them.
         default=512 if torch.cuda.is_available() else 4,

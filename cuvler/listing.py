@@ -39,7 +39,7 @@ class ListedImage(NamedTuple):
 
 
 def list_images(
-    root: StrPath,
+    image_root: StrPath,
     *,
     annotations: StrPath | None = None,
     ids: Literal["order", "digits", "annotations"] = "order",
@@ -51,15 +51,15 @@ def list_images(
     status when they are read.
 
     Args:
-        root: the image root, searched recursively; hidden files are ignored.
-        annotations: a COCO json with the images to list, instead of those under ``root``.
+        image_root: the image root, searched recursively; hidden files are ignored.
+        annotations: a COCO json with the images to list, instead of those under ``image_root``.
         ids: source of the image ids: ``order`` numbers the sorted file names from 1, ``digits``
             uses the digits of each file name (ImageNet: ``n01440764_10026`` is 144076410026),
             ``annotations`` uses the ids of the annotations.
         shards: number of shards, each of consecutive images; their sizes differ by at most one.
 
     Returns:
-        Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``root``,
+        Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``image_root``,
         with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null if
         unknown) if the annotations state sizes.
 
@@ -73,9 +73,11 @@ def list_images(
     if annotations is None:
         if ids == "annotations":
             raise DataError("ids from annotations need an annotations file")
-        listing = pd.DataFrame({"file_name": sorted(_walk(Path(root)))})
+        listing = pd.DataFrame({"file_name": sorted(_walk(Path(image_root)))})
         if listing.empty:
-            raise DataError(f"{root}: no image files ({', '.join(EXTENSIONS)}) in this folder")
+            raise DataError(
+                f"{image_root}: no image files ({', '.join(EXTENSIONS)}) in this folder"
+            )
     else:
         listing = _annotated_images(annotations, with_ids=ids == "annotations")
     if ids != "annotations":
@@ -108,11 +110,13 @@ def _raise_unreadable(error: OSError) -> None:
     ) from error
 
 
-def _walk(root: Path) -> Iterator[str]:
+def _walk(image_root: Path) -> Iterator[str]:
     # Follow links to folders (ImageNet is often a tree of links), but visit each folder once.
     seen: set[str] = set()
     others: Counter[str] = Counter()
-    for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
+    for folder, subfolders, files in os.walk(
+        image_root, onerror=_raise_unreadable, followlinks=True
+    ):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -125,7 +129,7 @@ def _walk(root: Path) -> Iterator[str]:
             if not name.lower().endswith(EXTENSIONS):
                 others[Path(name).suffix.lower() or "no extension"] += 1
                 continue
-            path = (Path(folder) / name).relative_to(root).as_posix()
+            path = (Path(folder) / name).relative_to(image_root).as_posix()
             try:
                 path.encode("utf-8")
             except UnicodeEncodeError:  # JSON and parquet cannot store the name
@@ -133,7 +137,9 @@ def _walk(root: Path) -> Iterator[str]:
             yield path
     if others:  # e.g. .heic photographs of phones
         counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.warning("%s: ignored files other than %s: %s", root, "/".join(EXTENSIONS), counts)
+        logger.warning(
+            "%s: ignored files other than %s: %s", image_root, "/".join(EXTENSIONS), counts
+        )
 
 
 def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame":

@@ -60,7 +60,7 @@ class Counts:
 
 def cuvler_annotations(
     predictions: File,
-    images: "pd.DataFrame",
+    listing: "pd.DataFrame",
     output: File,
     *,
     score_threshold: float = 0.2,
@@ -72,7 +72,7 @@ def cuvler_annotations(
 
     Args:
         predictions: COCO results.
-        images: the listing of the dataset (columns ``image_id``, ``file_name``).
+        listing: that of the dataset (columns ``image_id``, ``file_name``).
         output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
             first), ``info`` and ``excluded``.
         score_threshold: the lowest score kept.
@@ -83,13 +83,13 @@ def cuvler_annotations(
         DataError: a prediction is of no image of the listing or has no score or mask, masks
             of an image differ in size, or no prediction reaches ``score_threshold``.
     """
-    return _merge(None, predictions, images, output, score_threshold, detections_per_image)
+    return _merge(None, predictions, listing, output, score_threshold, detections_per_image)
 
 
 def cutler_annotations(
     previous: File,
     predictions: File,
-    images: "pd.DataFrame",
+    listing: "pd.DataFrame",
     output: File,
     *,
     score_threshold: float = 0.7,
@@ -103,18 +103,18 @@ def cutler_annotations(
     Args:
         previous: the COCO json that the detector was trained on.
         predictions: as for :func:`cuvler_annotations`, as are the others and the errors.
-        images: the listing of the dataset.
+        listing: that of the dataset.
         output: the COCO json to write.
         score_threshold: the lowest score kept.
         detections_per_image: the best that many predictions of an image are looked at.
     """
-    return _merge(previous, predictions, images, output, score_threshold, detections_per_image)
+    return _merge(previous, predictions, listing, output, score_threshold, detections_per_image)
 
 
 def _merge(
     previous: File | None,
     predictions: File,
-    images: "pd.DataFrame",
+    listing: "pd.DataFrame",
     output: File,
     score_threshold: float,
     limit: int | None,
@@ -124,13 +124,13 @@ def _merge(
         write_annotations(output, opening) as writer,
         # Beside the output, where there is room: a node's own disk may be small.
         TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
-        closing(_Spool(Path(folder, "records.sqlite"), images)) as spool,
+        closing(_Spool(Path(folder, "records.sqlite"), listing)) as spool,
     ):
         counts = Counts(num_predictions=_spool_predictions(spool, predictions, score_threshold))
         if previous is not None:
             _spool_previous(spool, previous)
         excluded = []
-        for image, found, before in with_progress(spool.images(), len(images)):
+        for image, found, before in with_progress(spool.images(), len(listing)):
             if "width" not in image:
                 reason = "no prediction tells its size"
                 excluded.append({**image, "status": "no_prediction", "reason": reason})
@@ -158,7 +158,7 @@ class _Spool:
     Records may come in any order, and need not fit into memory.
     """
 
-    def __init__(self, path: Path, images: "pd.DataFrame") -> None:
+    def __init__(self, path: Path, listing: "pd.DataFrame") -> None:
         self._count = 0
         self._database = sqlite3.connect(path)
         # The file is gone afterwards, so there is nothing to roll back or to make durable.
@@ -172,7 +172,7 @@ class _Spool:
             ) without rowid;
             """
         )
-        rows = zip(images["image_id"].tolist(), images["file_name"].tolist(), strict=True)
+        rows = zip(listing["image_id"].tolist(), listing["file_name"].tolist(), strict=True)
         self._database.executemany("insert into image (id, name) values (?, ?)", rows)
 
     def close(self) -> None:

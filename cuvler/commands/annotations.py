@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("annotations")
-@click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
+@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
 @click.option(
     "--max-failed",
     type=click.FloatRange(0, 1),
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 )
 @click.option("--output", type=Path, required=True, help="The COCO json to write.")
 @click.argument("pseudo_masks", type=Path)
-def command(images: Path, max_failed: float, output: Path, pseudo_masks: Path) -> None:
+def command(listing: Path, max_failed: float, output: Path, pseudo_masks: Path) -> None:
     """Merge the shards 0.json, 1.json, ... of the folder PSEUDO_MASKS into one COCO json.
 
     Every image of the listing is accounted for, or the merge fails and names it.
     """
-    listing = read_listing(images)
-    shards = [pseudo_masks / f"{shard}.json" for shard in range(listing["shard"].max() + 1)]
-    statuses = merge_shards(listing, shards, output, max_failed=max_failed)
+    images = read_listing(listing)
+    shards = [pseudo_masks / f"{shard}.json" for shard in range(images["shard"].max() + 1)]
+    statuses = merge_shards(images, shards, output, max_failed=max_failed)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     log.info("%d images: %s", statuses.total(), counts)

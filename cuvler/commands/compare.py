@@ -15,13 +15,13 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.argument("first", metavar="A.json", type=_EXISTING)
 @click.argument("second", metavar="B.json", type=_EXISTING)
 @click.option("--ground-truth", required=True, type=_EXISTING, help="COCO annotations.")
-@click.option("--root", type=_EXISTING, help="Folder of the images, for a page of them.")
+@click.option("--image-root", type=_EXISTING, help="Folder of the images, for a page of them.")
 @click.option(
     "--output",
     type=Path,
     default=Path("compare.html"),
     show_default=True,
-    help="The page to write, where --root is given.",
+    help="The page to write, where --image-root is given.",
 )
 @click.option(
     "--iou-type",
@@ -47,7 +47,7 @@ def command(
     first: Path,
     second: Path,
     ground_truth: Path,
-    root: Path | None,
+    image_root: Path | None,
     output: Path,
     iou_type: IouType | None,
     images: int,
@@ -74,12 +74,12 @@ def command(
     for score in list(found.images.values())[:images]:
         if score.change:
             click.echo(f"{_line(score.ap)}  {score.name} ({score.objects})")
-    if root:
+    if image_root:
         page = make_page(
             found,
             ground_truth,
             list(zip(names, (first, second), strict=True)),
-            root,
+            image_root,
             images=images,
             score_threshold=score_threshold,
         )

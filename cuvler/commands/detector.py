@@ -8,7 +8,7 @@ import click
 
 @click.command("detector", context_settings={"ignore_unknown_options": True})
 @click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
-@click.option("--root", type=Path, required=True, help="Folder its file names start from.")
+@click.option("--image-root", type=Path, required=True, help="Folder its file names start from.")
 @click.option(
     "--detector-config", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml."
 )
@@ -40,7 +40,7 @@ import click
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 def command(
     annotations: Path,
-    root: Path,
+    image_root: Path,
     detector_config: str,
     weights: Path | None,
     unpickle_sha256: str,
@@ -85,7 +85,7 @@ def command(
         train_detector(
             cfg,
             annotations,
-            root,
+            image_root,
             output,
             num_gpus=num_gpus,
             seed=seed,

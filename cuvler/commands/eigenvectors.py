@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 @click.command("eigenvectors")
-@click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
-@click.option("--root", type=Path, required=True, help="The folder that file names start from.")
+@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
+@click.option(
+    "--image-root", type=Path, required=True, help="The folder that file names start from."
+)
 @click.option("--backbone", required=True, help="A name of the table, or of --definitions.")
 @click.option(
     "--definitions", default="{}", help="JSON of further ViTs: name -> timm, feature, size, patch."
@@ -60,8 +62,8 @@ if TYPE_CHECKING:
 )
 @click.option("--output", type=Path, required=True, help="The file to write (.zarr.zip).")
 def command(
-    images: Path,
-    root: Path,
+    listing: Path,
+    image_root: Path,
     backbone: str,
     definitions: str,
     weights: Path | None,
@@ -94,8 +96,8 @@ def command(
         torch.set_num_threads(threads)
         threadpool_limits(threads)
         extract_shard(
-            read_listing(images, shard),
-            root,
+            read_listing(listing, shard),
+            image_root,
             load_backbone(spec, weights=weights, device=device, precision=precision),
             output,
             need=NEEDS[problem](k),

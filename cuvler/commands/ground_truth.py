@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
     type=Path,
     help="An official annotation file, or a folder of them. Repeat for several.",
 )
-@click.option("--images", required=True, type=Path, help="The folder of the images.")
+@click.option("--image-root", required=True, type=Path, help="The folder of the images.")
 @click.option(
     "--format",
     "format_",
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 def command(
     dataset: str | None,
     annotations: tuple[Path, ...],
-    images: Path,
+    image_root: Path,
     format_: str,
     image_lists: tuple[Path, ...],
     extra_annotations: tuple[Path, ...],
@@ -71,7 +71,7 @@ def command(
     """
     missing = [
         path
-        for path in [images, *annotations, *image_lists, *extra_annotations]
+        for path in [image_root, *annotations, *image_lists, *extra_annotations]
         if not path.exists()
     ]
     if dataset and missing:
@@ -83,7 +83,7 @@ def command(
     counts = make_ground_truth(
         output,
         annotations,
-        images,
+        image_root,
         format=format_,
         image_lists=image_lists,
         extra_annotations=extra_annotations,

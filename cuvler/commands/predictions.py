@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 @click.command("predictions")
 @click.option("--detector", type=Path, required=True, help="A detector's folder, or weights.")
-@click.option("--images", type=Path, required=True, help="Listing (.parquet) or COCO json.")
-@click.option("--root", type=Path, required=True, help="Folder its file names start from.")
+@click.option("--listing", type=Path, required=True, help="Listing (.parquet) or COCO json.")
+@click.option("--image-root", type=Path, required=True, help="Folder its file names start from.")
 @click.option("--output", type=Path, required=True, help="The COCO results json to write.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
 @click.option(
@@ -56,8 +56,8 @@ log = logging.getLogger(__name__)
 )
 def command(
     detector: Path,
-    images: Path,
-    root: Path,
+    listing: Path,
+    image_root: Path,
     output: Path,
     batch_size: int,
     score_threshold: float,
@@ -77,8 +77,8 @@ def command(
     with hold_gpus(1 if num_gpus is None else num_gpus):
         summary = predict_dataset(
             detector,
-            images,
-            root,
+            listing,
+            image_root,
             output,
             devices=prediction_devices(num_gpus),
             options=Options(

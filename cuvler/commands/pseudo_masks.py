@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("pseudo-masks", cls=MethodCommand)
-@click.option("--images", type=Path, required=True, help="The dataset's listing (.parquet).")
-@click.option("--root", type=Path, required=True, help="The folder of the images.")
+@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
+@click.option("--image-root", type=Path, required=True, help="The folder of the images.")
 @click.option("--shard", type=click.IntRange(min=0), required=True, help="Which shard, from 0.")
 @click.option(
     "--eigenvectors",
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 @click.option("--output", type=Path, required=True, help="The shard's masks to write (.json).")
 def command(
     method: str,
-    images: Path,
-    root: Path,
+    listing: Path,
+    image_root: Path,
     shard: int,
     eigenvectors: tuple[Path, ...],
     workers: int,
@@ -43,14 +43,16 @@ def command(
 
     Every image of the shard is in the result with its status, also those without a mask.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; --root is the folder of the dataset's images")
-    listing = read_listing(images, shard=shard)
+    if not image_root.is_dir():
+        raise DataError(
+            f"{image_root}: no such folder; --image-root is the folder of the dataset's images"
+        )
+    images = read_listing(listing, shard=shard)
     attributes = read_attributes(eigenvectors)
     backbones = [made["backbone"] for made in attributes]
     chosen = make_method(method, settings, backbones=backbones)
-    records = process_shard(listing, root, eigenvectors, chosen, workers=workers)
+    records = process_shard(images, image_root, eigenvectors, chosen, workers=workers)
     info = info_of(attributes, chosen)
-    statuses = write_shard(output, info, with_progress(records, len(listing)))
+    statuses = write_shard(output, info, with_progress(records, len(images)))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     logger.info("%s: %d images: %s", output, statuses.total(), counts)

@@ -33,7 +33,7 @@ def _count(value: str) -> tuple[str, int]:
 @_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
 @_files("--evaluation", "DATASET/ENTRY", "What `cuvler evaluation` wrote, for its curves.")
 @_files("--fine-tuning", "DATASET", "Metrics of detectors that learned classes.")
-@_files("--root", "DATASET", "Folder of the images; gives the dataset a gallery.")
+@_files("--image-root", "DATASET", "Folder of the images; gives the dataset a gallery.")
 @_files("--ground-truth", "DATASET", "COCO annotations.")
 @_files("--eigenvectors", "DATASET/METHOD/BACKBONE", "Folder of shards.")
 @_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
@@ -68,7 +68,7 @@ def command(
     metrics: Named,
     evaluation: Named,
     fine_tuning: Named,
-    root: Named,
+    image_root: Named,
     ground_truth: Named,
     eigenvectors: Named,
     annotations: Named,
@@ -92,7 +92,7 @@ def command(
         metrics=dict(metrics),
         evaluations=_by_names(evaluation, "--evaluation", 2),
         fine_tuning=dict(fine_tuning),
-        roots=dict(root),
+        image_roots=dict(image_root),
         ground_truth=dict(ground_truth),
         eigenvectors=_by_names(eigenvectors, "--eigenvectors", 3),
         annotations=_by_names(annotations, "--annotations", 2),

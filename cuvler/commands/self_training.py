@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @click.command("self-training")
 @click.option("--predictions", required=True, type=Path, help="COCO results of the detector.")
-@click.option("--images", required=True, type=Path, help="The dataset's listing (.parquet).")
+@click.option("--listing", required=True, type=Path, help="The dataset's listing (.parquet).")
 @click.option(
     "--previous",
     type=Path,
@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 @click.option("--output", required=True, type=Path, help="The COCO json to write.")
 def command(
     predictions: Path,
-    images: Path,
+    listing: Path,
     previous: Path | None,
     score_threshold: float,
     detections_per_image: int | None,
     output: Path,
 ) -> None:
     """Keep the predictions a detector is sure of as annotations to train on."""
-    listing = read_listing(images)
+    images = read_listing(listing)
     if previous is None:
         counts = cuvler_annotations(
             predictions,
-            listing,
+            images,
             output,
             score_threshold=score_threshold,
             detections_per_image=detections_per_image,
@@ -55,7 +55,7 @@ def command(
         counts = cutler_annotations(
             previous,
             predictions,
-            listing,
+            images,
             output,
             score_threshold=score_threshold,
             detections_per_image=detections_per_image,

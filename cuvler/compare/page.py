@@ -18,7 +18,7 @@ def make_page(
     comparison: Comparison,
     ground_truth: Path,
     results: Sequence[Named],
-    root: Path,
+    image_root: Path,
     *,
     images: int = 8,
     score_threshold: float = 0.0,
@@ -29,7 +29,7 @@ def make_page(
         comparison: the result of :func:`cuvler.compare.compare`.
         ground_truth: COCO annotations.
         results: names and files of A and B.
-        root: the image root.
+        image_root: the image root.
         images: number of images shown where A is better, and where B is better.
         score_threshold: detections with a lower score are not drawn.
 
@@ -53,7 +53,7 @@ def make_page(
     }
     cards = [
         [
-            _card(root, ListedImage(number, score.name, sizes[number]), score, layers)
+            _card(image_root, ListedImage(number, score.name, sizes[number]), score, layers)
             for number, score in comparison.images.items()
             if number in numbers
         ]
@@ -78,11 +78,11 @@ def make_page(
     )
 
 
-def _card(root: Path, image: ListedImage, score: Score, layers: Sequence[Layer]) -> Card:
+def _card(image_root: Path, image: ListedImage, score: Score, layers: Sequence[Layer]) -> Card:
     first, second = (percent(value) for value in score.ap)
     things = "1 object" if score.objects == 1 else f"{score.objects} objects"
     note = f"AP {first} of A, {second} of B ({change(score.change)}), {things}"
-    return make_card(root, image, layers, {}, note)
+    return make_card(image_root, image, layers, {}, note)
 
 
 def counts(comparison: Comparison) -> tuple[int, int, int]:

@@ -39,14 +39,14 @@ class Scorer:
         self,
         cfg: CfgNode,
         ground_truth: str | os.PathLike[str],
-        root: str | os.PathLike[str],
+        image_root: str | os.PathLike[str],
     ) -> None:
         """Look at the files, as what is wrong with them shall not come out after hours.
 
         Args:
             cfg: of the training; class-agnostic detectors are scored class-agnostically.
             ground_truth: a COCO json.
-            root: the folder that its file names start from.
+            image_root: the folder that its file names start from.
 
         Raises:
             ConfigError: ``TEST.EVAL_PERIOD`` is 0.
@@ -60,9 +60,9 @@ class Scorer:
             )
         self.cfg = cfg
         self.ground_truth = Path(ground_truth)
-        self.root = Path(root)
+        self.image_root = Path(image_root)
         # Read once, by one process.
-        rows = _check(cfg, self.ground_truth, self.root) if comm.is_main_process() else []
+        rows = _check(cfg, self.ground_truth, self.image_root) if comm.is_main_process() else []
         self.parts = split_images(comm.all_gather(rows)[0], comm.get_world_size())
 
     def score(self, model: nn.Module) -> dict[str, float]:
@@ -97,7 +97,7 @@ class Scorer:
         predict_images(
             detector,
             self.parts[rank],
-            self.root,
+            self.image_root,
             folder,
             rank,
             batch_size=self.cfg.SOLVER.IMS_PER_BATCH // world,
@@ -108,7 +108,7 @@ class Scorer:
 
     def _evaluate(self, folder: Path) -> dict[str, float]:
         results = folder / "results.json"
-        join_parts(folder, len(self.parts), self.root, results, max_failed=1.0)
+        join_parts(folder, len(self.parts), self.image_root, results, max_failed=1.0)
         scores: dict[str, Any] = evaluate_all(
             self.ground_truth, results, class_agnostic=self.cfg.DATASETS.CLASS_AGNOSTIC
         )
@@ -120,7 +120,7 @@ class Scorer:
         }
 
 
-def _check(cfg: CfgNode, ground_truth: Path, root: Path) -> list[ListedImage]:
+def _check(cfg: CfgNode, ground_truth: Path, image_root: Path) -> list[ListedImage]:
     truth = read_ground_truth(ground_truth)
     unknown = set(cfg.DATASETS.CATEGORY_IDS) - set(truth.category_ids)
     if unknown and not cfg.DATASETS.CLASS_AGNOSTIC:
@@ -129,7 +129,7 @@ def _check(cfg: CfgNode, ground_truth: Path, root: Path) -> list[ListedImage]:
             "ground truth to score it against while training must have them"
         )
     rows = read_images(ground_truth)
-    first = root / rows[0].file_name
+    first = image_root / rows[0].file_name
     if not first.is_file():
         raise DataError(
             f"{first}: no such file; {ground_truth}, to score against while training, names it"

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def train_detector(
     cfg: CfgNode,
     annotations: str | os.PathLike[str],
-    root: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     num_gpus: int,
@@ -59,7 +59,7 @@ def train_detector(
         cfg: a detector config (:func:`cuvler.detector.config.load_detector_config`);
             ``MODEL.WEIGHTS`` names the initial weights, or is empty for random ones.
         annotations: a COCO json; ``score``, where annotations have one, is the soft target.
-        root: the folder that its file names start from.
+        image_root: the folder that its file names start from.
         output: the folder to write to; of the files in it only this training's are touched.
         num_gpus: of this machine, one process each; 0 trains on the CPU.
         seed: of initial weights, batches, augmentation and sampling.
@@ -82,13 +82,15 @@ def train_detector(
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(output)
     cfg.SEED = seed
-    run_processes(_train_process, num_gpus, place or Place(), (cfg, annotations, root, evaluate))
+    run_processes(
+        _train_process, num_gpus, place or Place(), (cfg, annotations, image_root, evaluate)
+    )
 
 
 def _train_process(
     cfg: CfgNode,
     annotations: str | os.PathLike[str],
-    root: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
     evaluate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
 ) -> None:
     """One process of a training: the only one on a CPU, one a GPU otherwise."""
@@ -99,7 +101,7 @@ def _train_process(
         logging.getLogger().setLevel(level)
     data = read_shared_annotations(
         annotations,
-        root,
+        image_root,
         class_agnostic=cfg.DATASETS.CLASS_AGNOSTIC,
         keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
     )

@@ -93,7 +93,7 @@ class Annotations:
     """A COCO json as training needs it.
 
     Attributes:
-        records: one dict an image: file_name (with the root), image_id, height, width, and
+        records: one dict an image: file_name (with the image root), image_id, height, width, and
             instances, a list of :class:`Instance`.
         categories: (id, name) of the classes 0, 1, ...: the file's categories by ascending id;
             of a class-agnostic detector (1, "object").
@@ -105,7 +105,7 @@ class Annotations:
 
 def read_annotations(
     path: str | os.PathLike[str],
-    root: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
     *,
     class_agnostic: bool = True,
     keep_empty: bool = False,
@@ -114,7 +114,7 @@ def read_annotations(
 
     Args:
         path: the json, as ``cuvler annotations`` writes it or an official one.
-        root: the folder that its file names start from.
+        image_root: the folder that its file names start from.
         class_agnostic: every category is "object"; otherwise each is a class, also one without
             an instance.
         keep_empty: whether images without annotations are trained on.
@@ -131,7 +131,7 @@ def read_annotations(
         instances = _instances(content["annotations"], classes)
         records = Records.pack(
             {
-                "file_name": str(Path(root) / image["file_name"]),
+                "file_name": str(Path(image_root) / image["file_name"]),
                 "image_id": image["id"],
                 "height": image["height"],
                 "width": image["width"],
@@ -176,7 +176,7 @@ def _bbox(annotation: Record) -> Box | None:
 
 def read_shared_annotations(
     path: str | os.PathLike[str],
-    root: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
     *,
     class_agnostic: bool = True,
     keep_empty: bool = False,
@@ -187,11 +187,11 @@ def read_shared_annotations(
     """
     options = {"class_agnostic": class_agnostic, "keep_empty": keep_empty}
     if comm.get_local_size() == 1:
-        return read_annotations(path, root, **options)
+        return read_annotations(path, image_root, **options)
     mine = None
     with tempfile.TemporaryDirectory(prefix="cuvler.annotations.") as folder:
         if comm.get_local_rank() == 0:
-            data = read_annotations(path, root, **options)
+            data = read_annotations(path, image_root, **options)
             data.records.save(Path(folder))
             mine = (folder, data.categories)
         # Machines may differ in their temporary folders: every process takes its machine's.

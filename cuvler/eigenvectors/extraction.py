@@ -40,7 +40,7 @@ class Prepared:
 
 def extract_shard(
     listing: pd.DataFrame,
-    root: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
     backbone: Backbone,
     output: str | os.PathLike[str],
     *,
@@ -58,7 +58,7 @@ def extract_shard(
 
     Args:
         listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
-        root: the folder that file names start from.
+        image_root: the folder that file names start from.
         backbone: on its device.
         output: the ``.zarr.zip`` file to write.
         need: which vectors.
@@ -70,7 +70,7 @@ def extract_shard(
     batch_size = batch_size or default_batch_size(backbone)
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
     shard = ShardEigenvectors.empty(image_id, need.k, backbone.spec.grid)
-    images = [(Path(root) / image.file_name, image.size) for image in listed_images(listing)]
+    images = [(Path(image_root) / image.file_name, image.size) for image in listed_images(listing)]
     with Progress(len(images)) as progress:
         for batch in _batches(images, backbone, batch_size, workers):
             _enter(shard, batch, backbone, partial(need.solve, tau=tau, eps=eps))

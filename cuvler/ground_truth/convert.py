@@ -43,7 +43,7 @@ class Counts:
 def make_ground_truth(
     path: StrPath,
     annotations: Sequence[Path],
-    images: Path,
+    image_root: Path,
     *,
     format: str = "coco",
     image_lists: Sequence[Path] = (),
@@ -56,7 +56,7 @@ def make_ground_truth(
     Args:
         path: the COCO json to write.
         annotations: the official files, or folders of them.
-        images: the image root.
+        image_root: the folder that file names start from.
         format: a key of ``FORMATS``. Each module documents how it treats objects that its data
             set does not count (crowds, difficult objects, groups, unlabelled regions).
         image_lists: text files of the images to keep, one per line, with or without folder and
@@ -74,10 +74,10 @@ def make_ground_truth(
     """
     if format not in FORMATS:
         raise ConfigError(f"format: {format!r} is not known; known: {', '.join(FORMATS)}")
-    for source in [*annotations, images, *image_lists, *extra_annotations]:
+    for source in [*annotations, image_root, *image_lists, *extra_annotations]:
         if not source.exists():
             raise DataError(f"{source}: no such file or folder")
-    records = FORMATS[format](annotations, images, ids)
+    records = FORMATS[format](annotations, image_root, ids)
     if image_lists:
         records = _listed(records, image_lists)
     opening = {

@@ -44,15 +44,15 @@ def number(names: Sequence[str], ids: Ids) -> dict[str, int]:
     return numbers
 
 
-def image_sizes(root: Path, names: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield :func:`cuvler.images.image_size` of files under ``root``, in order.
+def image_sizes(image_root: Path, names: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Yield :func:`cuvler.images.image_size` of files under ``image_root``, in order.
 
     Raises:
         ImageError: see :func:`cuvler.images.image_size`; raised at the first such file.
     """
     # Threads: the time is spent waiting for the file system.
     with ThreadPoolExecutor(16) as pool:
-        yield from pool.map(lambda name: image_size(root / name), names)
+        yield from pool.map(lambda name: image_size(image_root / name), names)
 
 
 def box_record(
@@ -94,12 +94,12 @@ class Locator:
     Objects365 names ``images/v1/patch8/x.jpg``, often unpacked as ``patch8/x.jpg``.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, image_root: Path) -> None:
+        self._root = image_root
         self._dropped = 0  # leading folders dropped for the previous file: tried first
 
     def find(self, name: str, *, folder: str = "") -> str:
-        """Return a file's path relative to the root, with leading folders dropped or added.
+        """Return a file's path relative to the image root, with leading folders dropped or added.
 
         Args:
             name: as in the annotations.

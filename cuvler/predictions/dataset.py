@@ -47,8 +47,8 @@ class Options:
 
 def predict_dataset(
     detector: StrPath,
-    images: StrPath,
-    root: StrPath,
+    listing: StrPath,
+    image_root: StrPath,
     output: StrPath,
     *,
     devices: Sequence[str] = ("auto",),
@@ -58,14 +58,14 @@ def predict_dataset(
 
     Each result has ``image_id``, ``category_id``, ``segmentation``, ``bbox`` ([x, y, width,
     height]) and ``score``; see :func:`coco_records`. Coordinates are pixels of the image as
-    :func:`cuvler.images.open_image` opens it at the size stated in ``images`` (upright if none is
+    :func:`cuvler.images.open_image` opens it at the size stated in ``listing`` (upright if none is
     stated). Results are sorted by image, then by descending score. The file is written atomically,
     and memory does not grow with the dataset.
 
     Args:
         detector: see :func:`cuvler.detector.load_detector`.
-        images: a listing (``.parquet``) or a COCO json with ``images``.
-        root: the folder that the file names start from.
+        listing: a listing (``.parquet``) or a COCO json with ``images``.
+        image_root: the folder that the file names start from.
         output: the results file to write.
         devices: one process runs on each; a single device uses this process.
         options: see :class:`Options`.
@@ -80,18 +80,18 @@ def predict_dataset(
         CuvlerError: one of several processes failed; its message is in the log.
     """
     options = options or Options()
-    parts = split_images(read_images(images), len(devices))
+    parts = split_images(read_images(listing), len(devices))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     # In the output's folder: results may be too large for the machine's temporary folder.
     with tempfile.TemporaryDirectory(dir=Path(output).parent, prefix=".predictions.") as folder:
-        arguments = (detector, parts, root, folder, devices, options)
+        arguments = (detector, parts, image_root, folder, devices, options)
         if len(devices) == 1:
             _predict_part(0, *arguments)
         else:
             from cuvler.detector.processes import start_processes
 
             start_processes(_predict_part, len(devices), arguments)
-        return join_parts(folder, len(devices), root, output, max_failed=options.max_failed)
+        return join_parts(folder, len(devices), image_root, output, max_failed=options.max_failed)
 
 
 def prediction_devices(num_gpus: int | None) -> list[str]:
@@ -110,7 +110,7 @@ def _predict_part(
     index: int,
     detector: StrPath,
     parts: list[list[ListedImage]],
-    root: StrPath,
+    image_root: StrPath,
     folder: str,
     devices: Sequence[str],
     options: Options,
@@ -128,7 +128,7 @@ def _predict_part(
     predict_images(
         loaded,
         parts[index],
-        root,
+        image_root,
         folder,
         index,
         batch_size=options.batch_size,

@@ -72,7 +72,7 @@ def split_images(rows: list[ListedImage], count: int) -> list[list[ListedImage]]
 def predict_images(
     detector: "Detector",
     rows: list[ListedImage],
-    root: StrPath,
+    image_root: StrPath,
     folder: StrPath,
     index: int,
     *,
@@ -86,7 +86,7 @@ def predict_images(
     Args:
         detector: a loaded detector.
         rows: the part's images.
-        root: the folder that the file names start from.
+        image_root: the folder that the file names start from.
         folder: where the parts are written.
         index: number of this part, from 0.
         batch_size: see :class:`~cuvler.predictions.Options`.
@@ -96,7 +96,7 @@ def predict_images(
     """
     summary = Summary(images=len(rows))
     batches = DataLoader(
-        _Images(rows, Path(root), detector.input_sides),
+        _Images(rows, Path(image_root), detector.input_sides),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -128,9 +128,11 @@ class _Item:
 
 
 class _Images(Dataset[_Item]):
-    def __init__(self, rows: list[ListedImage], root: Path, sides: tuple[int, int] | None) -> None:
+    def __init__(
+        self, rows: list[ListedImage], image_root: Path, sides: tuple[int, int] | None
+    ) -> None:
         self.rows = rows
-        self.root = root
+        self.image_root = image_root
         self.sides = sides
 
     def __len__(self) -> int:
@@ -141,7 +143,7 @@ class _Images(Dataset[_Item]):
 
         image_id, name, size = self.rows[index]
         try:
-            image = open_image(self.root / name, size)
+            image = open_image(self.image_root / name, size)
             return _Item(image_id, name, prepare_image(image, self.sides))
         except ImageError as error:
             return _Item(image_id, name, (error.status, str(error)))
@@ -173,7 +175,7 @@ def _detect(detector: "Detector", items: list[_Item], batch_size: int) -> dict[i
 
 
 def join_parts(
-    folder: StrPath, count: int, root: StrPath, output: StrPath, *, max_failed: float
+    folder: StrPath, count: int, image_root: StrPath, output: StrPath, *, max_failed: float
 ) -> Summary:
     """Join the parts written by :func:`predict_images` into one results file.
 
@@ -182,7 +184,7 @@ def join_parts(
     Args:
         folder: where the parts are.
         count: number of parts.
-        root: the folder of the images, for messages.
+        image_root: the folder of the images, for messages.
         output: the results file to write, atomically.
         max_failed: see :class:`~cuvler.predictions.Options`.
 
@@ -193,7 +195,7 @@ def join_parts(
     for name, status, reason in summary.failed:
         logger.warning("%s: left out, %s: %s", name, status, reason)
     if summary.images and len(summary.failed) == summary.images:
-        raise DataError(f"{root}: none of the {summary.images} images could be read")
+        raise DataError(f"{image_root}: none of the {summary.images} images could be read")
     failed = [(name, status) for name, status, _ in summary.failed]
     require_usable(failed, summary.images, max_failed)
     _join_records(folder, count, output)

@@ -53,9 +53,9 @@ class ImageRecord:
     annotations: list[dict[str, Any]]
 
 
-def find_masks(task: ImageTask, *, root: Path, method: Method) -> ImageRecord:
+def find_masks(task: ImageTask, *, image_root: Path, method: Method) -> ImageRecord:
     """Compute the masks of one image; an unusable image gets a status and a reason."""
-    path = root / task.file_name
+    path = image_root / task.file_name
     try:
         image = open_image(path, task.size)
     except ImageError as error:

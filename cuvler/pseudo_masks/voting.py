@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def process_shard(
     listing: "pd.DataFrame",
-    root: StrPath,
+    image_root: StrPath,
     eigenvectors: Sequence[StrPath],
     method: Method,
     *,
@@ -33,7 +33,7 @@ def process_shard(
 
     Args:
         listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
-        root: folder that the file names start from.
+        image_root: folder that the file names start from.
         eigenvectors: the shard's file of each backbone that the method needs.
         method: how to find masks.
         workers: number of processes.
@@ -46,7 +46,7 @@ def process_shard(
         ImageTask(image.image_id, image.file_name, image.size, image.status, image.vectors)
         for image in read_eigenvectors(eigenvectors, listing, needs=method.needs())
     )
-    find = partial(find_masks, root=Path(root), method=method)
+    find = partial(find_masks, image_root=Path(image_root), method=method)
     for task, record in map_isolated(find, tasks, workers=max(1, min(workers, len(listing)))):
         yield record or failed(task, ImageStatus.CRASHED, "the process died on this image, twice")
 

@@ -47,8 +47,8 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
         note = f"mean IoU {measures[image_id]:.2f}"
         image = images[image_id]
         listed = ListedImage(image_id, image["file_name"], stated_size(image))
-        root = inputs.roots[dataset]
-        return make_card(root, listed, [found, truth], {}, note, side=inputs.side)
+        image_root = inputs.image_roots[dataset]
+        return make_card(image_root, listed, [found, truth], {}, note, side=inputs.side)
 
     best, worst = ranking[:count], ranking[-count:][::-1]
     return detector, [card(i) for i in best], [card(i) for i in worst]

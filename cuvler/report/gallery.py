@@ -145,14 +145,15 @@ def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
         *_proposals(inputs, dataset, vectors),
         *_layers(inputs, dataset, images),
     ]
-    root = inputs.roots[dataset]
+    image_root = inputs.image_roots[dataset]
     return [
-        make_card(root, image, layers, heat_maps, side=inputs.side) for image in images.values()
+        make_card(image_root, image, layers, heat_maps, side=inputs.side)
+        for image in images.values()
     ]
 
 
 def make_card(
-    root: Path,
+    image_root: Path,
     listed: ListedImage,
     layers: Sequence[Layer | Proposals],
     heat_maps: Mapping[str, Vectors],
@@ -163,7 +164,7 @@ def make_card(
     """Draw one image's panels, ``side`` pixels at most: image, heat maps, layers."""
     image_id, file_name, stated = listed
     try:
-        image = open_image(root / file_name, stated)
+        image = open_image(image_root / file_name, stated)
     except ImageError as error:
         return Card(file_name, note, [], error=str(error))
     # Small images are doubled, so that contours and scores are fine lines on them too.

@@ -18,7 +18,7 @@ class Inputs:
         evaluations: (dataset, entry of its metrics) -> the json of ``cuvler evaluation``, for its
             curves.
         fine_tuning: dataset -> the metrics of detectors that learned classes.
-        roots: dataset -> the folder its file names start from; only these have galleries.
+        image_roots: dataset -> the folder its file names start from; only these have galleries.
         ground_truth: dataset -> COCO annotations.
         eigenvectors: (dataset, method, backbone) -> the folder of the shards, ``.zarr.zip``.
         annotations: (dataset, method) -> COCO annotations: pseudo-masks, or what a round of
@@ -36,7 +36,7 @@ class Inputs:
     metrics: Mapping[str, Path] = field(default_factory=dict)
     evaluations: Mapping[Key, Path] = field(default_factory=dict)
     fine_tuning: Mapping[str, Path] = field(default_factory=dict)
-    roots: Mapping[str, Path] = field(default_factory=dict)
+    image_roots: Mapping[str, Path] = field(default_factory=dict)
     ground_truth: Mapping[str, Path] = field(default_factory=dict)
     eigenvectors: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     annotations: Mapping[Key, Path] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Inputs:
     @property
     def side(self) -> int:
         """Pixels of a picture's longer side: pages of many datasets must open on a phone too."""
-        return SIDE if len(self.roots) <= _FEW else _SMALL_SIDE
+        return SIDE if len(self.image_roots) <= _FEW else _SMALL_SIDE
 
 
 def of_dataset(files: Mapping[Key, Path], dataset: str) -> dict[str, Path]:

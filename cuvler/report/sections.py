@@ -131,7 +131,7 @@ def galleries(inputs: Inputs) -> dict[str, Any]:
         DataError: a file is missing or damaged, or belongs to other images.
     """
     shown = {}
-    for dataset in inputs.roots:
+    for dataset in inputs.image_roots:
         cards = make_gallery(inputs, dataset)
         if cards:
             shown[dataset] = {"cards": cards, "extremes": best_and_worst(inputs, dataset)}

@@ -68,7 +68,7 @@ def train(detector_config, tiny="demo"):
 
 
 PREDICT = {
-    "--images": "--num-gpus 0 --workers 0 --images",
+    "--listing": "--num-gpus 0 --workers 0 --listing",
     "cutler_cascade_final.pth": "output",
     "model_cuvler_zero_shot.pth": "output",
 }
@@ -79,7 +79,7 @@ UNSURE = {
 }
 PREDICTED = (
     f"cuvler predictions --detector output {TINY} --output predictions.json"
-    " --images results/images/%s.parquet --root %s"
+    " --listing results/images/%s.parquet --image-root %s"
 )
 PREDICTED_TRAIN = PREDICTED % ("coco_train", "images")
 PREDICTED_VAL = PREDICTED % ("coco_val", "datasets/coco/val2017")
@@ -102,37 +102,41 @@ EXERCISED = {
     ),
     "cuvler discover photo.jpg --method maskcut --n 3 --tau 0.15 --backbone dino_b8"
     " --output found": Run("found/photo.json", {"dino_b8": "pixels_p8"}),
-    "cuvler detector --annotations annotations.json --root images --detector-config votecut_cad"
-    " --output my_detector": Run("my_detector/model_final.pth", train("votecut_cad")),
+    "cuvler detector --annotations annotations.json --image-root images"
+    " --detector-config votecut_cad --output my_detector": Run(
+        "my_detector/model_final.pth", train("votecut_cad")
+    ),
     "cuvler predict photo.jpg --detector my_detector --output found": Run(
         "found/predictions.json", {"my_detector": "output"}
     ),
     "cuvler predict photo.jpg --detector output --output found": Run("found/photo.masks.png"),
-    "cuvler detector --annotations annotations.json --root images --detector-config cutler_cascade"
-    " --num-gpus 8 --output output": Run(
+    "cuvler detector --annotations annotations.json --image-root images"
+    " --detector-config cutler_cascade --num-gpus 8 --output output": Run(
         "trained/model_final.pth", train("cutler_cascade") | {"--output output": "--output trained"}
     ),
-    "cuvler predictions --detector output --images results/images/imagenet_train.parquet"
-    " --root datasets/imagenet/train --output predictions.json": Run("predictions.json", PREDICT),
+    "cuvler predictions --detector output --listing results/images/imagenet_train.parquet"
+    " --image-root datasets/imagenet/train --output predictions.json": Run(
+        "predictions.json", PREDICT
+    ),
     "cuvler self-training --predictions predictions.json"
-    " --images results/images/imagenet_train.parquet --previous annotations.json"
+    " --listing results/images/imagenet_train.parquet --previous annotations.json"
     " --score-threshold 0.7 --detections-per-image 30 --output round1.json": Run(
         "round1.json", UNSURE, PREDICTED_TRAIN
     ),
-    "cuvler detector --annotations round1.json --root datasets/imagenet/train"
+    "cuvler detector --annotations round1.json --image-root datasets/imagenet/train"
     " --detector-config cutler_self_train --weights output/model_final.pth --output round1": Run(
         "round1/model_final.pth",
         train("cutler_self_train"),
         "rm -rf round1; cp annotations.json round1.json",
     ),
     "cuvler predictions --detector cutler_cascade_final.pth"
-    " --images results/images/coco_val.parquet --root datasets/coco/val2017"
+    " --listing results/images/coco_val.parquet --image-root datasets/coco/val2017"
     " --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler evaluation --ground-truth datasets/coco/annotations/instances_val2017.json"
     " --results predictions.json --output metrics.json": Run("metrics.json", before=PREDICTED_VAL),
     "cuvler splits --annotations datasets/coco/annotations/instances_train2017.json --percent 10"
     " --output splits": Run("splits/10.json", {"--percent 10": "--percent 40 --percent 10"}),
-    "cuvler detector --annotations splits/10.json --root datasets/coco/train2017"
+    "cuvler detector --annotations splits/10.json --image-root datasets/coco/train2017"
     " --detector-config semi_supervised_10 --weights cutler_cascade_final.pth --num-gpus 8"
     " --output fine_tuned": Run(
         "fine_tuned/model_final.pth",
@@ -140,13 +144,13 @@ EXERCISED = {
         | {"splits/10.json": "annotations.json"},
     ),
     "cuvler predictions --detector model_cuvler_zero_shot.pth"
-    " --images results/images/coco_train.parquet --root datasets/coco/train2017"
+    " --listing results/images/coco_train.parquet --image-root datasets/coco/train2017"
     " --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler self-training --predictions predictions.json"
-    " --images results/images/coco_train.parquet --score-threshold 0.2 --output round1.json": Run(
+    " --listing results/images/coco_train.parquet --score-threshold 0.2 --output round1.json": Run(
         "round1.json", UNSURE, PREDICTED_TRAIN
     ),
-    "cuvler detector --annotations round1.json --root datasets/coco/train2017"
+    "cuvler detector --annotations round1.json --image-root datasets/coco/train2017"
     " --detector-config cad_self_train --weights model_cuvler_zero_shot.pth --num-gpus 8"
     " --output round1": Run(
         "round1/model_final.pth",
@@ -281,23 +285,23 @@ def place(tmp_path_factory, scenes):
     small = blocks(REPOSITORY / "docs/reproducing.md", "yaml")[0]
     (folder / "small.yaml").write_text(small)
     for command in (
-        "cuvler images --dataset a --root images --annotations annotations.json --ids annotations"
-        " --output results/images/imagenet_train.parquet",
+        "cuvler images --dataset a --image-root images --annotations annotations.json"
+        " --ids annotations --output results/images/imagenet_train.parquet",
         "cp results/images/imagenet_train.parquet results/images/coco_train.parquet",
-        "cuvler images --dataset b --root datasets/coco/val2017 --ids annotations"
+        "cuvler images --dataset b --image-root datasets/coco/val2017 --ids annotations"
         " --annotations datasets/coco/annotations/instances_val2017.json"
         " --output results/images/coco_val.parquet",
-        "cuvler detector --annotations annotations.json --root images --detector-config demo"
+        "cuvler detector --annotations annotations.json --image-root images --detector-config demo"
         f" {TINY} --output output {SMALL}",
-        "cuvler predictions --detector output --images results/images/coco_val.parquet"
-        " --root datasets/coco/val2017 --num-gpus 0 --workers 0 --output predictions.json",
-        "cuvler eigenvectors --images results/images/coco_val.parquet --backbone pixels_p8"
-        " --root datasets/coco/val2017 --shard 0"
+        "cuvler predictions --detector output --listing results/images/coco_val.parquet"
+        " --image-root datasets/coco/val2017 --num-gpus 0 --workers 0 --output predictions.json",
+        "cuvler eigenvectors --listing results/images/coco_val.parquet --backbone pixels_p8"
+        " --image-root datasets/coco/val2017 --shard 0"
         " --output results/demo/eigenvectors/demo_val/votecut/pixels_p8/0.zarr.zip",
-        "cuvler pseudo-masks --images results/images/coco_val.parquet --shard 0"
-        " --root datasets/coco/val2017 --output masks/0.json"
+        "cuvler pseudo-masks --listing results/images/coco_val.parquet --shard 0"
+        " --image-root datasets/coco/val2017 --output masks/0.json"
         " --eigenvectors results/demo/eigenvectors/demo_val/votecut/pixels_p8/0.zarr.zip",
-        "cuvler annotations --images results/images/coco_val.parquet masks"
+        "cuvler annotations --listing results/images/coco_val.parquet masks"
         " --output results/demo/annotations/demo_val/votecut.json",
     ):
         execute(command, folder)

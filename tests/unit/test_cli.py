@@ -40,7 +40,7 @@ def test_every_command_has_help(name):
 def test_a_mistake_of_the_users_is_one_message(tmp_path):
     folder = tmp_path / "nowhere"
     result = run(
-        "images", "--dataset", "mine", "--root", str(folder), "--output", str(tmp_path / "x")
+        "images", "--dataset", "mine", "--image-root", str(folder), "--output", str(tmp_path / "x")
     )
     assert result.returncode == 1
     assert result.stderr.startswith(f"Error: datasets.mine.images: there is no folder {folder}")

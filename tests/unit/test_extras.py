@@ -148,8 +148,15 @@ class TestBareEnvironment:
         found = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}]
         (tmp_path / "truth.json").write_text(json.dumps(truth))
         (tmp_path / "found.json").write_text(json.dumps(found))
-        training = ["--annotations", "truth.json", "--root", "images", "--output", "trained"]
-        predicting = ["--images", "x.parquet", "--root", "images", "--output", "predicted.json"]
+        training = ["--annotations", "truth.json", "--image-root", "images", "--output", "trained"]
+        predicting = [
+            "--listing",
+            "x.parquet",
+            "--image-root",
+            "images",
+            "--output",
+            "predicted.json",
+        ]
         against = ["--ground-truth", "truth.json"]
         cases = [
             ("workflow", "datasets"),

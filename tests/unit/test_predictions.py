@@ -375,7 +375,16 @@ def test_classes_without_a_category_are_refused(detector, tmp_path):
 def test_predictions_command(detector, dataset, tmp_path):
     listing, root = dataset
     output = tmp_path / "results.json"
-    arguments = ["--detector", detector, "--images", listing, "--root", root, "--output", output]
+    arguments = [
+        "--detector",
+        detector,
+        "--listing",
+        listing,
+        "--image-root",
+        root,
+        "--output",
+        output,
+    ]
     more = ["--batch-size", "2", "--num-gpus", "0", "--workers", "0"]
     words = [str(word) for word in arguments + more]
     refused = CliRunner().invoke(predictions.command, words)

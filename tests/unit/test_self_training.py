@@ -244,7 +244,7 @@ def files(tmp_path):
 
 
 def run(files, *options):
-    paths = ("--predictions", "p.json"), ("--images", "images.parquet"), ("--output", "out.json")
+    paths = ("--predictions", "p.json"), ("--listing", "images.parquet"), ("--output", "out.json")
     fixed = [word for option, name in paths for word in (option, str(files[name]))]
     return CliRunner().invoke(command, [*fixed, *options])
 

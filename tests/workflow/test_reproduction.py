@@ -187,9 +187,9 @@ def test_the_whole_page_against_a_server(workplace, tiny, scenes, server, packag
     results = workplace.folder / "results/demo/reproduction"
 
     # The numbers are those of `cuvler evaluation` on `cuvler predictions`.
-    predict = ["cuvler", "predictions", "--detector", served / "tiny.pth", "--root", images]
+    predict = ["cuvler", "predictions", "--detector", served / "tiny.pth", "--image-root", images]
     predict += ["--detector-config", "demo", "--num-gpus", "0", "--workers", "0"]
-    predict += ["--images", truth, "--output", tmp_path / "found.json"]
+    predict += ["--listing", truth, "--output", tmp_path / "found.json"]
     subprocess.run(predict, check=True, env=os.environ)
     own = scores_by_hand(tmp_path, truth, "--results", tmp_path / "found.json")
     assert json.loads((results / "evaluation/demo_val/tiny.json").read_text()) == own

@@ -55,7 +55,16 @@ def test_the_plan_looks_at_no_image(workplace, tmp_path):
     plan(workplace, target, **environment)
     assert not seen.exists(), seen.read_text()
     # The hook sees what it should: the listing does look at the images' folders.
-    words = ["cuvler", "images", "--dataset", "x", "--root", folder.parent, "--output", "x.parquet"]
+    words = [
+        "cuvler",
+        "images",
+        "--dataset",
+        "x",
+        "--image-root",
+        folder.parent,
+        "--output",
+        "x.parquet",
+    ]
     command = workplace.command() | {"args": words}
     command["env"] |= environment
     subprocess.run(**command, check=True)

@@ -69,8 +69,8 @@ def test_settings_are_quoted_in_every_rule(workplace, recorded):
     assert {"predictions", "self-training", "evaluation", "metrics", "report"} <= seen
     for call in calls:
         words = dict(itertools.pairwise(call))
-        if "--root" in words and call[0] != "report":
-            assert words["--root"] == str(folder), call
+        if "--image-root" in words and call[0] != "report":
+            assert words["--image-root"] == str(folder), call
     assert any(str(weights) in call for call in calls if call[0] == "eigenvectors")
     given = [
         json.loads(call[call.index("--definitions") + 1])

@@ -1,6 +1,6 @@
 rule annotations:
     input:
-        images=layout.LISTING.output,
+        listing=layout.LISTING.output,
         shards=pseudo_masks_of,
     output:
         layout.ANNOTATIONS.output,
@@ -14,5 +14,5 @@ rule annotations:
         folder=folder_of_shards,
         max_failed=config["annotations"]["max_failed"],
     shell:
-        "cuvler annotations --images {input.images:q} --max-failed {params.max_failed}"
+        "cuvler annotations --listing {input.listing:q} --max-failed {params.max_failed}"
         " --output {output:q} {params.folder:q} &> {log:q}"

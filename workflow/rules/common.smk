@@ -274,7 +274,7 @@ def previous(wildcards):
     return detector.previous
 
 
-def self_training_images(wildcards):
+def self_training_listing(wildcards):
     return layout.LISTING.of(dataset=training_dataset(wildcards).name)
 
 

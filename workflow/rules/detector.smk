@@ -16,7 +16,7 @@ rule detector:
     resources:
         gpus=GPUS["detector"],
     params:
-        root=lambda wildcards: training_dataset(wildcards).images,
+        image_root=lambda wildcards: training_dataset(wildcards).images,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         detector_config=training_detector_config,
         num_gpus=config["detector"]["num_gpus"],
@@ -25,7 +25,7 @@ rule detector:
         folder=lambda wildcards, output: Path(output[0]).parent,
         opts=lambda wildcards: config["detector"]["opts"],
     shell:
-        "cuvler detector --annotations {input.annotations:q} --root {params.root:q}"
+        "cuvler detector --annotations {input.annotations:q} --image-root {params.image_root:q}"
         " --detector-config {params.detector_config} {params.weights:q} --num-gpus {params.num_gpus}"
         " --workers {params.workers} {params.evaluate:q} --output {params.folder:q} {params.opts:q}"
         " &> {log:q}"

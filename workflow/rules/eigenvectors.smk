@@ -14,7 +14,7 @@ rule weights:
 
 rule eigenvectors:
     input:
-        images=layout.LISTING.output,
+        listing=layout.LISTING.output,
         weights=weights_of,
     output:
         layout.EIGENVECTORS.output,
@@ -28,7 +28,7 @@ rule eigenvectors:
     resources:
         gpus=GPUS["eigenvectors"],
     params:
-        root=images_of,
+        image_root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         definitions=definitions_of_backbones,
         vectors=needed_vectors,
@@ -38,7 +38,7 @@ rule eigenvectors:
         device=config["eigenvectors"]["device"],
         precision=config["eigenvectors"]["precision"],
     shell:
-        "cuvler eigenvectors --images {input.images:q} --root {params.root:q}"
+        "cuvler eigenvectors --listing {input.listing:q} --image-root {params.image_root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
         " --definitions {params.definitions:q} {params.vectors} --tau {params.tau} --eps {params.eps}"
         " --batch-size {params.batch_size} --device {params.device} --precision {params.precision}"

@@ -31,7 +31,7 @@ use rule detector as fine_tuning with:
     benchmark:
         layout.FINE_TUNING.benchmark
     params:
-        root=dataset(config["fine_tuning"]["dataset"]).images,
+        image_root=dataset(config["fine_tuning"]["dataset"]).images,
         detector_config=fine_tuning_detector_config,
         evaluate=validation_options("fine_tuning"),
         opts=lambda wildcards: config["fine_tuning"]["opts"],
@@ -40,7 +40,7 @@ use rule detector as fine_tuning with:
 use rule predictions as fine_tuning_predictions with:
     input:
         detector=layout.FINE_TUNING.output,
-        images=layout.LISTING.output,
+        listing=layout.LISTING.output,
     output:
         layout.FINE_TUNING_PREDICTIONS.output,
     log:

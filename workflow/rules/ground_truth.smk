@@ -12,8 +12,8 @@ rule ground_truth:
     conda:
         "../envs/cuvler.yaml"
     params:
-        root=images_of,
+        image_root=images_of,
         options=ground_truth_options,
     shell:
-        "cuvler ground-truth --dataset {wildcards.dataset} --images {params.root:q}"
+        "cuvler ground-truth --dataset {wildcards.dataset} --image-root {params.image_root:q}"
         " {params.options:q} --output {output:q} &> {log:q}"

@@ -13,7 +13,7 @@ rule images:
     params:
         # A string: Snakemake does not notice a change of paths. Here it must, or a dataset's new
         # folder goes on with the listing of the old one; later rules go by the listing.
-        root=lambda wildcards: str(images_of(wildcards)),
+        image_root=lambda wildcards: str(images_of(wildcards)),
         annotations=lambda wildcards: (
             ["--annotations", dataset(wildcards.dataset).annotations]
             if dataset(wildcards.dataset).annotations
@@ -22,5 +22,6 @@ rule images:
         ids=lambda wildcards: dataset(wildcards.dataset).ids,
         shards=lambda wildcards: dataset(wildcards.dataset).shards,
     shell:
-        "cuvler images --dataset {wildcards.dataset} --root {params.root:q} {params.annotations:q}"
-        " --ids {params.ids} --shards {params.shards} --output {output:q} &> {log:q}"
+        "cuvler images --dataset {wildcards.dataset} --image-root {params.image_root:q}"
+        " {params.annotations:q} --ids {params.ids} --shards {params.shards}"
+        " --output {output:q} &> {log:q}"

@@ -1,7 +1,7 @@
 rule predictions:
     input:
         detector=layout.DETECTOR.output,
-        images=layout.LISTING.output,
+        listing=layout.LISTING.output,
     output:
         layout.PREDICTIONS.output,
     log:
@@ -17,14 +17,14 @@ rule predictions:
         # A rule that builds on this one runs it as a step of its own.
         program=["cuvler"],
         detector=lambda wildcards, input: Path(input.detector).parent,
-        root=images_of,
+        image_root=images_of,
         limit=limit_of("detections_per_image", "--detections-per-image"),
         batch_size=config["predictions"]["batch_size"],
         num_gpus=config["predictions"]["num_gpus"],
         max_failed=config["annotations"]["max_failed"],
         tta=["--tta"] if config["predictions"]["tta"] else [],
     shell:
-        "{params.program:q} predictions --detector {params.detector:q} --images {input.images:q}"
-        " --root {params.root:q} --batch-size {params.batch_size} --num-gpus {params.num_gpus}"
-        " --max-failed {params.max_failed} {params.limit} {params.tta}"
+        "{params.program:q} predictions --detector {params.detector:q} --listing {input.listing:q}"
+        " --image-root {params.image_root:q} --batch-size {params.batch_size}"
+        " --num-gpus {params.num_gpus} --max-failed {params.max_failed} {params.limit} {params.tta}"
         " --output {output:q} &> {log:q}"

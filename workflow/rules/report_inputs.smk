@@ -59,7 +59,7 @@ def report_folders():
     results = config["results"]
     return [
         *(
-            ("root", name, dataset(name).images)
+            ("image-root", name, dataset(name).images)
             for name in dict.fromkeys([*config["evaluate"], config["train"]])
         ),
         *(("ground-truth", name, dataset(name).annotations) for name in config["evaluate"]),

@@ -21,7 +21,7 @@ rule reproduction_file:
 use rule predictions as reproduction_predictions with:
     input:
         detector=layout.REPRODUCTION_FILE.output,
-        images=layout.LISTING.output,
+        listing=layout.LISTING.output,
     output:
         layout.REPRODUCTION_PREDICTIONS.output,
     log:

@@ -1,7 +1,7 @@
 rule self_training:
     input:
         predictions=self_training_predictions,
-        images=self_training_images,
+        listing=self_training_listing,
         previous=previous_annotations,
     output:
         layout.SELF_TRAINING.output,
@@ -16,6 +16,6 @@ rule self_training:
         limit=lambda wildcards: self_training_of(wildcards)["detections_per_image"],
         score_threshold=self_training_score_threshold,
     shell:
-        "cuvler self-training --predictions {input.predictions:q} --images {input.images:q}"
+        "cuvler self-training --predictions {input.predictions:q} --listing {input.listing:q}"
         " {params.previous:q} --detections-per-image {params.limit}"
         " --score-threshold {params.score_threshold} --output {output:q} &> {log:q}"

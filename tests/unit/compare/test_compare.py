@@ -144,7 +144,7 @@ class TestCommand:
 
     def test_the_page_needs_no_other_file(self, files, tmp_path):
         page_path = tmp_path / "page.html"
-        output = self.run(*files, "--root", tmp_path / "images", "--output", page_path)
+        output = self.run(*files, "--image-root", tmp_path / "images", "--output", page_path)
         assert f"{page_path}: the images that differ most" in output
         page = page_path.read_text()
         assert not re.search(r'(?:src|href)="(?!data:image/webp;base64,)', page)
@@ -158,7 +158,7 @@ class TestCommand:
     def test_the_page_is_the_same_each_time(self, files, tmp_path):
         pages = []
         for name in ("a.html", "b.html"):
-            self.run(*files, "--root", tmp_path / "images", "--output", tmp_path / name)
+            self.run(*files, "--image-root", tmp_path / "images", "--output", tmp_path / name)
             pages.append((tmp_path / name).read_bytes())
         assert pages[0] == pages[1]
 

@@ -10,7 +10,7 @@ from cuvler.errors import ConfigError
 
 
 def invoke(annotations, root, output, *words):
-    files = ["--annotations", annotations, "--root", root, "--output", output]
+    files = ["--annotations", annotations, "--image-root", root, "--output", output]
     more = ["--num-gpus", "0", "--workers", "0"]
     return CliRunner().invoke(detector.command, [str(word) for word in (*files, *more, *words)])
 

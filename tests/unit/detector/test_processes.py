@@ -165,7 +165,7 @@ def test_torchrun_and_srun_train_the_same_detector(
             "detector",
             "--annotations",
             annotations,
-            "--root",
+            "--image-root",
             root,
             "--detector-config",
             "demo",

@@ -290,7 +290,7 @@ def test_a_killed_training_ends_like_an_undisturbed_one(
         *(
             "--annotations",
             annotations,
-            "--root",
+            "--image-root",
             root,
             "--detector-config",
             "demo",

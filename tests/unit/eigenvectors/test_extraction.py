@@ -160,7 +160,7 @@ def workplace(root, weights, tmp_path):
     """Arguments of the command, and where it writes."""
     listing().to_parquet(tmp_path / "listing.parquet")
     shutil.copy(weights, tmp_path / "w.safetensors")
-    common = ["--images", tmp_path / "listing.parquet", "--root", root, "--device", "cpu"]
+    common = ["--listing", tmp_path / "listing.parquet", "--image-root", root, "--device", "cpu"]
     return tmp_path, ["eigenvectors", *map(str, common)]
 
 

@@ -177,7 +177,7 @@ def test_command(tmp_path, instances):
     (tmp_path / "list.txt").write_text("COCO_train2014_000000000030\n")
     options = {
         "--annotations": tmp_path / "instances_train2014.json",
-        "--images": tmp_path / "images",
+        "--image-root": tmp_path / "images",
         "--image-list": tmp_path / "list.txt",
         "--output": tmp_path / "results/ground_truth/coco20k.json",
     }
@@ -189,7 +189,7 @@ def test_command(tmp_path, instances):
 
 
 def test_the_commands_message_names_the_dataset_where_it_is_known(tmp_path):
-    arguments = ["--annotations", tmp_path / "gone", "--images", tmp_path, "--output", "x"]
+    arguments = ["--annotations", tmp_path / "gone", "--image-root", tmp_path, "--output", "x"]
     outcome = CliRunner().invoke(command, list(map(str, arguments)))
     assert str(outcome.exception) == f"{tmp_path / 'gone'}: no such file or folder"
     outcome = CliRunner().invoke(command, [*map(str, arguments), "--dataset", "voc07"])

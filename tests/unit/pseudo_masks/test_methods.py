@@ -90,20 +90,20 @@ def iou(one, other):
 def masks_of(folder, photos, method, eigenvectors, *options):
     """Run `cuvler pseudo-masks` and `cuvler annotations`; give the merged json."""
     listing = folder / "listing.parquet"
-    words = ["pseudo-masks", "--method", method, "--images", listing, "--root", photos]
+    words = ["pseudo-masks", "--method", method, "--listing", listing, "--image-root", photos]
     output = folder / "masks" / method
     done = run(*words, "--shard", 0, *eigenvectors, *options, "--output", output / "0.json")
     assert done.exit_code == 0, done.output
     merged = folder / f"{method}.json"
-    assert run("annotations", "--images", listing, output, "--output", merged).exit_code == 0
+    assert run("annotations", "--listing", listing, output, "--output", merged).exit_code == 0
     return json.loads(merged.read_text())
 
 
 def test_a_method_of_another_package_goes_through_the_commands(toy, photos, tmp_path):
     root, truth = photos
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
-    assert run("images", "--dataset", "d", "--root", root, "--output", listing).exit_code == 0
-    words = ["eigenvectors", "--images", listing, "--root", root, "--backbone", "pixels_p16"]
+    assert run("images", "--dataset", "d", "--image-root", root, "--output", listing).exit_code == 0
+    words = ["eigenvectors", "--listing", listing, "--image-root", root, "--backbone", "pixels_p16"]
     assert run(*words, "--shard", 0, "--output", store).exit_code == 0
     merged = masks_of(
         tmp_path, root, "split", ["--eigenvectors", store], "--level", 0.9, "--no-largest"
@@ -305,8 +305,8 @@ def test_the_registry_is_light():
 def test_eigenvectors_of_another_backbone_or_problem_are_refused(photos, tmp_path):
     root, _ = photos
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
-    run("images", "--dataset", "d", "--root", root, "--output", listing)
-    words = ["eigenvectors", "--images", listing, "--root", root, "--backbone", "pixels_p16"]
+    run("images", "--dataset", "d", "--image-root", root, "--output", listing)
+    words = ["eigenvectors", "--listing", listing, "--image-root", root, "--backbone", "pixels_p16"]
     run(*words, "--shard", 0, "--problem", "generalized", "--k", 2, "--output", store)
     with pytest.raises(DataError, match=r"0\.zarr\.zip: .*problem='generalized', not 'standard'"):
         masks_of(tmp_path, root, "votecut", ["--eigenvectors", store])

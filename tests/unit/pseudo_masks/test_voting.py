@@ -59,10 +59,10 @@ def dataset(tmp_path_factory):
 
 
 def run(dataset, output, *options):
-    arguments = ["pseudo-masks", "--images", dataset / "listing.parquet", "--shard", 0]
+    arguments = ["pseudo-masks", "--listing", dataset / "listing.parquet", "--shard", 0]
     for backbone in GRIDS:
         arguments += ["--eigenvectors", dataset / f"{backbone}.zarr.zip"]
-    arguments += ["--root", dataset / "images", "--output", output, *options]
+    arguments += ["--image-root", dataset / "images", "--output", output, *options]
     return CliRunner().invoke(cuvler, list(map(str, arguments)))
 
 
@@ -159,7 +159,7 @@ def test_missing_inputs_are_named(dataset, tmp_path):
     result = run(dataset, tmp_path / "out.json", "--eigenvectors", tmp_path / "c.zarr.zip")
     assert isinstance(result.exception, DataError)
     assert "c.zarr.zip" in str(result.exception)
-    result = run(dataset, tmp_path / "out.json", "--root", tmp_path / "nowhere")
+    result = run(dataset, tmp_path / "out.json", "--image-root", tmp_path / "nowhere")
     assert "nowhere: no such folder" in str(result.exception)
     assert not list(tmp_path.iterdir())
 

@@ -139,7 +139,7 @@ def inputs(tmp_path_factory):
         metrics={"demo_val": trial.write("metrics.json", metrics)},
         evaluations=evaluations,
         fine_tuning={"demo_val": trial.write("fine_tuning.json", learned)},
-        roots={"demo_val": trial.folder / "images"},
+        image_roots={"demo_val": trial.folder / "images"},
         ground_truth={"demo_val": trial.write("truth.json", truth)},
         eigenvectors={("demo_val", "votecut", "pixels_p8"): write_eigenvector_shards(trial)},
         annotations={("demo_val", "votecut"): trial.write("votecut.json", annotations)},

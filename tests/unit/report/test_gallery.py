@@ -64,7 +64,7 @@ def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
 def test_the_panels_show_different_things(inputs):
     panels = make_gallery(inputs, "demo_val")[0].panels
     pixels = [np.asarray(picture(panel).convert("RGB")).astype(int) for panel in panels]
-    original = Image.open(inputs.roots["demo_val"] / "2.png").resize((120, 80))
+    original = Image.open(inputs.image_roots["demo_val"] / "2.png").resize((120, 80))
     original = np.asarray(original).astype(int)
     outside = np.zeros((80, 120), bool)
     outside[64:, 80:] = True
@@ -89,10 +89,10 @@ def test_datasets_without_any_list_of_images_have_no_gallery(inputs):
 
 
 def test_an_image_that_is_gone_says_so(inputs, trial):
-    shutil.copytree(inputs.roots["demo_val"], trial.folder / "images")
+    shutil.copytree(inputs.image_roots["demo_val"], trial.folder / "images")
     (trial.folder / "images/5.png").unlink()
-    roots = {"demo_val": trial.folder / "images"}
-    cards = make_gallery(dataclasses.replace(inputs, roots=roots), "demo_val")
+    image_roots = {"demo_val": trial.folder / "images"}
+    cards = make_gallery(dataclasses.replace(inputs, image_roots=image_roots), "demo_val")
     assert "5.png: no such file" in cards[1].error
     assert cards[1].panels == []
     assert cards[2].panels
@@ -132,9 +132,9 @@ def test_large_images_are_made_small(trial):
 
 
 def test_pictures_of_many_datasets_are_smaller(inputs):
-    many = {f"d{n}": inputs.roots["demo_val"] for n in range(4)}
+    many = {f"d{n}": inputs.image_roots["demo_val"] for n in range(4)}
     assert inputs.side == 640
-    assert dataclasses.replace(inputs, roots=many).side == 360
+    assert dataclasses.replace(inputs, image_roots=many).side == 360
 
 
 @pytest.mark.parametrize(("count", "columns"), [(0, 0), (3, 3), (5, 5), (6, 3), (8, 4), (11, 4)])

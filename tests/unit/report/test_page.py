@@ -85,14 +85,14 @@ def test_what_is_not_given_is_left_out(inputs):
     page = Page(make_report(Inputs()))
     assert page.sections == ["run"]
     assert page.values("href", "a") == ["#main", "#run"]
-    for name in ("metrics", "annotations", "detectors", "roots"):
+    for name in ("metrics", "annotations", "detectors", "image_roots"):
         part = Inputs(**{name: getattr(inputs, name)})
         sections = set(Page(make_report(part)).sections)
         expected = {
             "metrics": {"summary", "metrics"},
             "annotations": {"summary", "masks"},
             "detectors": {"training"},
-            "roots": set(),
+            "image_roots": set(),
         }
         assert sections == expected[name] | {"run"}
 
@@ -148,7 +148,7 @@ EVIL = '<script>alert(\'"&$1$x")</script>'
 
 def test_names_are_text_and_never_markup(inputs, trial):
     (trial.folder / "images").mkdir()
-    shutil.copy(inputs.roots["demo_val"] / "2.png", trial.folder / "images" / "a\"<b>&'.png")
+    shutil.copy(inputs.image_roots["demo_val"] / "2.png", trial.folder / "images" / "a\"<b>&'.png")
     truth = {
         "images": [{"id": 2, "file_name": "a\"<b>&'.png", "width": 60, "height": 40}],
         "annotations": [],
@@ -157,7 +157,7 @@ def test_names_are_text_and_never_markup(inputs, trial):
     evil = dataclasses.replace(
         inputs,
         metrics={EVIL: inputs.metrics["demo_val"]},
-        roots={"demo_val": trial.folder / "images"},
+        image_roots={"demo_val": trial.folder / "images"},
         ground_truth={"demo_val": trial.write("truth.json", truth)},
         annotations={("demo_val", EVIL): inputs.annotations["demo_val", "votecut"]},
         detectors={EVIL: trial.folder / "d"},
@@ -182,7 +182,7 @@ def options(inputs):
     pairs = [
         ("--metrics", inputs.metrics),
         ("--fine-tuning", inputs.fine_tuning),
-        ("--root", inputs.roots),
+        ("--image-root", inputs.image_roots),
         ("--ground-truth", inputs.ground_truth),
         ("--detector", inputs.detectors),
     ]
