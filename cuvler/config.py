@@ -253,7 +253,6 @@ def gpus_by_rule(config: Mapping[str, Any]) -> dict[str, int]:
         "fine_tuning": training,
         "fine_tuning_predictions": inference,
         "reproduction_predictions": inference,
-        "reproduction_predictions": inference,
     }
 
 

@@ -127,7 +127,6 @@ def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
         "fine_tuning": 8,
         "fine_tuning_predictions": 1,
         "reproduction_predictions": 1,
-        "reproduction_predictions": 1,
     }
     laptop = yaml.safe_load((REPOSITORY / "config/laptop.yaml").read_text())
     for section in ("eigenvectors", "detector", "predictions"):
