@@ -1,7 +1,6 @@
 """Merging the shards' pseudo-masks into one COCO json that accounts for every image."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
 from cuvler.errors import DataError
+from cuvler.files import StrPath
 from cuvler.image_status import USABLE, ImageStatus
 from cuvler.masks import run_sums
 from cuvler.progress import with_progress
@@ -17,9 +17,8 @@ from cuvler.progress import with_progress
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-Path = str | os.PathLike[str]
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 _NAMED = 20  # images named in an error message before it says "and N more"
@@ -28,8 +27,8 @@ _AGAIN = "delete it and run again"
 
 def merge_shards(
     listing: "pd.DataFrame",
-    shards: Sequence[Path],
-    output: Path,
+    shards: Sequence[StrPath],
+    output: StrPath,
     *,
     max_failed: float = 0.01,
 ) -> Counter[str]:
@@ -82,7 +81,7 @@ def merge_shards(
     return statuses
 
 
-def _settings(path: Path) -> Record:
+def _settings(path: StrPath) -> Record:
     """What a shard was made with, which must not differ between shards."""
     for section, content in stream_annotations(path):
         if section == "info" and isinstance(content, dict):
@@ -98,7 +97,7 @@ class _Shard:
         statuses: how many images have each status, so far.
     """
 
-    def __init__(self, path: Path, rows: "pd.DataFrame") -> None:
+    def __init__(self, path: StrPath, rows: "pd.DataFrame") -> None:
         self.path = path
         self.statuses: Counter[str] = Counter()
         self._ids = rows["image_id"].to_numpy()
@@ -148,7 +147,7 @@ class _Shard:
             if status == ImageStatus.OK:
                 self._sizes[number] = image["height"], image["width"]
         else:
-            log.warning("left out: %s (%s: %s)", image["file_name"], status, image["reason"])
+            logger.warning("left out: %s (%s: %s)", image["file_name"], status, image["reason"])
             excluded.append(image)
         self._num_images += 1
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from cuvler.masks import bounding_box
+
 if TYPE_CHECKING:
     from detectron2.structures import Instances
 
@@ -204,11 +206,10 @@ def _tint(
 
 
 def _bounds(mask: NDArray[np.bool_], margin: int) -> _Area | None:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    left, top, right, bottom = bounding_box(mask)
+    if right == 0:
         return None
-    top, left = max(int(rows[0]) - margin, 0), max(int(columns[0]) - margin, 0)
-    return top, int(rows[-1]) + 1 + margin, left, int(columns[-1]) + 1 + margin
+    return max(top - margin, 0), bottom + margin, max(left - margin, 0), right + margin
 
 
 def _write_scores(

@@ -34,12 +34,9 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
 
 def _run_bounds(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the starts and ends of runs of ones, alternating, in column-major order."""
-    columns = np.flatnonzero(mask.any(axis=0))
-    if columns.size == 0:
-        return columns
-    left, right = columns[0], columns[-1] + 1
-    rows = np.flatnonzero(mask[:, left:right].any(axis=1))
-    top, bottom = rows[0], rows[-1] + 1
+    left, top, right, bottom = bounding_box(mask)
+    if right == 0:
+        return np.empty(0, dtype=np.intp)
     # The box in column-major order, with a zero after each column so that every run ends there.
     box = np.zeros((right - left, bottom - top + 1), dtype=bool)
     box[:, :-1] = mask[top:bottom, left:right].T
@@ -61,6 +58,17 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Return the intersection over union of two masks of equal shape; 0 if both are empty."""
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 0.0
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return x0 y0 x1 y1 of a (height, width) mask, the last two exclusive; zeros if empty."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    if columns.size == 0:
+        return 0, 0, 0, 0
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    # Only these columns: numpy is slow at reducing rows.
+    rows = np.flatnonzero(mask[:, left:right].any(axis=1))
+    return left, int(rows[0]), right, int(rows[-1]) + 1
 
 
 def geometry(rle: Rle) -> dict[str, Any]:

@@ -15,7 +15,6 @@ opening it to learn its size would not change that.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -29,13 +28,13 @@ from pycocotools import mask as coco_mask
 from cuvler.annotations import CATEGORIES
 from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
 from cuvler.errors import DataError
+from cuvler.files import StrPath
 from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-File = str | os.PathLike[str]
 
 # CutLER: a previous annotation that overlaps a prediction this much was found again.
 _FOUND_AGAIN = 0.5
@@ -59,9 +58,9 @@ class Counts:
 
 
 def cuvler_annotations(
-    predictions: File,
+    predictions: StrPath,
     listing: "pd.DataFrame",
-    output: File,
+    output: StrPath,
     *,
     score_threshold: float = 0.2,
     detections_per_image: int | None = None,
@@ -87,10 +86,10 @@ def cuvler_annotations(
 
 
 def cutler_annotations(
-    previous: File,
-    predictions: File,
+    previous: StrPath,
+    predictions: StrPath,
     listing: "pd.DataFrame",
-    output: File,
+    output: StrPath,
     *,
     score_threshold: float = 0.7,
     detections_per_image: int | None = 30,
@@ -112,10 +111,10 @@ def cutler_annotations(
 
 
 def _merge(
-    previous: File | None,
-    predictions: File,
+    previous: StrPath | None,
+    predictions: StrPath,
     listing: "pd.DataFrame",
-    output: File,
+    output: StrPath,
     score_threshold: float,
     limit: int | None,
 ) -> Counts:
@@ -223,7 +222,7 @@ class _Spool:
             yield {"id": image_id, "file_name": name, **size}, *found
 
 
-def _spool_predictions(spool: _Spool, path: File, score_threshold: float) -> int:
+def _spool_predictions(spool: _Spool, path: StrPath, score_threshold: float) -> int:
     """Take in the predictions that are kept; give the number of all."""
     count = kept = 0
     highest = 0.0
@@ -244,7 +243,7 @@ def _spool_predictions(spool: _Spool, path: File, score_threshold: float) -> int
     return count
 
 
-def _spool_previous(spool: _Spool, path: File) -> None:
+def _spool_previous(spool: _Spool, path: StrPath) -> None:
     for section, record in stream_annotations(path):
         if section == "images":
             where = f"{path}: image {record['file_name']!r}"

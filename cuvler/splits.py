@@ -4,7 +4,6 @@ CutLER (Wang et al., CVPR 2023), section 5.4, fine-tunes on 1 to 100 % of COCO's
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -13,14 +12,15 @@ from typing import Any
 
 from cuvler.coco_json import stream_annotations, write_annotations
 from cuvler.errors import ConfigError, DataError
+from cuvler.files import StrPath
 
 # What every split has of the file that it was taken from.
 _HEADER = ("info", "licenses", "categories")
 
 
 def write_splits(
-    annotations: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    annotations: StrPath,
+    output: StrPath,
     *,
     percents: Iterable[int],
     seed: int = 0,
@@ -70,7 +70,7 @@ def write_splits(
     return counts
 
 
-def _read_header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[int]]:
+def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:
     """Give the sections that every split has, and the images' ids."""
     header: dict[str, Any] = {"info": {}, "licenses": [], "categories": []}
     image_ids: list[int] = []
@@ -103,7 +103,7 @@ def _ranks(image_ids: list[int], seed: int) -> dict[int, int]:
     return {one: place for place, one in enumerate(sorted(image_ids, key=digests.__getitem__))}
 
 
-def _rank(ranks: dict[int, int], record: Any, section: str, path: str | os.PathLike[str]) -> int:
+def _rank(ranks: dict[int, int], record: Any, section: str, path: StrPath) -> int:
     key = "id" if section == "images" else "image_id"
     try:
         return ranks[record[key]]

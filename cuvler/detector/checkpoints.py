@@ -1,6 +1,5 @@
 """Reading and writing detectron2's checkpoints, and ResNet-50 with torchvision's names (DINO)."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cuvler.errors import DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
 from cuvler.tensor_files import NeedsUnpicklingError, read_tensors
 
 _BACKBONE = "backbone.bottom_up."
@@ -43,18 +42,18 @@ class Loaded:
     mismatched: tuple[str, ...]
 
 
-def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def save_model(model: nn.Module, path: StrPath) -> None:
     """Write ``{"model": state dict}``, which detectron2 loads too, atomically."""
     save_state({"model": model.state_dict()}, path)
 
 
-def save_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def save_state(state: Mapping[str, Any], path: StrPath) -> None:
     """Write tensors and plain Python values, atomically."""
     with atomic_path(path) as temporary:
         torch.save(dict(state), temporary)
 
 
-def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_state(path: StrPath) -> dict[str, Any]:
     """Read a file of :func:`save_state` into CPU memory without running pickled code.
 
     Raises:
@@ -63,7 +62,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_tensors(path)
 
 
-def read_weights(path: str | os.PathLike[str], *, unpickle_sha256: str = "") -> dict[str, Tensor]:
+def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tensor]:
     """Read weights under detectron2's names.
 
     Accepted are detectron2's checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays),
@@ -124,7 +123,7 @@ def _torchvision_name(name: str) -> str:
 
 def load_weights(
     model: nn.Module,
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     skip: Callable[[str], bool] | None = None,
     unpickle_sha256: str = "",
@@ -159,9 +158,7 @@ def load_weights(
     return Loaded(tuple(missing), tuple(unexpected), tuple(mismatched))
 
 
-def load_trained(
-    model: nn.Module, path: str | os.PathLike[str], *, unpickle_sha256: str = ""
-) -> None:
+def load_trained(model: nn.Module, path: StrPath, *, unpickle_sha256: str = "") -> None:
     """Load the weights of a trained detector; every parameter must fit.
 
     Raises:

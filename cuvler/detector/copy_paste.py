@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cuvler.masks import bounding_box
+
 _Window = tuple[slice, slice]
 
 
@@ -45,19 +47,8 @@ class Sample:
 
 
 def bounding_boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Give (N, 4) boxes, x0 y0 x1 y1, the last two exclusive, of (N, H, W) masks.
-
-    The box of a mask without a pixel is 0 0 0 0.
-    """
-    boxes = np.zeros((len(masks), 4), dtype=np.intp)
-    for box, mask, columns in zip(boxes, masks, np.asarray(masks.any(axis=1)), strict=True):
-        if not columns.any():
-            continue
-        left, right = np.flatnonzero(columns)[[0, -1]]
-        # Rows are looked at between the columns only: that is what takes time.
-        top, bottom = np.flatnonzero(mask[:, left : right + 1].any(axis=1))[[0, -1]]
-        box[:] = left, top, right + 1, bottom + 1
-    return boxes
+    """Return the (N, 4) boxes of (N, H, W) masks; see :func:`cuvler.masks.bounding_box`."""
+    return np.array([bounding_box(mask) for mask in masks], dtype=np.intp).reshape(-1, 4)
 
 
 def copy_paste_batch(

@@ -13,7 +13,7 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 from cuvler.detector.checkpoints import save_model, save_state
 from cuvler.detector.scoring import is_due
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
 MODEL = "model_final.pth"
@@ -60,7 +60,7 @@ class Checkpoints(HookBase):  # type: ignore[misc]
                 "run": self.trainer.run,
             }
             save_state(state, path)
-            log.info("checkpoint after iteration %d", self.trainer.iter)
+            logger.info("checkpoint after iteration %d", self.trainer.iter)
 
 
 class Writers(PeriodicWriter):  # type: ignore[misc]

@@ -1,6 +1,5 @@
 """A trained detector as a callable on images."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from cuvler.detector.config import (
 from cuvler.detector.data import resized_shape
 from cuvler.devices import find_device
 from cuvler.errors import ConfigError, DataError
+from cuvler.files import StrPath
 
 
 def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str, Any]:
@@ -52,9 +52,7 @@ class Detector:
         input_sides: what :func:`prepare_image` is to make of an image for :meth:`detect`.
     """
 
-    def __init__(
-        self, cfg: CfgNode, weights: str | os.PathLike[str], *, unpickle_sha256: str = ""
-    ) -> None:
+    def __init__(self, cfg: CfgNode, weights: StrPath, *, unpickle_sha256: str = "") -> None:
         """Build the config's model and load trained weights into it.
 
         Args:
@@ -115,7 +113,7 @@ def _categories(cfg: CfgNode) -> tuple[tuple[int, str], ...]:
 
 
 def load_detector(
-    detector: str | os.PathLike[str],
+    detector: StrPath,
     *,
     device: str = "auto",
     detector_config: str | None = None,

@@ -10,15 +10,15 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from fvcore.nn.precise_bn import BN_MODULE_TYPES
 from torch import Tensor, distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from cuvler.detector.data import Batch
 from cuvler.errors import CuvlerError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # How many batches were skipped so far, in metrics.json and TensorBoard.
 SKIPPED = "skipped_batches"
@@ -45,7 +45,7 @@ class GuardedModel(nn.Module):
         super().__init__()
         self.model = model
         self.broken = ""
-        self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._norms = [module for module in model.modules() if isinstance(module, BN_MODULE_TYPES)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | None:
         """Give the losses, or None and a warning in the log where one is broken."""
@@ -65,7 +65,7 @@ class GuardedModel(nn.Module):
         if broken := [name for name, loss in losses.items() if not math.isfinite(loss.item())]:
             reason = f"{', '.join(broken)} became infinite or NaN."
         self.broken = _gather_reasons(reason, [image["file_name"] for image in batch])
-        log.warning("%s The batch is skipped.", self.broken)
+        logger.warning("%s The batch is skipped.", self.broken)
         return None
 
     def _finite_everywhere(self, losses: dict[str, Tensor]) -> bool:
@@ -147,7 +147,7 @@ class Loop(SimpleTrainer):  # type: ignore[misc]
     def _skip(self) -> None:
         self.skipped += 1
         self.skipped_in_a_row += 1
-        log.warning("iteration %d: %d batches skipped so far", self.iter, self.skipped)
+        logger.warning("iteration %d: %d batches skipped so far", self.iter, self.skipped)
         counts = (self.skipped_in_a_row, self.skipped)
         reasons = [
             f"{count} batches were skipped {name} ({limit})."

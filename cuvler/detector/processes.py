@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from cuvler.errors import ConfigError, CuvlerError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -138,7 +138,7 @@ def _report_errors(function: Callable[..., None], *args: Any) -> None:
     try:
         function(*args)
     except CuvlerError as error:
-        log.error("%s", error)
+        logger.error("%s", error)
         sys.exit(1)
 
 

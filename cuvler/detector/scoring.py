@@ -1,7 +1,6 @@
 """Scores of a detector while it trains, on ground truth of its own."""
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from cuvler.detector.inference import Detector
 from cuvler.errors import ConfigError, DataError
 from cuvler.evaluation import METRICS, evaluate_all
 from cuvler.evaluation.coco_files import read_ground_truth
+from cuvler.files import StrPath
 from cuvler.listing import ListedImage
 from cuvler.predictions import join_parts, predict_images, read_images, split_images
 
@@ -38,8 +38,8 @@ class Scorer:
     def __init__(
         self,
         cfg: CfgNode,
-        ground_truth: str | os.PathLike[str],
-        image_root: str | os.PathLike[str],
+        ground_truth: StrPath,
+        image_root: StrPath,
     ) -> None:
         """Look at the files, as what is wrong with them shall not come out after hours.
 

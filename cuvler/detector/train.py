@@ -31,21 +31,21 @@ from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predict
 from cuvler.detector.training_annotations import Annotations, Records, read_shared_annotations
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
-from cuvler.files import atomic_path
+from cuvler.files import StrPath, atomic_path
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def train_detector(
     cfg: CfgNode,
-    annotations: str | os.PathLike[str],
-    image_root: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    annotations: StrPath,
+    image_root: StrPath,
+    output: StrPath,
     *,
     num_gpus: int,
     seed: int = 0,
     place: Place | None = None,
-    evaluate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    evaluate: tuple[StrPath, StrPath] | None = None,
 ) -> None:
     """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
 
@@ -89,9 +89,9 @@ def train_detector(
 
 def _train_process(
     cfg: CfgNode,
-    annotations: str | os.PathLike[str],
-    image_root: str | os.PathLike[str],
-    evaluate: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
+    annotations: StrPath,
+    image_root: StrPath,
+    evaluate: tuple[StrPath, StrPath] | None,
 ) -> None:
     """One process of a training: the only one on a CPU, one a GPU otherwise."""
     if comm.get_world_size() > 1:
@@ -109,7 +109,7 @@ def _train_process(
     cfg.freeze()
     scorer = Scorer(cfg, *evaluate) if evaluate else None
     trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations), scorer)
-    log.info(
+    logger.info(
         "training on %d images, iterations %d to %d of %d images",
         len(data.records),
         trainer.start_iter,
@@ -135,7 +135,7 @@ def _set_classes(cfg: CfgNode, data: Annotations) -> None:
     cfg.DATASETS.CATEGORY_IDS, cfg.DATASETS.CATEGORY_NAMES = ids, names
 
 
-def fingerprint(cfg: CfgNode, annotations: str | os.PathLike[str]) -> str:
+def fingerprint(cfg: CfgNode, annotations: StrPath) -> str:
     """Give a sha256 of all that decides a training's course: settings, annotations, weights.
 
     Raises:
@@ -224,7 +224,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             return None
         checkpoint = load_state(path)
         if checkpoint["run"] != self.run:
-            log.warning("%s is of other settings, annotations or weights; starting anew", path)
+            logger.warning("%s is of other settings, annotations or weights; starting anew", path)
             return None
         return checkpoint
 
@@ -325,8 +325,8 @@ def _load_initial(model: nn.Module, cfg: CfgNode) -> None:
         skip = is_new_predictor if agnostic else is_predictor
     loaded = load_weights(model, path, skip=skip, unpickle_sha256=cfg.MODEL.UNPICKLE_SHA256)
     random = [*loaded.missing, *loaded.mismatched]
-    log.info("initial weights from %s; %d parameters stay random", path, len(random))
+    logger.info("initial weights from %s; %d parameters stay random", path, len(random))
     if random:
-        log.info("random are %s%s", ", ".join(random[:3]), ", ..." if len(random) > 3 else "")
+        logger.info("random are %s%s", ", ".join(random[:3]), ", ..." if len(random) > 3 else "")
     if loaded.unexpected:
-        log.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))
+        logger.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))

@@ -1,6 +1,5 @@
 """A COCO json as training reads it, held once on a machine however many processes train there."""
 
-import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from cuvler.coco_json import is_finite
 from cuvler.errors import DataError
-from cuvler.files import read_json
+from cuvler.files import StrPath, read_json
 
 Record = dict[str, Any]
 Box = tuple[float, float, float, float]
@@ -104,8 +103,8 @@ class Annotations:
 
 
 def read_annotations(
-    path: str | os.PathLike[str],
-    image_root: str | os.PathLike[str],
+    path: StrPath,
+    image_root: StrPath,
     *,
     class_agnostic: bool = True,
     keep_empty: bool = False,
@@ -175,8 +174,8 @@ def _bbox(annotation: Record) -> Box | None:
 
 
 def read_shared_annotations(
-    path: str | os.PathLike[str],
-    image_root: str | os.PathLike[str],
+    path: StrPath,
+    image_root: StrPath,
     *,
     class_agnostic: bool = True,
     keep_empty: bool = False,

@@ -17,12 +17,12 @@ from cuvler.evaluation.geometry import (
     ground_truth_masks,
     result_masks,
 )
-from cuvler.files import read_json
+from cuvler.files import StrPath, read_json
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 IouType = Literal["bbox", "segm"]
-Source = str | os.PathLike[str] | Mapping[str, Any] | list[dict[str, Any]]
+Source = StrPath | Mapping[str, Any] | list[dict[str, Any]]
 Record = dict[str, Any]
 _KEYS: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
@@ -85,14 +85,14 @@ def read_results(source: Source, truth: Records) -> Records:
         content = content["annotations"]
         listed = _records(name, "result", content, "image_id")
         if listed and not any("score" in record for record in listed):
-            log.info("%s: annotations without scores count with score 1", name)
+            logger.info("%s: annotations without scores count with score 1", name)
             content = [{**record, "score": 1.0} for record in listed]
     records = _records(name, "result", content, "image_id")
     _check_scores(name, records)
     _check_same_images(name, images, records, truth)
     seen = len({record["image_id"] for record in records})
     # An image without results may be one in which nothing was found, or one that was left out.
-    log.info("%s: %d results on %d of %d images", name, len(records), seen, len(truth.images))
+    logger.info("%s: %d results on %d of %d images", name, len(records), seen, len(truth.images))
     return Records(name, images, records, sorted({r.get("category_id", 1) for r in records}))
 
 
@@ -192,7 +192,7 @@ def prepare_results(
     Sizes go by the box when boxes are scored and by the mask when masks are, as detectron2
     does.
     """
-    log.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
+    logger.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
 
     def where(index: int) -> str:
         return f"{results.name}: {_label(index, results.records[index])}"

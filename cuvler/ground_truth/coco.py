@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from cuvler.coco_json import is_finite, stream_annotations, to_rle
 from cuvler.errors import DataError
 from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Locator, Record, Records
+from cuvler.masks import geometry
 
 _KEPT = ("id", "image_id", "bbox", "area")
 _WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")
@@ -105,8 +104,9 @@ def _complete(record: Record, height: int, width: int, path: Path) -> Record:
             rle = to_rle(record, height, width)
         except ValueError as error:
             raise DataError(f"{path}: annotation {record.get('id')}: {error}") from error
-        record.setdefault("bbox", [float(side) for side in coco_mask.toBbox(rle)])
-        record["area"] = float(coco_mask.area(rle))
+        of_mask = geometry(rle)
+        record.setdefault("bbox", of_mask["bbox"])
+        record["area"] = float(of_mask["area"])
     else:
         _, _, w, h = _box(record, path)
         record["area"] = float(w * h)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cuvler.masks import bounding_box
 from cuvler.pseudo_masks.crf import Crf, dense_crf
 
 _MIN_BOX_IOU = 0.5
@@ -61,8 +62,8 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def crop_of(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Return the rows and columns of a mask's box, padded by a third of its sides."""
-    rows, columns = _box(mask)
-    return _padded(*rows), _padded(*columns)
+    left, top, right, bottom = bounding_box(mask)
+    return _padded(top, bottom), _padded(left, right)
 
 
 def _padded(start: int, stop: int) -> slice:
@@ -70,21 +71,9 @@ def _padded(start: int, stop: int) -> slice:
     return slice(max(start - margin, 0), stop + margin)
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return (start, stop) of the rows and of the columns that a mask spans."""
-    spans = []
-    for axis in (1, 0):
-        inside = np.flatnonzero(mask.any(axis=axis))
-        spans.append((int(inside[0]), int(inside[-1]) + 1))
-    return spans[0], spans[1]
-
-
 def _box_iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    shared = area_one = area_other = 1
-    for (start_one, stop_one), (start_other, stop_other) in zip(
-        _box(one), _box(other), strict=True
-    ):
-        shared *= max(min(stop_one, stop_other) - max(start_one, start_other), 0)
-        area_one *= stop_one - start_one
-        area_other *= stop_other - start_other
-    return shared / (area_one + area_other - shared)
+    boxes = np.array([bounding_box(one), bounding_box(other)])
+    area_one, area_other = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    sides = boxes[:, 2:].min(axis=0) - boxes[:, :2].max(axis=0)
+    shared = sides.clip(0).prod()
+    return float(shared / (area_one + area_other - shared))

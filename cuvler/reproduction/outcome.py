@@ -8,7 +8,7 @@ from typing import Any
 from cuvler.download import download, published_files
 from cuvler.download.digests import verified_sha256
 from cuvler.errors import CuvlerError
-from cuvler.files import read_json, write_json
+from cuvler.files import StrPath, read_json, write_json
 from cuvler.reproduction.entries import Entry, entries
 
 DOWNLOADS = Path("resources/downloads")
@@ -104,7 +104,7 @@ def skip_reason(output: Path) -> str | None:
     return None if reason is None else str(reason)
 
 
-def next_attempt(output: str | os.PathLike[str]) -> int:
+def next_attempt(output: StrPath) -> int:
     """Return the number of the attempt that a run makes at a step.
 
     It grows after a failure and stays after a success. As a parameter of the rule it makes

@@ -13,6 +13,14 @@ MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=3
 
 
 @given(MASKS)
+def test_bounding_box_is_pycocotools(mask):
+    left, top, right, bottom = masks.bounding_box(mask)
+    box = masks.geometry(masks.encode(mask))["bbox"]
+    assert [left, top, right - left, bottom - top] == box
+    assert not mask.any() or mask[top:bottom, left:right].sum() == mask.sum()
+
+
+@given(MASKS)
 def test_round_trip_through_json(mask):
     rle = json.loads(json.dumps(masks.encode(mask)))
     np.testing.assert_array_equal(masks.decode(rle), mask)
