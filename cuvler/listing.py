@@ -29,7 +29,7 @@ class ListedImage(NamedTuple):
     Attributes:
         image_id: unique in the dataset.
         file_name: relative to the image root.
-        size: (width, height) stated by the dataset's annotations, for
+        size: (width, height) stated by the dataset's ground truth, for
             :func:`cuvler.images.open_image`; None if unknown.
     """
 
@@ -41,27 +41,27 @@ class ListedImage(NamedTuple):
 def list_images(
     image_root: StrPath,
     *,
-    annotations: StrPath | None = None,
+    ground_truth: StrPath | None = None,
     ids: Literal["order", "digits", "annotations"] = "order",
     shards: int = 1,
 ) -> "pd.DataFrame":
     """List a dataset's images and assign them to shards of equal size.
 
-    No image is opened, and with ``annotations`` the files need not exist: missing images get a
+    No image is opened, and with ``ground_truth`` the files need not exist: missing images get a
     status when they are read.
 
     Args:
         image_root: the image root, searched recursively; hidden files are ignored.
-        annotations: a COCO json with the images to list, instead of those under ``image_root``.
+        ground_truth: a COCO json with the images to list, instead of those under ``image_root``.
         ids: source of the image ids: ``order`` numbers the sorted file names from 1, ``digits``
             uses the digits of each file name (ImageNet: ``n01440764_10026`` is 144076410026),
-            ``annotations`` uses the ids of the annotations.
+            ``annotations`` uses the ids of the ground truth.
         shards: number of shards, each of consecutive images; their sizes differ by at most one.
 
     Returns:
         Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``image_root``,
         with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null if
-        unknown) if the annotations state sizes.
+        unknown) if the ground truth states sizes.
 
     Raises:
         DataError: there are no images, a folder is not readable, a file name has no digits or is
@@ -70,16 +70,16 @@ def list_images(
     import numpy as np
     import pandas as pd
 
-    if annotations is None:
+    if ground_truth is None:
         if ids == "annotations":
-            raise DataError("ids from annotations need an annotations file")
+            raise DataError("ids: annotations needs a ground_truth")
         listing = pd.DataFrame({"file_name": sorted(_walk(Path(image_root)))})
         if listing.empty:
             raise DataError(
                 f"{image_root}: no image files ({', '.join(EXTENSIONS)}) in this folder"
             )
     else:
-        listing = _annotated_images(annotations, with_ids=ids == "annotations")
+        listing = _annotated_images(ground_truth, with_ids=ids == "annotations")
     if ids != "annotations":
         names = listing["file_name"]
         numbers = map(_digits, names) if ids == "digits" else range(1, len(names) + 1)
@@ -142,18 +142,18 @@ def _walk(image_root: Path) -> Iterator[str]:
         )
 
 
-def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame":
+def _annotated_images(ground_truth: StrPath, *, with_ids: bool) -> "pd.DataFrame":
     """Return the images of a COCO json by file name, with sizes and, if requested, ids."""
     import pandas as pd
 
-    images = _image_records(annotations)
+    images = _image_records(ground_truth)
     images.sort(key=lambda image: str(image["file_name"]))
     columns: dict[str, Any] = {"file_name": [image["file_name"] for image in images]}
     if with_ids:
         columns["image_id"] = [image["id"] for image in images]
         for number in columns["image_id"]:
             if not isinstance(number, int):
-                raise DataError(f"{annotations}: image id {number!r} is not an integer")
+                raise DataError(f"{ground_truth}: image id {number!r} is not an integer")
     sizes = [stated_size(image) for image in images]
     if any(sizes):
         for index, name in enumerate(_SIZES):
@@ -161,15 +161,15 @@ def _annotated_images(annotations: StrPath, *, with_ids: bool) -> "pd.DataFrame"
     return pd.DataFrame(columns)
 
 
-def _image_records(annotations: StrPath) -> list[dict[str, Any]]:
-    content = read_json(annotations)
+def _image_records(ground_truth: StrPath) -> list[dict[str, Any]]:
+    content = read_json(ground_truth)
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
-        raise DataError(f"{annotations}: has no images; it must be a COCO json with 'images'")
+        raise DataError(f"{ground_truth}: has no images; it must be a COCO json with 'images'")
     for image in images:
         named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
         if not named or "id" not in image:
-            raise DataError(f"{annotations}: image {image} lacks 'id' or 'file_name'")
+            raise DataError(f"{ground_truth}: image {image} lacks 'id' or 'file_name'")
     return list(images)
 
 

@@ -19,7 +19,7 @@ _HEADER = ("info", "licenses", "categories")
 
 
 def write_splits(
-    annotations: StrPath,
+    ground_truth: StrPath,
     output: StrPath,
     *,
     percents: Iterable[int],
@@ -34,7 +34,7 @@ def write_splits(
     annotations keep their order, and only their ids are held in memory.
 
     Args:
-        annotations: a COCO json, such as COCO's ``instances_train2017.json``.
+        ground_truth: a COCO json, such as COCO's ``instances_train2017.json``.
         output: the folder to write to.
         percents: from 1 to 100; of n images a split has ``n * percent // 100``, but at least one.
         seed: chooses the images.
@@ -49,7 +49,7 @@ def write_splits(
     wanted = sorted(set(percents))
     if not wanted or wanted[0] < 1 or wanted[-1] > 100:
         raise ConfigError(f"percents {wanted}: one or more whole numbers from 1 to 100 are needed")
-    header, image_ids = _read_header(annotations)
+    header, image_ids = _read_header(ground_truth)
     ranks = _ranks(image_ids, seed)
     counts = {percent: max(1, len(ranks) * percent // 100) for percent in wanted}
     with ExitStack() as stack:
@@ -59,10 +59,10 @@ def write_splits(
             opening = header | {"info": {**header["info"], "split": split}}
             path = Path(output) / f"{percent}.json"
             writers.append((count, stack.enter_context(write_annotations(path, opening))))
-        for section, record in stream_annotations(annotations):
+        for section, record in stream_annotations(ground_truth):
             if section not in ("images", "annotations"):
                 continue
-            rank = _rank(ranks, record, section, annotations)
+            rank = _rank(ranks, record, section, ground_truth)
             for count, writer in writers:
                 if rank < count:
                     add = writer.add_image if section == "images" else writer.add_annotation

@@ -14,7 +14,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.command("compare")
 @click.argument("first", metavar="A.json", type=_EXISTING)
 @click.argument("second", metavar="B.json", type=_EXISTING)
-@click.option("--ground-truth", required=True, type=_EXISTING, help="COCO annotations.")
+@click.option("--ground-truth", required=True, type=_EXISTING, help="COCO json of the objects.")
 @click.option("--image-root", type=_EXISTING, help="Folder of the images, for a page of them.")
 @click.option(
     "--output",

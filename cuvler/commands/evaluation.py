@@ -14,7 +14,7 @@ from cuvler.files import write_json
     "--ground-truth",
     required=True,
     type=click.Path(path_type=Path),
-    help="COCO annotations.",
+    help="COCO json of the objects.",
 )
 @click.option(
     "--results",

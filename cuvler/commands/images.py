@@ -14,24 +14,27 @@ log = logging.getLogger(__name__)
 @click.command("images")
 @click.option("--dataset", required=True, help="The dataset's name in the config.")
 @click.option("--image-root", type=Path, required=True, help="The folder of the images.")
-@click.option("--annotations", type=Path, help="A COCO json that lists the images.")
+@click.option("--ground-truth", type=Path, help="A COCO json that lists the images.")
 @click.option("--ids", type=click.Choice(["order", "digits", "annotations"]), default="order")
 @click.option("--shards", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--output", type=Path, required=True, help="The listing to write (.parquet).")
 def command(
-    dataset: str, image_root: Path, annotations: Path | None, ids: str, shards: int, output: Path
+    dataset: str, image_root: Path, ground_truth: Path | None, ids: str, shards: int, output: Path
 ) -> None:
     """List a dataset's images and deal them into shards.
 
     Nothing is opened: images that turn out unreadable are accounted for when they are read.
     """
-    for key, path, kind in (("images", image_root, "folder"), ("annotations", annotations, "file")):
+    for key, path, kind in (
+        ("images", image_root, "folder"),
+        ("annotations", ground_truth, "file"),
+    ):
         if path is not None and not (path.is_dir() if kind == "folder" else path.is_file()):
             raise DataError(
                 f"datasets.{dataset}.{key}: there is no {kind} {path} (looked in "
                 f"{Path.cwd()}); put the data there, or set datasets.{dataset} or "
                 "datasets_root in your config to where it is"
             )
-    listing = list_images(image_root, annotations=annotations, ids=ids, shards=shards)  # type: ignore[arg-type]
+    listing = list_images(image_root, ground_truth=ground_truth, ids=ids, shards=shards)  # type: ignore[arg-type]
     write_listing(listing, output)
     log.info("%s: %d images in %d shards", dataset, len(listing), shards)

@@ -34,7 +34,7 @@ def _count(value: str) -> tuple[str, int]:
 @_files("--evaluation", "DATASET/ENTRY", "What `cuvler evaluation` wrote, for its curves.")
 @_files("--fine-tuning", "DATASET", "Metrics of detectors that learned classes.")
 @_files("--image-root", "DATASET", "Folder of the images; gives the dataset a gallery.")
-@_files("--ground-truth", "DATASET", "COCO annotations.")
+@_files("--ground-truth", "DATASET", "COCO json of the objects.")
 @_files("--eigenvectors", "DATASET/METHOD/BACKBONE", "Folder of shards.")
 @_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
 @_files("--predictions", "DATASET/DETECTOR", "COCO results.")

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("splits")
-@click.option("--annotations", type=Path, required=True, help="COCO json with classes.")
+@click.option("--ground-truth", type=Path, required=True, help="COCO json with classes.")
 @click.option(
     "--percent",
     "percents",
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
 @click.option("--output", type=Path, required=True, help="Folder for PERCENT.json.")
-def command(annotations: Path, percents: tuple[int, ...], seed: int, output: Path) -> None:
+def command(ground_truth: Path, percents: tuple[int, ...], seed: int, output: Path) -> None:
     """Draw nested splits of a COCO json by image: what is in 1 % is in 2 %, and so on."""
-    for percent, count in write_splits(annotations, output, percents=percents, seed=seed).items():
+    for percent, count in write_splits(ground_truth, output, percents=percents, seed=seed).items():
         log.info("%d %%: %d images", percent, count)

@@ -27,7 +27,7 @@ def make_page(
 
     Args:
         comparison: the result of :func:`cuvler.compare.compare`.
-        ground_truth: COCO annotations.
+        ground_truth: a COCO json.
         results: names and files of A and B.
         image_root: the image root.
         images: number of images shown where A is better, and where B is better.

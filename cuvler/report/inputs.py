@@ -19,7 +19,7 @@ class Inputs:
             curves.
         fine_tuning: dataset -> the metrics of detectors that learned classes.
         image_roots: dataset -> the folder its file names start from; only these have galleries.
-        ground_truth: dataset -> COCO annotations.
+        ground_truth: dataset -> COCO json.
         eigenvectors: (dataset, method, backbone) -> the folder of the shards, ``.zarr.zip``.
         annotations: (dataset, method) -> COCO annotations: pseudo-masks, or what a round of
             self-training learns from.

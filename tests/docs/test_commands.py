@@ -134,7 +134,7 @@ EXERCISED = {
     " --output predictions.json": Run("predictions.json", PREDICT),
     "cuvler evaluation --ground-truth datasets/coco/annotations/instances_val2017.json"
     " --results predictions.json --output metrics.json": Run("metrics.json", before=PREDICTED_VAL),
-    "cuvler splits --annotations datasets/coco/annotations/instances_train2017.json --percent 10"
+    "cuvler splits --ground-truth datasets/coco/annotations/instances_train2017.json --percent 10"
     " --output splits": Run("splits/10.json", {"--percent 10": "--percent 40 --percent 10"}),
     "cuvler detector --annotations splits/10.json --image-root datasets/coco/train2017"
     " --detector-config semi_supervised_10 --weights cutler_cascade_final.pth --num-gpus 8"
@@ -285,7 +285,7 @@ def place(tmp_path_factory, scenes):
     small = blocks(REPOSITORY / "docs/reproducing.md", "yaml")[0]
     (folder / "small.yaml").write_text(small)
     for command in (
-        "cuvler images --dataset a --image-root images --annotations annotations.json"
+        "cuvler images --dataset a --image-root images --ground-truth annotations.json"
         " --ids annotations --output results/images/imagenet_train.parquet",
         "cp results/images/imagenet_train.parquet results/images/coco_train.parquet",
         "cuvler images --dataset b --image-root datasets/coco/val2017 --ids annotations"

@@ -101,22 +101,22 @@ class TestListing:
         with pytest.raises(DataError, match=r"x/1.jpg and y/1.jpg.*id 1"):
             list_images(tmp_path, ids="digits")
 
-    def test_annotations_are_the_listing(self, tmp_path):
+    def test_ground_truth_lists_the_images(self, tmp_path):
         images = [{"id": 9, "file_name": "b.jpg"}, {"id": 3, "file_name": "not/there.jpg"}]
         listing = list_images(
-            tmp_path, annotations=coco(tmp_path / "gt.json", images), ids="annotations"
+            tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="annotations"
         )
         assert listing["image_id"].tolist() == [3, 9]
         assert listing["file_name"].tolist() == ["not/there.jpg", "b.jpg"]
 
     @pytest.mark.parametrize("ids", ["order", "digits", "annotations"])
-    def test_sizes_that_annotations_state_are_listed(self, tmp_path, ids):
+    def test_sizes_that_ground_truth_states_are_listed(self, tmp_path, ids):
         images = [
             {"id": 9, "file_name": "9.jpg", "width": 40, "height": 30},
             {"id": 3, "file_name": "3.jpg", "width": 30, "height": 40},
             {"id": 5, "file_name": "5.jpg", "width": None, "height": 40},
         ]
-        listing = list_images(tmp_path, annotations=coco(tmp_path / "gt.json", images), ids=ids)
+        listing = list_images(tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids=ids)
         write_listing(listing, tmp_path / "l.parquet")
         numbers = [1, 2, 3] if ids == "order" else [3, 5, 9]
         assert listed_images(read_listing(tmp_path / "l.parquet")) == [
@@ -125,13 +125,13 @@ class TestListing:
             (numbers[2], "9.jpg", (40, 30)),
         ]
         turned = [image | {"width": image["height"], "height": image["width"]} for image in images]
-        other = list_images(tmp_path, annotations=coco(tmp_path / "gt.json", turned), ids=ids)
+        other = list_images(tmp_path, ground_truth=coco(tmp_path / "gt.json", turned), ids=ids)
         assert listing_sha256(other) != listing_sha256(listing)
 
     def test_without_sizes_there_are_no_columns_of_them(self, tmp_path):
         touch(tmp_path, "1.jpg")
-        annotations = coco(tmp_path / "gt.json", [{"id": 1, "file_name": "1.jpg"}])
-        for listing in (list_images(tmp_path), list_images(tmp_path, annotations=annotations)):
+        ground_truth = coco(tmp_path / "gt.json", [{"id": 1, "file_name": "1.jpg"}])
+        for listing in (list_images(tmp_path), list_images(tmp_path, ground_truth=ground_truth)):
             assert list(listing.columns) == ["image_id", "file_name", "shard"]
             assert listed_images(listing) == [(1, "1.jpg", None)]
 
@@ -146,9 +146,11 @@ class TestListing:
             [{"id": 1, "file_name": "a"}] * 2,
         ],
     )
-    def test_broken_annotations_are_named(self, tmp_path, images):
+    def test_broken_ground_truth_is_named(self, tmp_path, images):
         with pytest.raises(DataError):
-            list_images(tmp_path, annotations=coco(tmp_path / "gt.json", images), ids="annotations")
+            list_images(
+                tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="annotations"
+            )
 
     def test_an_empty_folder_is_an_error(self, tmp_path):
         with pytest.raises(DataError, match="no image files"):
@@ -178,8 +180,8 @@ class TestListing:
             {"id": n, "file_name": f"{n * 77}.jpg"} | ({"width": n, "height": 9} if sizes else {})
             for n in range(40)
         ]
-        annotations = coco(tmp_path / "gt.json", images)
-        whole = list_images(tmp_path, annotations=annotations, ids="annotations", shards=3)
+        ground_truth = coco(tmp_path / "gt.json", images)
+        whole = list_images(tmp_path, ground_truth=ground_truth, ids="annotations", shards=3)
         path = tmp_path / "l.parquet"
         write_listing(whole, path)
         content = path.read_bytes()

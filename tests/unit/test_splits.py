@@ -131,7 +131,7 @@ def test_a_cut_off_file_is_named(source, tmp_path):
 
 
 def test_command(source, tmp_path, caplog):
-    words = ["--annotations", source, "--output", tmp_path / "splits"]
+    words = ["--ground-truth", source, "--output", tmp_path / "splits"]
     more = ["--percent", "1", "--percent", "20", "--seed", "3"]
     with caplog.at_level("INFO"):
         result = CliRunner().invoke(splits.command, [str(word) for word in words + more])

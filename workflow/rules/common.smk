@@ -77,8 +77,8 @@ def images_of(wildcards):
     return dataset(wildcards.dataset).images
 
 
-def listed_annotations(wildcards):
-    """The annotations that list a dataset's images: made by a rule, or an input once they are there.
+def listed_ground_truth(wildcards):
+    """The ground truth that lists a dataset's images: made by a rule, or an input once they are there.
 
     While the user's own are not there, the plan can be made all the same, and ``cuvler images``
     says what is missing.
@@ -89,22 +89,22 @@ def listed_annotations(wildcards):
     return [found.annotations] if found.annotations and found.annotations.exists() else []
 
 
-def scored_annotations(wildcards):
-    """The annotations that something is scored against: there must be some."""
+def scored_ground_truth(wildcards):
+    """The ground truth that something is scored against: there must be some."""
     found = dataset(wildcards.dataset)
     if found.annotations is None:
         raise WorkflowError(f"datasets.{found.name}.annotations: needed to score against, not set")
-    return listed_annotations(wildcards)
+    return listed_ground_truth(wildcards)
 
 
-def validation_annotations(section):
+def validation_ground_truth(section):
     """An input: what the detectors of a section are scored against while they train, if anything."""
     wildcards = SimpleNamespace(dataset=config[section]["validation"])
-    return lambda _: scored_annotations(wildcards) if wildcards.dataset else []
+    return lambda _: scored_ground_truth(wildcards) if wildcards.dataset else []
 
 
 def validation_options(section):
-    """Detectors that learn classes need annotations with classes."""
+    """Detectors that learn classes need ground truth with classes."""
     name = config[section]["validation"]
 
     def options(_):
@@ -126,7 +126,7 @@ def ground_truth_of(wildcards):
 
 
 def official_annotations(wildcards):
-    """What ground truth is made of, as far as it is there: see :func:`listed_annotations`."""
+    """What ground truth is made of, as far as it is there: see :func:`listed_ground_truth`."""
     return [path for path in ground_truth_of(wildcards).files if path.exists()]
 
 
@@ -153,7 +153,7 @@ def limit_of(attribute, option):
 
 
 def labels_of(wildcards):
-    """A dataset's own annotations, with its classes; what is made of others has none."""
+    """A dataset's own ground truth, with its classes; what is made of other files has none."""
     found = dataset(wildcards.dataset)
     if found.annotations is None or found.ground_truth:
         raise WorkflowError(

@@ -2,7 +2,7 @@ rule detector:
     input:
         annotations=training_annotations,
         weights=initial_weights,
-        validation=validation_annotations("detector"),
+        validation=validation_ground_truth("detector"),
     output:
         # Checkpoints lie beside it, unknown to Snakemake, so that a killed job goes on from them.
         layout.DETECTOR.output,

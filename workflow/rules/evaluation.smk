@@ -1,6 +1,6 @@
 rule evaluation:
     input:
-        ground_truth=scored_annotations,
+        ground_truth=scored_ground_truth,
         results=scored_results,
     output:
         layout.EVALUATION.output,

@@ -1,6 +1,6 @@
 rule splits:
     input:
-        annotations=listed_annotations,
+        ground_truth=listed_ground_truth,
     output:
         [layout.SPLIT.of(percent=percent) for percent in PERCENTS],
     log:
@@ -10,12 +10,12 @@ rule splits:
     conda:
         "../envs/cuvler.yaml"
     params:
-        annotations=labels_of,
+        ground_truth=labels_of,
         percents=[word for percent in PERCENTS for word in ("--percent", percent)],
         seed=config["fine_tuning"]["seed"],
         folder=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "cuvler splits --annotations {params.annotations:q} {params.percents}"
+        "cuvler splits --ground-truth {params.ground_truth:q} {params.percents}"
         " --seed {params.seed} --output {params.folder:q} &> {log:q}"
 
 
@@ -23,7 +23,7 @@ use rule detector as fine_tuning with:
     input:
         annotations=fine_tuning_split,
         weights=fine_tuning_weights,
-        validation=validation_annotations("fine_tuning"),
+        validation=validation_ground_truth("fine_tuning"),
     output:
         layout.FINE_TUNING.output,
     log:
@@ -51,7 +51,7 @@ use rule predictions as fine_tuning_predictions with:
 
 rule fine_tuning_evaluation:
     input:
-        ground_truth=listed_annotations,
+        ground_truth=listed_ground_truth,
         results=layout.FINE_TUNING_PREDICTIONS.output,
     output:
         layout.FINE_TUNING_EVALUATION.output,

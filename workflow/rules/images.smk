@@ -1,6 +1,6 @@
 rule images:
     input:
-        annotations=listed_annotations,
+        ground_truth=listed_ground_truth,
     output:
         layout.LISTING.output,
     log:
@@ -14,8 +14,8 @@ rule images:
         # A string: Snakemake does not notice a change of paths. Here it must, or a dataset's new
         # folder goes on with the listing of the old one; later rules go by the listing.
         image_root=lambda wildcards: str(images_of(wildcards)),
-        annotations=lambda wildcards: (
-            ["--annotations", dataset(wildcards.dataset).annotations]
+        ground_truth=lambda wildcards: (
+            ["--ground-truth", dataset(wildcards.dataset).annotations]
             if dataset(wildcards.dataset).annotations
             else []
         ),
@@ -23,5 +23,5 @@ rule images:
         shards=lambda wildcards: dataset(wildcards.dataset).shards,
     shell:
         "cuvler images --dataset {wildcards.dataset} --image-root {params.image_root:q}"
-        " {params.annotations:q} --ids {params.ids} --shards {params.shards}"
+        " {params.ground_truth:q} --ids {params.ids} --shards {params.shards}"
         " --output {output:q} &> {log:q}"

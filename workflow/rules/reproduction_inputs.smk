@@ -66,10 +66,10 @@ def reproduction_file(wildcards):
 
 
 def reproduction_truth(wildcards):
-    """Ground truth; where classes are scored, annotations that have some."""
+    """Ground truth; where classes are scored, one that has some."""
     if reproduced(wildcards).per_category:
         labels_of(wildcards)
-    return scored_annotations(wildcards)
+    return scored_ground_truth(wildcards)
 
 
 def reproduction_results(wildcards):
