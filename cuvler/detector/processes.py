@@ -1,4 +1,4 @@
-"""Several processes: on one machine, or on several by torchrun or SLURM."""
+"""Run training in several processes, on one machine or on several with torchrun or SLURM."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.engine import launch
@@ -23,15 +23,15 @@ _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class Place:
-    """This command's place among those that were started to train together.
+    """Rank, world size and rendezvous of this command among those started to train together.
 
     Attributes:
-        size: how many were started.
-        rank: of this one, from 0.
-        url: where they meet (torch's ``init_method``); empty for one alone.
-        local_rank: of this one on its machine, where torchrun started one command a process.
-        local_size: how many torchrun started on this machine; 0 where it was not torchrun, and
-            every command has a machine, or a part of one, to itself.
+        size: number of commands started.
+        rank: rank of this command, from 0.
+        url: rendezvous (torch's ``init_method``); empty for a single command.
+        local_rank: rank on this machine, if torchrun started one command per process.
+        local_size: number of commands torchrun started on this machine; 0 without torchrun, when
+            each command has a machine, or a part of one, to itself.
     """
 
     size: int = 1
@@ -41,32 +41,39 @@ class Place:
     local_size: int = 0
 
     def default_gpus(self) -> int:
-        """Give the GPUs of a machine to train on where nobody says: one if there is one."""
+        """Return the default number of GPUs per machine: one if there is one."""
         return min(torch.cuda.device_count(), max(self.local_size, 1))
 
     def machines(self, num_gpus: int) -> int:
-        """Give the number of machines with ``num_gpus`` GPUs, or one process on the CPU, each.
+        """Return the number of machines, each with ``num_gpus`` GPUs or one process on the CPU.
 
         Raises:
-            ConfigError: torchrun started another number of processes on each machine.
+            ConfigError: torchrun started a different number of processes on each machine.
         """
         if not (self.local_size and num_gpus):
             return self.size
         if num_gpus != self.local_size:
             raise ConfigError(
-                f"torchrun started {self.local_size} processes on this machine, one a GPU, but "
-                f"--num-gpus is {num_gpus}; leave it out, or start torchrun with "
+                f"torchrun started {self.local_size} processes on this machine, one per GPU, but "
+                f"--num-gpus is {num_gpus}; omit it, or start torchrun with "
                 f"--nproc-per-node {num_gpus}"
             )
         return self.size // self.local_size
 
 
-def find_place(environment: Mapping[str, str]) -> Place:
-    """Read the place of this command from the environment of torchrun or of SLURM's srun.
+class LocalRank(NamedTuple):
+    """Rank of a process on its machine, and the number of processes there."""
 
-    A job script outside of srun runs once, whatever its job has: it is alone. With
-    ``srun --ntasks-per-node 1`` every task is a machine and starts a process for each of its GPUs.
-    The tasks meet on the step's first node at ``MASTER_PORT``, or a port made of the job's id.
+    rank: int = 0
+    size: int = 1
+
+
+def find_place(environment: Mapping[str, str]) -> Place:
+    """Read the place of this command from the environment set by torchrun or SLURM's srun.
+
+    A job script outside of srun runs once, on its own. With ``srun --ntasks-per-node 1`` each task
+    is one machine and starts one process per GPU. The tasks meet on the step's first node, at
+    ``MASTER_PORT`` or a port derived from the job id.
     """
     if all(name in environment for name in _TORCHRUN):
         rank, size, local_rank, local_size = (int(environment[name]) for name in _TORCHRUN)
@@ -80,61 +87,76 @@ def find_place(environment: Mapping[str, str]) -> Place:
 
 
 def _first_host(nodes: str) -> str:
-    """Give the first of SLURM's list of nodes: gpu03 of gpu[03-05,11],cpu1."""
+    """Return the first node of SLURM's node list: gpu03 for gpu[03-05,11],cpu1."""
     return re.sub(r"\[(\d+)[^]]*\]", r"\1", nodes).partition(",")[0]
 
 
 def run_processes(
     function: Callable[..., None], num_gpus: int, place: Place, args: tuple[Any, ...]
 ) -> None:
-    """Call ``function(*args)`` in every process, within detectron2's process groups.
+    """Call ``function(local_rank, *args)`` in every process, with torch.distributed initialized.
 
-    That is this process alone, one started for each GPU, or one of torchrun's.
+    Depending on ``place``, that is this process alone, one new process per GPU, or this process as
+    one of those started by torchrun or srun.
+
+    Args:
+        function: takes a :class:`LocalRank` first.
+        num_gpus: GPUs of this machine; 0 is one process on the CPU.
+        place: of this command.
+        args: the other arguments.
 
     Raises:
-        CuvlerError: what the function raises, or that a process which was started failed; it has
-            said why in the log.
+        CuvlerError: raised by the function, or a started process failed; its message is in the
+            log.
     """
     if place.local_size or (place.size > 1 and not num_gpus):
-        with _joined(place, gpu=num_gpus > 0):
-            function(*args)
+        with _process_group(place, gpu=num_gpus > 0):
+            function(LocalRank(place.local_rank, max(place.local_size, 1)), *args)
         return
     alone = place.size * num_gpus <= 1
-    with _failures_are_told():
+    with _failures_as_errors():
         launch(
-            function if alone else _report_errors,
+            _call if alone else _call_and_report,
             max(num_gpus, 1),
             num_machines=place.size,
             machine_rank=place.rank,
             dist_url=place.url or "auto",
-            args=args if alone else (function, *args),
+            args=(function, *args),
         )
 
 
 def start_processes(function: Callable[..., None], count: int, args: tuple[Any, ...]) -> None:
-    """Call ``function(index, *args)`` in as many processes, which do not know of each other.
+    """Call ``function(index, *args)`` in ``count`` independent processes.
 
     Raises:
-        CuvlerError: one of them failed; it has said why in the log.
+        CuvlerError: a process failed; its message is in the log.
     """
-    with _failures_are_told():
-        spawn(_report_errors_of_one, args=(function, *args), nprocs=count)  # type: ignore[no-untyped-call]
+    with _failures_as_errors():
+        spawn(_call_one_and_report, args=(function, *args), nprocs=count)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _failures_are_told() -> Iterator[None]:
+def _failures_as_errors() -> Iterator[None]:
     try:
         yield
     except ProcessExitedException as error:
         raise CuvlerError(f"{error}; its message is above") from error
 
 
-def _report_errors_of_one(index: int, function: Callable[..., None], *args: Any) -> None:
+def _call(function: Callable[..., None], *args: Any) -> None:
+    function(LocalRank(comm.get_local_rank(), comm.get_local_size()), *args)
+
+
+def _call_and_report(function: Callable[..., None], *args: Any) -> None:
+    _report_errors(_call, function, *args)
+
+
+def _call_one_and_report(index: int, function: Callable[..., None], *args: Any) -> None:
     _report_errors(function, index, *args)
 
 
 def _report_errors(function: Callable[..., None], *args: Any) -> None:
-    """Let a user's mistake end a started process with its message, not with a traceback."""
+    """Log a :class:`CuvlerError` and exit with status 1, instead of a traceback."""
     try:
         function(*args)
     except CuvlerError as error:
@@ -143,20 +165,18 @@ def _report_errors(function: Callable[..., None], *args: Any) -> None:
 
 
 @contextmanager
-def _joined(place: Place, *, gpu: bool) -> Iterator[None]:
-    """Do what detectron2's ``launch`` does in each process, in one that is there already."""
+def _process_group(place: Place, *, gpu: bool) -> Iterator[None]:
+    """Initialize torch.distributed in a process that torchrun or srun started.
+
+    detectron2's ``launch`` does this only in the processes that it starts itself. Its group of the
+    machine's processes cannot be set by public functions: :class:`LocalRank` takes its place.
+    """
     if gpu:
         torch.cuda.set_device(place.local_rank)
     distributed.init_process_group(
         "nccl" if gpu else "gloo", place.url, world_size=place.size, rank=place.rank
     )
-    local_size = max(place.local_size, 1)
-    for first in range(0, place.size, local_size):
-        group = distributed.new_group(list(range(first, first + local_size)))
-        if first <= place.rank < first + local_size:
-            comm._LOCAL_PROCESS_GROUP = group
     try:
         yield
     finally:
-        comm._LOCAL_PROCESS_GROUP = None
         distributed.destroy_process_group()

@@ -24,7 +24,7 @@ from cuvler.detector.config import check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
-from cuvler.detector.processes import Place, run_processes
+from cuvler.detector.processes import LocalRank, Place, run_processes
 from cuvler.detector.sample_sheet import draw_samples
 from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
@@ -88,6 +88,7 @@ def train_detector(
 
 
 def _train_process(
+    local_rank: LocalRank,
     cfg: CfgNode,
     annotations: StrPath,
     image_root: StrPath,
@@ -104,6 +105,7 @@ def _train_process(
         image_root,
         class_agnostic=cfg.DATASETS.CLASS_AGNOSTIC,
         keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        local_rank=local_rank,
     )
     _set_classes(cfg, data)
     cfg.freeze()
@@ -200,9 +202,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         elif cfg.MODEL.WEIGHTS:
             _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
-        devices = {} if cfg.MODEL.DEVICE == "cuda" else {"device_ids": None}
+        device_ids = [torch.cuda.current_device()] if cfg.MODEL.DEVICE == "cuda" else None
         self.loop = Loop(
-            create_ddp_model(model, broadcast_buffers=False, **devices),
+            create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
             self._loader(records, cfg, self.start_iter),
             optimizer,
             cfg,

@@ -1,4 +1,4 @@
-"""A COCO json as training reads it, held once on a machine however many processes train there."""
+"""Read a COCO json for training, into memory that all processes of a machine share."""
 
 import pickle
 import tempfile
@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from cuvler.coco_json import is_finite
+from cuvler.detector.processes import LocalRank
 from cuvler.errors import DataError
 from cuvler.files import StrPath, read_json
 
@@ -21,13 +22,13 @@ _ARRAYS = ("pickled", "ends", "wide")
 
 
 class Instance(NamedTuple):
-    """An annotation as training needs it.
+    """The part of an annotation that training uses.
 
     Attributes:
-        segmentation: polygons or RLE, compressed or not, as COCO has them.
-        label: its class, 0, 1, ...
-        score: the soft target.
-        bbox: x, y, width and height in pixels; None where the annotation has none.
+        segmentation: COCO polygons, or compressed or uncompressed RLE.
+        label: class index, from 0.
+        score: soft target.
+        bbox: x, y, width and height in pixels; None if the annotation has no box.
     """
 
     segmentation: Any
@@ -37,10 +38,10 @@ class Instance(NamedTuple):
 
 
 class Records(Sequence[Record]):
-    """Training images' records, pickled into one array, which processes can share.
+    """Records of the training images, pickled into one array that processes can share.
 
     Attributes:
-        wide: (N,) bool, which images are wider than high.
+        wide: (N,) bool, true for images wider than high.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Records(Sequence[Record]):
 
     @classmethod
     def pack(cls, records: Iterable[Record]) -> "Records":
-        """Pickle records one by one."""
+        """Pickle each record into the array."""
         pickled, wide = [], []
         for record in records:
             pickled.append(pickle.dumps(record, protocol=-1))
@@ -61,14 +62,14 @@ class Records(Sequence[Record]):
         return cls(np.frombuffer(b"".join(pickled), np.uint8), ends, np.array(wide, dtype=bool))
 
     def save(self, folder: Path) -> None:
-        """Write the arrays for :meth:`map`."""
+        """Write the arrays as .npy files, for :meth:`map`."""
         arrays: tuple[NDArray[Any], ...] = (self._pickled, self._ends, self.wide)
         for name, array in zip(_ARRAYS, arrays, strict=True):
             np.save(folder / f"{name}.npy", array)
 
     @classmethod
     def map(cls, folder: Path) -> "Records":
-        """Map the arrays of :meth:`save`; the files may be unlinked afterwards."""
+        """Memory-map the arrays written by :meth:`save`; the files may be deleted afterwards."""
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
 
     def __len__(self) -> int:
@@ -89,13 +90,13 @@ class Records(Sequence[Record]):
 
 @dataclass(frozen=True)
 class Annotations:
-    """A COCO json as training needs it.
+    """Annotations of the training images.
 
     Attributes:
-        records: one dict an image: file_name (with the image root), image_id, height, width, and
+        records: one dict per image: file_name (with the image root), image_id, height, width, and
             instances, a list of :class:`Instance`.
-        categories: (id, name) of the classes 0, 1, ...: the file's categories by ascending id;
-            of a class-agnostic detector (1, "object").
+        categories: (id, name) of the classes 0, 1, ...: the file's categories sorted by id, or
+            (1, "object") if class-agnostic.
     """
 
     records: Records
@@ -109,17 +110,17 @@ def read_annotations(
     class_agnostic: bool = True,
     keep_empty: bool = False,
 ) -> Annotations:
-    """Read a COCO json; instances without a score have score 1, crowds are left out.
+    """Read a COCO json. The default score is 1; crowd annotations are left out.
 
     Args:
         path: the json, as ``cuvler annotations`` writes it or an official one.
         image_root: the folder that its file names start from.
-        class_agnostic: every category is "object"; otherwise each is a class, also one without
-            an instance.
-        keep_empty: whether images without annotations are trained on.
+        class_agnostic: map every category to one class, "object"; otherwise each category is a
+            class, even without instances.
+        keep_empty: whether to train on images without annotations.
 
     Raises:
-        DataError: not a COCO json, or no image to train on.
+        DataError: the file is not a COCO json or has no image to train on.
     """
     content = read_json(path)
     try:
@@ -144,7 +145,7 @@ def read_annotations(
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not a COCO annotation file ({error!r})") from error
     if not records:
-        raise DataError(f"{path}: holds no annotated image to train on")
+        raise DataError(f"{path}: no annotated image to train on")
     return Annotations(records, ((1, "object"),) if class_agnostic else tuple(named))
 
 
@@ -179,22 +180,31 @@ def read_shared_annotations(
     *,
     class_agnostic: bool = True,
     keep_empty: bool = False,
+    local_rank: LocalRank,
 ) -> Annotations:
-    """Read as :func:`read_annotations` does, but once on each machine.
+    """Call :func:`read_annotations` once per machine and share the result.
 
-    The first process of a machine reads and writes the records to a temporary file; all map it.
+    The first process of each machine writes the records to temporary files, and every process
+    maps them. All processes call this together.
+
+    Args:
+        path: see :func:`read_annotations`.
+        image_root: see :func:`read_annotations`.
+        class_agnostic: see :func:`read_annotations`.
+        keep_empty: see :func:`read_annotations`.
+        local_rank: of this process.
     """
     options = {"class_agnostic": class_agnostic, "keep_empty": keep_empty}
-    if comm.get_local_size() == 1:
+    if local_rank.size == 1:
         return read_annotations(path, image_root, **options)
     mine = None
     with tempfile.TemporaryDirectory(prefix="cuvler.annotations.") as folder:
-        if comm.get_local_rank() == 0:
+        if local_rank.rank == 0:
             data = read_annotations(path, image_root, **options)
             data.records.save(Path(folder))
             mine = (folder, data.categories)
-        # Machines may differ in their temporary folders: every process takes its machine's.
-        shared = comm.all_gather(mine)[comm.get_rank() - comm.get_local_rank()]
+        # The folder differs between machines: take the one from this machine's first process.
+        shared = comm.all_gather(mine)[comm.get_rank() - local_rank.rank]
         assert shared is not None
         records = Records.map(Path(shared[0]))
         comm.synchronize()

@@ -1,4 +1,4 @@
-"""Several processes that train one detector, however they were started."""
+"""Several processes train one detector, started by detectron2, torchrun or srun."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cuvler.detector import processes, train, training_annotations
 from cuvler.detector.checkpoints import load_state
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.hooks import CHECKPOINT
-from cuvler.detector.processes import Place, find_place, run_processes
+from cuvler.detector.processes import LocalRank, Place, find_place, run_processes
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.evaluation import evaluate_all
@@ -31,12 +31,12 @@ SRUN = {
 }
 
 
-def test_one_command_is_alone():
+def test_a_single_command():
     assert find_place({}) == Place()
     # A job script, or a step of one task, of a job that has more nodes.
     alone = {"SLURM_NNODES": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
     assert find_place(alone) == find_place(alone | {"SLURM_STEP_NUM_TASKS": "1"}) == Place()
-    # A worker that something other than torchrun numbers.
+    # RANK and WORLD_SIZE set by something other than torchrun.
     assert find_place({"RANK": "1", "WORLD_SIZE": "2"}) == Place()
 
 
@@ -45,7 +45,7 @@ def test_torchrun_starts_a_command_for_each_gpu():
     assert place == Place(16, 11, "env://", local_rank=3, local_size=8)
     assert place.machines(8) == 2
     assert place.machines(0) == 16
-    with pytest.raises(ConfigError, match=r"8 processes on this machine.*--num-gpus is 4; leave"):
+    with pytest.raises(ConfigError, match=r"8 processes.*--num-gpus is 4"):
         place.machines(4)
 
 
@@ -71,16 +71,17 @@ def test_the_first_node_of_slurms_lists(nodes, first):
     assert find_place(SRUN | {"SLURM_STEP_NODELIST": nodes}).url == f"tcp://{first}:30123"
 
 
-def fail(message):
+def fail(local_rank, message):
+    assert local_rank == LocalRank(0, 1)
     raise DataError(message)
 
 
-def test_a_single_process_raises_what_it_raises():
+def test_errors_of_a_single_process_are_raised():
     with pytest.raises(DataError, match="no such file"):
         run_processes(fail, 0, Place(), ("no such file",))
 
 
-def test_a_started_process_ends_with_its_message(monkeypatch, caplog):
+def test_a_started_process_logs_its_error_without_traceback(monkeypatch, caplog):
     def launch(function, num_gpus, **options):
         assert num_gpus == 2
         assert options.pop("args") == (fail, "no such file")
@@ -99,7 +100,7 @@ def test_a_started_process_ends_with_its_message(monkeypatch, caplog):
     assert "Traceback" not in caplog.text
 
 
-def test_processes_that_see_other_checkpoints_stop(
+def test_processes_that_see_different_checkpoints_stop(
     tiny_dataset, tiny_overrides, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [value, value + 3])
@@ -108,31 +109,28 @@ def test_processes_that_see_other_checkpoints_stop(
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
 
 
-def test_annotations_are_read_once_on_a_machine(tiny_dataset, monkeypatch):
-    """Two processes of the second machine, one after the other: one reads, both have them."""
+def test_annotations_are_read_once_per_machine(tiny_dataset, monkeypatch):
+    """Two processes of the second machine, run in turn: only the first reads the file."""
     comm = training_annotations.comm
-    monkeypatch.setattr(comm, "get_local_size", lambda: 2)
+    read = training_annotations.read_shared_annotations
     monkeypatch.setattr(comm, "synchronize", lambda: None)
     gathered = []
 
     def second(mine):
-        """By the first's side, while its folder is there."""
+        """Run the second process inside the first's all_gather, while the folder exists."""
         gathered.append(mine)
         monkeypatch.setattr(comm, "get_rank", lambda: 3)
-        monkeypatch.setattr(comm, "get_local_rank", lambda: 1)
         monkeypatch.setattr(comm, "all_gather", lambda nothing: [nothing, None, mine, nothing])
         monkeypatch.setattr(training_annotations, "read_annotations", None)
-        others.append(training_annotations.read_shared_annotations(*tiny_dataset))
+        others.append(read(*tiny_dataset, local_rank=LocalRank(1, 2)))
         monkeypatch.setattr(comm, "get_rank", lambda: 2)
-        monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
         return [None, None, mine, None]
 
     others = []
     whole = training_annotations.read_annotations(*tiny_dataset)
     monkeypatch.setattr(comm, "get_rank", lambda: 2)
-    monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
     monkeypatch.setattr(comm, "all_gather", second)
-    first = training_annotations.read_shared_annotations(*tiny_dataset)
+    first = read(*tiny_dataset, local_rank=LocalRank(0, 2))
     for found in (first, *others):
         assert list(found.records) == list(whole.records)
         assert found.categories == whole.categories
@@ -145,7 +143,7 @@ def weights_of(folder):
 
 
 def scores_of(folder, annotations, root):
-    """What the detector's predictions are worth, made by one process."""
+    """Predict in one process and return box AP and mask AR100."""
     results = folder / "results.json"
     predict_dataset(folder, annotations, root, results, options=Options(batch_size=1, workers=0))
     scores = evaluate_all(annotations, results)
@@ -209,7 +207,7 @@ def train_one_of_two(rank, url, cfg, annotations, root, output):
     torch.save(dict(trained[0].named_parameters()), output / f"rank{rank}.pth")
 
 
-# The processes inherit the filters; torch warns there of its own settings and of this machine.
+# The processes inherit the filters; torch warns in them about its settings and the machine.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
 def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, free_port, tmp_path):
