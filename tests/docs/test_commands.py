@@ -173,6 +173,8 @@ EXERCISED = {
     "snakemake results/coco_val_metrics.json --config recipe=cutler": Plan(SCORES),
     "snakemake results/coco_val_metrics.json --config recipe=cutler"
     " 'recipes={cutler: {detector: cutler_mask_rcnn}}'": Plan(SCORES),
+    "snakemake results/coco_val_metrics.json --config recipe=cutler"
+    " 'detector={opts: [MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH, released]}'": Plan(SCORES),
     "snakemake all --config 'recipe=[cuvler, cutler]'": Plan(SCORES | {"report", "all"}),
     "snakemake results/table.md --config recipe=cutler 'evaluate=[coco_val, coco20k, voc07,"
     " lvis_val, uvo_sparse_val, clipart, comic, watercolor, kitti, objects365_val,"
