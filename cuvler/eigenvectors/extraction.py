@@ -163,8 +163,6 @@ def _enter(
 def _enter_pairs(shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor]) -> None:
     shape = (len(rows), *shard.eigenvectors.shape[1:])
     shard.eigenvectors[rows] = pairs.vectors.cpu().numpy().reshape(shape)
-    shard.eigenvalues[rows] = pairs.values.cpu().numpy()
-    shard.residuals[rows] = pairs.residuals.cpu().numpy()
     shard.dense[rows] = pairs.status == "dense"
     failed = np.asarray(rows)[pairs.status == "failed"]
     shard.status[failed] = STATUSES.index(ImageStatus.EIGENSOLVER_FAILED)

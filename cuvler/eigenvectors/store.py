@@ -22,7 +22,7 @@ from cuvler.image_status import ImageStatus
 from cuvler.images import Size
 from cuvler.listing import listed_images, listing_sha256
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 # Worst last; the file holds positions in this list.
 STATUSES = (
     ImageStatus.OK,
@@ -62,16 +62,12 @@ class ShardEigenvectors:
         dense: (n,) bool, True where Lanczos did not converge and the vectors are from the dense
             solver.
         eigenvectors: (n, k, h, w) float32 on the patch grid; NaN where the status is not ok.
-        eigenvalues: (n, k) float64; NaN likewise.
-        residuals: (n, k) float64, ``||L y - lambda y||``; NaN likewise.
     """
 
     image_id: NDArray[np.int64]
     status: NDArray[np.uint8]
     dense: NDArray[np.bool_]
     eigenvectors: NDArray[np.float32]
-    eigenvalues: NDArray[np.float64]
-    residuals: NDArray[np.float64]
 
     @classmethod
     def empty(cls, image_id: NDArray[np.int64], k: int, grid: tuple[int, int]) -> Self:
@@ -82,8 +78,6 @@ class ShardEigenvectors:
             status=np.full(n, STATUSES.index(ImageStatus.MISSING), dtype=np.uint8),
             dense=np.zeros(n, dtype=np.bool_),
             eigenvectors=np.full((n, k, *grid), np.nan, dtype=np.float32),
-            eigenvalues=np.full((n, k), np.nan),
-            residuals=np.full((n, k), np.nan),
         )
 
 
@@ -164,8 +158,6 @@ class EigenvectorStore:
         image_ids: (n,) int64, ascending.
         status: the n images' statuses.
         dense: (n,) bool, True where the vectors are from the dense solver.
-        eigenvalues: (n, k) float64.
-        residuals: (n, k) float64.
     """
 
     def __init__(self, path: Path) -> None:
@@ -188,8 +180,6 @@ class EigenvectorStore:
         self.status = tuple(ImageStatus(words[code]) for code in codes)
         self.image_ids: NDArray[np.int64] = np.asarray(_array(group, "image_id")[:])
         self.dense: NDArray[np.bool_] = np.asarray(_array(group, "dense")[:])
-        self.eigenvalues: NDArray[np.float64] = np.asarray(_array(group, "eigenvalues")[:])
-        self.residuals: NDArray[np.float64] = np.asarray(_array(group, "residuals")[:])
         self._eigenvectors = _array(group, "eigenvectors")
         self._chunk = -1
         self._chunk_vectors: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)

@@ -12,13 +12,13 @@ from cuvler.extras import require_extra
 Crf = Literal["fast", "pydensecrf"]
 CrfSetting = Annotated[Crf, Field(description="The dense CRF that refines the masks.")]
 
-SPATIAL_SXY = 3.0
-SPATIAL_COMPAT = 7.0
-BILATERAL_SXY = 50.0
-BILATERAL_SRGB = 5.0
-BILATERAL_COMPAT = 10.0
-ITERATIONS = 10
-_MAX_FAST_SIDE = 10_000  # Its lattice coordinates have 12 bits.
+_SPATIAL_SXY = 3.0
+_SPATIAL_COMPAT = 7.0
+_BILATERAL_SXY = 50.0
+_BILATERAL_SRGB = 5.0
+_BILATERAL_COMPAT = 10.0
+_ITERATIONS = 10
+_MAX_FAST_SIDE = 10_000  # The lattice coordinates of ``fast`` have 12 bits.
 
 
 def dense_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf) -> NDArray[np.bool_]:
@@ -31,15 +31,15 @@ def dense_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf) ->
     Args:
         image: (h, w, 3) RGB.
         mask: (h, w).
-        crf: which implementation: ``pydensecrf``, or ``fast``, which computes the same in the
-            same precision, compiled for two labels.
+        crf: implementation: ``pydensecrf``, or ``fast``, which computes the same in the same
+            precision, compiled for two labels.
 
     Returns:
-        (h, w), where the mask's label is the more probable one.
+        (h, w), True where the mask's label is the more probable one.
 
     Raises:
-        MissingExtraError: pydensecrf is not installed; ``fast`` too needs it for images of more
-            than 10,000 pixels a side.
+        MissingExtraError: pydensecrf is not installed. ``fast`` also needs it, for images with
+            sides of more than 10,000 pixels.
     """
     if crf == "fast" and max(mask.shape) <= _MAX_FAST_SIDE:
         return _fast(image, mask)
@@ -52,12 +52,12 @@ def _fast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_
     return infer(
         image,
         mask,
-        spatial_sxy=SPATIAL_SXY,
-        spatial_compat=SPATIAL_COMPAT,
-        bilateral_sxy=BILATERAL_SXY,
-        bilateral_srgb=BILATERAL_SRGB,
-        bilateral_compat=BILATERAL_COMPAT,
-        iterations=ITERATIONS,
+        spatial_sxy=_SPATIAL_SXY,
+        spatial_compat=_SPATIAL_COMPAT,
+        bilateral_sxy=_BILATERAL_SXY,
+        bilateral_srgb=_BILATERAL_SRGB,
+        bilateral_compat=_BILATERAL_COMPAT,
+        iterations=_ITERATIONS,
     )
 
 
@@ -70,12 +70,12 @@ def _pydensecrf(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np
     outside = np.log1p(math.e) - 1 + mask.ravel()
     model = DenseCRF2D(width, height, 2)
     model.setUnaryEnergy(np.stack([outside, inside]).astype(np.float32))
-    model.addPairwiseGaussian(sxy=SPATIAL_SXY, compat=SPATIAL_COMPAT)
-    # The binding reads the buffer as it lies in memory and refuses one it cannot write to.
+    model.addPairwiseGaussian(sxy=_SPATIAL_SXY, compat=_SPATIAL_COMPAT)
+    # The binding needs a writable, C-contiguous buffer.
     pixels = np.array(image, dtype=np.uint8, order="C")
     model.addPairwiseBilateral(
-        sxy=BILATERAL_SXY, srgb=BILATERAL_SRGB, rgbim=pixels, compat=BILATERAL_COMPAT
+        sxy=_BILATERAL_SXY, srgb=_BILATERAL_SRGB, rgbim=pixels, compat=_BILATERAL_COMPAT
     )
-    outside, inside = np.array(model.inference(ITERATIONS))
+    outside, inside = np.array(model.inference(_ITERATIONS))
     refined: NDArray[np.bool_] = (inside > outside).reshape(height, width)
     return refined

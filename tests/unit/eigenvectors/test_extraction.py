@@ -85,7 +85,6 @@ def test_every_image_is_accounted_for(root, tiny, tmp_path):
                 # Of images without any gap between eigenvalues any vector will do.
                 if name != "one_pixel.png":
                     assert cosines.min() >= 0.9999
-        assert store.residuals[[s == "ok" for s in store.status]].max() <= 2e-6
 
 
 def test_bytes_do_not_depend_on_workers_or_interruptions(root, tiny, tmp_path, monkeypatch):

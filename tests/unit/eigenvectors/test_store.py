@@ -25,8 +25,6 @@ def shard(n=5, k=2, grid=(4, 3), seed=0):
     filled = ShardEigenvectors.empty(np.arange(10, 10 + n, dtype=np.int64), k, grid)
     filled.status[:] = STATUSES.index("ok")
     filled.eigenvectors[:] = rng.standard_normal(filled.eigenvectors.shape)
-    filled.eigenvalues[:] = rng.random((n, k))
-    filled.residuals[:] = 1e-7
     return filled
 
 
@@ -48,8 +46,6 @@ def test_gives_back_what_was_written(tmp_path):
         assert store.status == ("ok", "unreadable", "ok", "ok", "ok")
         np.testing.assert_array_equal(store.dense, written.dense)
         np.testing.assert_array_equal(store.image_ids, written.image_id)
-        np.testing.assert_array_equal(store.eigenvalues, written.eigenvalues)
-        np.testing.assert_array_equal(store.residuals, written.residuals)
         for index in (4, 0, 2):
             np.testing.assert_array_equal(store.vector(index), written.eigenvectors[index])
 
@@ -122,14 +118,13 @@ def test_a_flipped_bit_never_changes_what_is_read(whole, data):
     try:
         with open_eigenvectors(flipped, settings=SETTINGS) as store:
             read = [store.vector(index) for index in range(len(store))]
-            values = (store.image_ids, store.status, store.dense, store.eigenvalues)
+            values = (store.image_ids, store.status, store.dense)
     except DataError:
         return
     np.testing.assert_array_equal(read, shard().eigenvectors)
     np.testing.assert_array_equal(values[0], shard().image_id)
     assert values[1] == ("ok",) * 5
     assert not values[2].any()
-    np.testing.assert_array_equal(values[3], shard().eigenvalues)
 
 
 def test_a_lost_chunk_is_noticed(tmp_path):
@@ -139,9 +134,9 @@ def test_a_lost_chunk_is_noticed(tmp_path):
         zipfile.ZipFile(tmp_path / "0.zarr.zip", "w") as new,
     ):
         for name in old.namelist():
-            if name != "eigenvalues/c/0/0":
+            if name != "dense/c/0":
                 new.writestr(name, old.read(name))
-    with pytest.raises(DataError, match="eigenvalues"):
+    with pytest.raises(DataError, match="dense"):
         open_eigenvectors(tmp_path / "0.zarr.zip")
 
 
