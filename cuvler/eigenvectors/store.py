@@ -200,7 +200,7 @@ class EigenvectorStore:
 
     @property
     def k(self) -> int:
-        """How many vectors an image has."""
+        """Number of eigenvectors per image."""
         return int(self._eigenvectors.shape[1])
 
     def __len__(self) -> int:
@@ -246,10 +246,10 @@ class EigenvectorStore:
                 )
 
     def require_need(self, need: Need) -> None:
-        """Check that the file has the vectors that are wanted; it may have more.
+        """Check that the file has the needed eigenvectors; it may have more.
 
         Raises:
-            DataError: it has others, or fewer.
+            DataError: it has other or fewer eigenvectors.
         """
         self.require(settings={"problem": need.problem})
         if self.k < need.k:
