@@ -6,21 +6,16 @@ from pathlib import Path
 import click
 
 from cuvler.annotations import merge_shards
+from cuvler.commands import options
 from cuvler.listing import read_listing
 
 log = logging.getLogger(__name__)
 
 
 @click.command("annotations")
-@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
-@click.option(
-    "--max-failed",
-    type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="The share of images that may be missing, unreadable or failed.",
-)
-@click.option("--output", type=Path, required=True, help="The COCO json to write.")
+@options.listing()
+@options.max_failed("The share of images that may be missing, unreadable or failed.")
+@options.output("The COCO json to write.")
 @click.argument("pseudo_masks", type=Path)
 def command(listing: Path, max_failed: float, output: Path, pseudo_masks: Path) -> None:
     """Merge the shards 0.json, 1.json, ... of the folder PSEUDO_MASKS into one COCO json.

@@ -4,45 +4,26 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.evaluation.coco_files import IouType
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 
-_EXISTING = click.Path(exists=True, path_type=Path)
-
 
 @click.command("compare")
-@click.argument("first", metavar="A.json", type=_EXISTING)
-@click.argument("second", metavar="B.json", type=_EXISTING)
-@click.option("--ground-truth", required=True, type=_EXISTING, help="COCO json of the objects.")
-@click.option("--image-root", type=_EXISTING, help="Folder of the images, for a page of them.")
-@click.option(
-    "--output",
-    type=Path,
-    default=Path("compare.html"),
-    show_default=True,
-    help="The page to write, where --image-root is given.",
-)
+@click.argument("first", metavar="A.json", type=options.EXISTING)
+@click.argument("second", metavar="B.json", type=options.EXISTING)
+@options.ground_truth()
+@options.image_root("The folder of the images, for a page of them.", required=False)
+@options.output("The page to write, where --image-root is given.", Path("compare.html"))
 @click.option(
     "--iou-type",
     type=click.Choice(["bbox", "segm"]),
     help="Boxes or masks.  [default: masks if all files have them]",
 )
-@click.option(
-    "--images",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Images to show where A is better, and as many where B is.",
-)
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Detections under this score are not drawn.",
-)
-@click.option("--max-detections", type=click.IntRange(1), default=100, show_default=True)
+@options.num_images("Images to show where A is better, and as many where B is.")
+@options.score_threshold(0.3, "Detections under this score are not drawn.")
+@options.max_detections()
 def command(
     first: Path,
     second: Path,
@@ -50,7 +31,7 @@ def command(
     image_root: Path | None,
     output: Path,
     iou_type: IouType | None,
-    images: int,
+    num_images: int,
     score_threshold: float,
     max_detections: int,
 ) -> None:
@@ -71,7 +52,7 @@ def command(
     better = counts(found)
     click.echo(f"\nA is better on {better[0]} images, B on {better[1]}, neither on {better[2]}")
     click.echo("those that differ most, with the number of their objects:")
-    for score in list(found.images.values())[:images]:
+    for score in list(found.images.values())[:num_images]:
         if score.change:
             click.echo(f"{_line(score.ap)}  {score.name} ({score.objects})")
     if image_root:
@@ -80,7 +61,7 @@ def command(
             ground_truth,
             list(zip(names, (first, second), strict=True)),
             image_root,
-            images=images,
+            images=num_images,
             score_threshold=score_threshold,
         )
         with atomic_path(output) as temporary:

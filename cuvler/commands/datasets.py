@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.datasets import MAX_DETECTIONS, Presence, presence, read_config
 
 _CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
@@ -11,15 +12,12 @@ _CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
 
 @click.command("datasets")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--configfile",
-    "configfiles",
-    multiple=True,
-    type=Path,
-    help="Your own settings, over those in config/; as for snakemake.",
-)
+@options.configfiles()
 def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:
-    """List the data sets known by name: what is scored, what is missing, where to get it."""
+    """List the data sets known by name: what is scored, what is missing, where to get it.
+
+    NAME is a data set; without any, all are listed.
+    """
     config = read_config([*_CONFIG, *configfiles])
     found = presence(config, names)
     width = max((len(one.entry.name) for one in found), default=0)

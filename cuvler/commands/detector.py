@@ -5,38 +5,28 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
+
 
 @click.command("detector", context_settings={"ignore_unknown_options": True})
 @click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
-@click.option("--image-root", type=Path, required=True, help="Folder its file names start from.")
-@click.option(
-    "--detector-config", required=True, help="votecut_cad, cutler_cascade, demo ... or a .yaml."
-)
+@options.image_root()
+@options.detector_config("votecut_cad, cutler_cascade, demo ... or a .yaml.", required=True)
 @click.option(
     "--weights", type=Path, help="Initial weights (.pth, .pkl, .safetensors); random without."
 )
-@click.option(
-    "--unpickle-sha256",
-    default="",
-    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
-)
-@click.option("--num-gpus", type=click.IntRange(0), help="Of each machine; 0 is the CPU.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=4,
-    show_default=True,
-    help="Data-loading processes for each GPU.",
-)
+@options.unpickle_sha256()
+@options.num_gpus("GPUs of each machine; 0 is the CPU.  [default: one if there is one]")
+@options.workers("Data-loading processes for each GPU.", 4)
 @click.option(
     "--evaluate",
     type=(Path, Path),
-    metavar="GROUND_TRUTH ROOT",
+    metavar="GROUND_TRUTH IMAGE_ROOT",
     help="COCO json, and folder its file names start from: score the detector on it while it "
     "trains, every TEST.EVAL_PERIOD iterations.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--output", type=Path, required=True, help="The folder to write.")
+@options.seed("Of everything random: the order of images, copy-paste, new layers.")
+@options.output("The folder to write.")
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 def command(
     annotations: Path,

@@ -7,8 +7,8 @@ from typing import Any
 import click
 from PIL import Image
 
+from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
-from cuvler.commands.named_path import named_path
 from cuvler.commands.pictures import Pictures, pictures
 from cuvler.discovery import Discovery, discover_with, load_method
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
@@ -25,24 +25,14 @@ log = logging.getLogger(__name__)
     multiple=True,
     help="A backbone to work with; repeat for several. Without any, the method's own.",
 )
-@click.option(
+@options.named_paths(
     "--weights",
-    multiple=True,
-    type=named_path,
-    metavar="BACKBONE=FILE",
+    "BACKBONE",
     help="A ViT's weights; those not named are fetched from the hub, once.",
 )
-@click.option(
-    "--tau",
-    type=click.FloatRange(-1, 1),
-    default=0.15,
-    show_default=True,
-    help="Patches whose features have a cosine above it are joined.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option("--output", type=Path, default=Path("discovered"), show_default=True)
+@options.tau()
+@options.device()
+@options.output("The folder to write.", Path("discovered"))
 @click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
 def command(
     method: str,

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from cuvler.commands import options
 from cuvler.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -14,15 +15,9 @@ log = logging.getLogger(__name__)
 
 @click.command("download")
 @click.argument("sources", nargs=-1, metavar="[NAME|URL|gdrive:ID]...")
-@click.option(
-    "--folder",
-    type=Path,
-    default=Path("resources/downloads"),
-    show_default=True,
-    help="Where to, under the file's own name.",
-)
+@options.downloads()
 @click.option("--output", type=Path, help="Where to, as this file, of a single source.")
-@click.option("--sha256", help="Refuse another file, of a single source.")
+@options.sha256("Refuse another file, of a single source.")
 @click.option(
     "--unpack",
     type=Path,
@@ -39,6 +34,7 @@ def command(
 ) -> None:
     """Download published files by name, or others by address; without any, list the names.
 
+    A source is a published file's NAME, the URL of another file, or the ID of one on Google Drive.
     An interrupted download goes on when it is asked for again. Each file's sha256 is recorded
     beside it.
     """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cuvler.commands import options
 from cuvler.eigenvectors.needs import NEEDS
 from cuvler.listing import read_listing
 
@@ -13,16 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command("eigenvectors")
-@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
-@click.option(
-    "--image-root", type=Path, required=True, help="The folder that file names start from."
-)
+@options.listing()
+@options.image_root()
 @click.option("--backbone", required=True, help="A name of the table, or of --definitions.")
-@click.option(
-    "--definitions", default="{}", help="JSON of further ViTs: name -> timm, feature, size, patch."
-)
+@options.definitions()
 @click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
-@click.option("--shard", type=click.IntRange(min=0), required=True)
+@options.shard()
 @click.option(
     "--problem",
     type=click.Choice(list(NEEDS)),
@@ -38,21 +35,24 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many eigenvectors, or cuts.",
 )
-@click.option("--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True)
-@click.option("--eps", type=click.FloatRange(0, 1, min_open=True), default=1e-5, show_default=True)
+@options.tau()
 @click.option(
-    "--batch-size",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Images in a forward pass; 0 chooses by the memory.",
+    "--eps",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1e-5,
+    show_default=True,
+    help="The weight of an edge between patches that are not joined.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@options.batch_size(0, "Images in a forward pass; 0 chooses by the memory.", least=0)
 @click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Decoding processes; by default what --threads leaves.",
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Cores to use, those of --workers included.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@options.workers("Decoding processes; by default what --threads leaves.")
+@options.device()
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the ViT: float16 is mixed precision.",
 )
-@click.option("--output", type=Path, required=True, help="The file to write (.zarr.zip).")
+@options.output("The file to write (.zarr.zip).")
 def command(
     listing: Path,
     image_root: Path,
@@ -91,20 +91,20 @@ def command(
 
     spec = backbone_spec(backbone, parse_definitions(definitions))
     with hold_gpus(0 if device == "cpu" else 1):
-        device = find_device(device).type
+        found = find_device(device)
         # numpy multiplies matrices by a library of its own.
         torch.set_num_threads(threads)
         threadpool_limits(threads)
         extract_shard(
             read_listing(listing, shard),
             image_root,
-            load_backbone(spec, weights=weights, device=device, precision=precision),
+            load_backbone(spec, weights=weights, device=str(found), precision=precision),
             output,
             need=NEEDS[problem](k),
             tau=tau,
             eps=eps,
             batch_size=batch_size,
-            workers=_workers(device, threads) if workers is None else workers,
+            workers=_workers(found.type, threads) if workers is None else workers,
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.errors import DataError
 from cuvler.ground_truth import FORMATS, make_ground_truth
 from cuvler.ground_truth.source_records import Ids
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command("ground-truth")
-@click.option("--dataset", help="The dataset's name in the config, for messages.")
+@options.dataset(required=False)
 @click.option(
     "--annotations",
     multiple=True,
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
     type=Path,
     help="An official annotation file, or a folder of them. Repeat for several.",
 )
-@click.option("--image-root", required=True, type=Path, help="The folder of the images.")
+@options.image_root()
 @click.option(
     "--format",
     "format_",
@@ -43,15 +44,18 @@ log = logging.getLogger(__name__)
     type=Path,
     help="A COCO json of objects on the same images that the official files leave out.",
 )
-@click.option(
-    "--ids",
-    type=click.Choice(["order", "digits"]),
-    default="order",
-    show_default=True,
+@options.image_ids(
+    "order",
+    "digits",
     help="Image ids where the format has none: counted, or the digits of the file's name.",
 )
-@click.option("--masks/--boxes-only", default=True, show_default=True)
-@click.option("--output", required=True, type=Path, help="The COCO json to write.")
+@click.option(
+    "--masks/--boxes-only",
+    default=True,
+    show_default=True,
+    help="Keep masks, or write boxes alone, which are then all that is scored.",
+)
+@options.output("The COCO json to write.")
 def command(
     dataset: str | None,
     annotations: tuple[Path, ...],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.errors import DataError
 from cuvler.listing import list_images, write_listing
 
@@ -12,12 +13,25 @@ log = logging.getLogger(__name__)
 
 
 @click.command("images")
-@click.option("--dataset", required=True, help="The dataset's name in the config.")
-@click.option("--image-root", type=Path, required=True, help="The folder of the images.")
-@click.option("--ground-truth", type=Path, help="A COCO json that lists the images.")
-@click.option("--ids", type=click.Choice(["order", "digits", "annotations"]), default="order")
-@click.option("--shards", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--output", type=Path, required=True, help="The listing to write (.parquet).")
+@options.dataset(required=True)
+@options.image_root()
+@options.ground_truth(
+    "COCO json that lists the images.  [default: all of the folder]", required=False
+)
+@options.image_ids(
+    "order",
+    "digits",
+    "annotations",
+    help="Image ids: counted, the digits of the file's name, or those of --ground-truth.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many parts of equal size the images are divided into.",
+)
+@options.output("The listing to write (.parquet).")
 def command(
     dataset: str, image_root: Path, ground_truth: Path | None, ids: str, shards: int, output: Path
 ) -> None:

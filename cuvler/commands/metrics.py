@@ -5,22 +5,20 @@ from typing import Any
 
 import click
 
-from cuvler.commands.named_path import named_path
+from cuvler.commands import options
 from cuvler.errors import DataError
 from cuvler.files import read_json, write_json
 
 
 @click.command("metrics")
-@click.option(
+@options.named_paths(
     "--entry",
+    "NAME",
     "entries",
     required=True,
-    multiple=True,
-    type=named_path,
-    metavar="NAME=FILE",
     help="One row: its name and the file `cuvler evaluation` wrote. Repeat, in order.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Json of all rows.")
+@options.output("Json of all rows.")
 def command(entries: tuple[tuple[str, Path], ...], output: Path) -> None:
     """Gather scores of one dataset, in the order given."""
     names = [name for name, _ in entries]

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cuvler.commands import options
 from cuvler.commands.status import summary
 from cuvler.config import fine_tuning_detector
 from cuvler.datasets import read_config
@@ -36,13 +37,7 @@ def _images(value: str) -> tuple[str, float]:
 
 
 @click.command("plan")
-@click.option(
-    "--configfile",
-    "configfiles",
-    multiple=True,
-    type=Path,
-    help="Your own settings, over those in config/; as for snakemake.",
-)
+@options.configfiles()
 @click.option(
     "--images",
     "images",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.commands.pictures import Pictures, pictures
 
 log = logging.getLogger(__name__)
@@ -12,27 +13,13 @@ log = logging.getLogger(__name__)
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
-@click.option("--detector", type=Path, required=True, help="A detector's folder, or weights.")
-@click.option(
-    "--detector-config",
-    help="cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
-    "[default: votecut_cad]",
-)
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.35,
-    show_default=True,
-    help="Leave out predictions under it.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
-@click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
-@click.option(
-    "--unpickle-sha256",
-    default="",
-    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
-)
-@click.option("--output", type=Path, default=Path("predicted"), show_default=True)
+@options.detector()
+@options.detector_config()
+@options.score_threshold(0.35)
+@options.device()
+@options.tta()
+@options.unpickle_sha256()
+@options.output("The folder to write.", Path("predicted"))
 def command(
     images: Pictures,
     detector: Path,

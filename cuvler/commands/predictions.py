@@ -5,55 +5,28 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.extras import require_extra
 
 log = logging.getLogger(__name__)
 
 
 @click.command("predictions")
-@click.option("--detector", type=Path, required=True, help="A detector's folder, or weights.")
-@click.option("--listing", type=Path, required=True, help="Listing (.parquet) or COCO json.")
-@click.option("--image-root", type=Path, required=True, help="Folder its file names start from.")
-@click.option("--output", type=Path, required=True, help="The COCO results json to write.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Leave out predictions under it.",
+@options.detector()
+@options.listing("Listing (.parquet) or COCO json.")
+@options.image_root()
+@options.output("The COCO results json to write.")
+@options.batch_size(8)
+@options.score_threshold(0.0)
+@options.detections_per_image(
+    "Keep at most so many an image, instead of what the detector's config says."
 )
-@click.option(
-    "--detections-per-image",
-    type=click.IntRange(1),
-    help="Keep at most so many an image, instead of what the detector's config says.",
-)
-@click.option("--num-gpus", type=click.IntRange(0), help="0 is the CPU.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=4,
-    show_default=True,
-    help="Image-reading processes for each GPU.",
-)
-@click.option(
-    "--max-failed",
-    type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="The share of images that may be missing or unreadable.",
-)
-@click.option("--tta", is_flag=True, help="Average over sizes and mirror images.")
-@click.option(
-    "--detector-config",
-    help="cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
-    "[default: votecut_cad]",
-)
-@click.option(
-    "--unpickle-sha256",
-    default="",
-    help="Weights that can only be read by running code: unpickle them if this is their sha256.",
-)
+@options.num_gpus()
+@options.workers("Image-reading processes for each GPU.", 4)
+@options.max_failed("The share of images that may be missing or unreadable.")
+@options.tta()
+@options.detector_config()
+@options.unpickle_sha256()
 def command(
     detector: Path,
     listing: Path,

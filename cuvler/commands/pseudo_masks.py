@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
 from cuvler.errors import DataError
 from cuvler.listing import read_listing
@@ -17,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("pseudo-masks", cls=MethodCommand)
-@click.option("--listing", type=Path, required=True, help="The dataset's listing (.parquet).")
-@click.option("--image-root", type=Path, required=True, help="The folder of the images.")
-@click.option("--shard", type=click.IntRange(min=0), required=True, help="Which shard, from 0.")
+@options.listing()
+@options.image_root()
+@options.shard()
 @click.option(
     "--eigenvectors",
     type=Path,
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
     help="The shard's file of one backbone (.zarr.zip); once for each that the method works with, "
     "in their order.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--output", type=Path, required=True, help="The shard's masks to write (.json).")
+@options.workers("Processes, each with an image at a time.", 1, least=1)
+@options.output("The shard's masks to write (.json).")
 def command(
     method: str,
     listing: Path,

@@ -1,23 +1,13 @@
 """``cuvler report``: make the report page."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cuvler.commands.named_path import named_path
+from cuvler.commands import options
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
-
-Named = tuple[tuple[str, Path], ...]
-_EXISTING = click.Path(exists=True, path_type=Path)
-
-
-def _files(option: str, name: str, help_text: str) -> Callable[[Any], Any]:
-    return click.option(
-        option, multiple=True, type=named_path, metavar=f"{name}=PATH", help=help_text
-    )
 
 
 def _count(value: str) -> tuple[str, int]:
@@ -28,18 +18,24 @@ def _count(value: str) -> tuple[str, int]:
 
 
 @click.command("report")
-@click.option("--output", required=True, type=Path, help="The page to write.")
-@click.option("--title", default="cuvler report", show_default=True)
-@_files("--metrics", "DATASET", "What `cuvler metrics` wrote.")
-@_files("--evaluation", "DATASET/ENTRY", "What `cuvler evaluation` wrote, for its curves.")
-@_files("--fine-tuning", "DATASET", "Metrics of detectors that learned classes.")
-@_files("--image-root", "DATASET", "Folder of the images; gives the dataset a gallery.")
-@_files("--ground-truth", "DATASET", "COCO json of the objects.")
-@_files("--eigenvectors", "DATASET/METHOD/BACKBONE", "Folder of shards.")
-@_files("--annotations", "DATASET/METHOD", "COCO json of pseudo-masks or self-training.")
-@_files("--predictions", "DATASET/DETECTOR", "COCO results.")
-@_files("--detector", "DETECTOR", "Folder of a detector, for its losses.")
-@click.option("--benchmarks", type=_EXISTING, help="Folder of Snakemake's benchmark files.")
+@options.output("The page to write.")
+@click.option("--title", default="cuvler report", show_default=True, help="The title of the page.")
+@options.named_paths("--metrics", "DATASET", help="What `cuvler metrics` wrote.")
+@options.named_paths(
+    "--evaluation", "DATASET/ENTRY", help="What `cuvler evaluation` wrote, for its curves."
+)
+@options.named_paths("--fine-tuning", "DATASET", help="Metrics of detectors that learned classes.")
+@options.named_paths(
+    "--image-root", "DATASET", help="Folder of the images; gives the dataset a gallery."
+)
+@options.named_paths("--ground-truth", "DATASET", help="COCO json of the objects that are there.")
+@options.named_paths("--eigenvectors", "DATASET/METHOD/BACKBONE", help="Folder of shards.")
+@options.named_paths(
+    "--annotations", "DATASET/METHOD", help="COCO json of pseudo-masks or self-training."
+)
+@options.named_paths("--predictions", "DATASET/DETECTOR", help="COCO results.")
+@options.named_paths("--detector", "DETECTOR", help="Folder of a detector, for its losses.")
+@click.option("--benchmarks", type=options.EXISTING, help="Folder of Snakemake's benchmark files.")
 @click.option(
     "--gpus",
     multiple=True,
@@ -48,36 +44,24 @@ def _count(value: str) -> tuple[str, int]:
     help="GPUs that each job of a rule held, for the GPU-hours.",
 )
 @click.option("--config", default="", help="The run's settings as text, shown as they are.")
-@click.option(
-    "--images",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Images in a gallery.",
-)
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Detections under this score are not drawn.",
-)
+@options.num_images("Images in a gallery.")
+@options.score_threshold(0.3, "Detections under this score are not drawn.")
 def command(
     output: Path,
     title: str,
-    metrics: Named,
-    evaluation: Named,
-    fine_tuning: Named,
-    image_root: Named,
-    ground_truth: Named,
-    eigenvectors: Named,
-    annotations: Named,
-    predictions: Named,
-    detector: Named,
+    metrics: options.Named,
+    evaluation: options.Named,
+    fine_tuning: options.Named,
+    image_root: options.Named,
+    ground_truth: options.Named,
+    eigenvectors: options.Named,
+    annotations: options.Named,
+    predictions: options.Named,
+    detector: options.Named,
     benchmarks: Path | None,
     gpus: tuple[tuple[str, int], ...],
     config: str,
-    images: int,
+    num_images: int,
     score_threshold: float,
 ) -> None:
     """Make one page of tables, galleries and curves, which needs no other file.
@@ -101,7 +85,7 @@ def command(
         benchmarks=benchmarks,
         gpus=dict(gpus),
         config=config,
-        images=images,
+        images=num_images,
         score_threshold=score_threshold,
     )
     page = make_report(inputs, title=title)
@@ -109,7 +93,7 @@ def command(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _by_names(files: Named, option: str, count: int) -> dict[Any, Path]:
+def _by_names(files: options.Named, option: str, count: int) -> dict[Any, Path]:
     """Split names such as DATASET/METHOD at the slashes."""
     found = {}
     for name, path in files:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cuvler.commands.named_path import named_path
+from cuvler.commands import options
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path, read_json
@@ -28,15 +28,9 @@ def command() -> None:
 @command.command("fetch")
 @click.argument("name")
 @click.option("--url", help="Where to fetch it from, instead of the address that is known.")
-@click.option("--sha256", help="Refuse another file, with --url.")
-@click.option(
-    "--folder",
-    type=Path,
-    default=Path("resources/downloads"),
-    show_default=True,
-    help="Where downloads are.",
-)
-@click.option("--output", type=Path, required=True, help="The link to the file to write.")
+@options.sha256("Refuse another file, with --url.")
+@options.downloads("Where downloads are.")
+@options.output("The link to the file to write.")
 @_attempt
 def fetch_command(
     name: str,
@@ -68,7 +62,7 @@ def fetch_command(
     "step", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 @click.option("--after", type=Path, required=True, help="What the step before made.")
-@click.option("--output", type=Path, required=True, help="What the command writes.")
+@options.output("What the command writes.")
 @_attempt
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 @click.pass_context
@@ -79,7 +73,7 @@ def step_command(
     attempt: int,
     words: tuple[str, ...],
 ) -> None:
-    """Run another command of cuvler, unless the step before was skipped.
+    """Run COMMAND, another one of cuvler, unless the step before was skipped.
 
     Where it was, or the command fails, the reason is written in the place of its output. The
     outcome is written to OUTPUT.outcome.
@@ -101,33 +95,24 @@ def _report(reason: str | None) -> None:
         logger.warning("skipped: %s", reason)
 
 
-def _named(value: str) -> tuple[str, str]:
-    name, equals, text = value.partition("=")
-    if not (name and equals and text):
-        raise click.BadParameter(f"{value!r} is not NAME=TEXT")
-    return name, text
-
-
 @command.command("table")
-@click.option(
+@options.named_paths(
     "--scores",
-    multiple=True,
-    type=named_path,
-    metavar="ENTRY/DATASET=PATH",
+    "ENTRY/DATASET",
     help="What `cuvler evaluation` wrote. Repeat, in the order of the rows.",
 )
 @click.option(
     "--skipped",
     "unfetched",
     multiple=True,
-    type=_named,
+    type=options.named_text,
     metavar="ENTRY=REASON",
     help="An entry that is not scored, and why. Repeat.",
 )
 @click.option(
     "--missing",
     multiple=True,
-    type=_named,
+    type=options.named_text,
     metavar="DATASET=REASON",
     help="A dataset that nothing is scored on, and why. Repeat.",
 )
@@ -135,11 +120,11 @@ def _named(value: str) -> tuple[str, str]:
     "--title",
     "titles",
     multiple=True,
-    type=_named,
+    type=options.named_text,
     metavar="DATASET=TITLE",
     help="The dataset's name in the table.  [default: its own]",
 )
-@click.option("--output", type=Path, required=True, help="The Markdown to write.")
+@options.output("The Markdown to write.")
 def table_command(
     scores: tuple[tuple[str, Path], ...],
     unfetched: tuple[tuple[str, str], ...],

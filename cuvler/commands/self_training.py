@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.listing import read_listing
 from cuvler.self_training import cutler_annotations, cuvler_annotations
 
@@ -14,25 +15,16 @@ log = logging.getLogger(__name__)
 
 @click.command("self-training")
 @click.option("--predictions", required=True, type=Path, help="COCO results of the detector.")
-@click.option("--listing", required=True, type=Path, help="The dataset's listing (.parquet).")
+@options.listing()
 @click.option(
     "--previous",
     type=Path,
     help="The COCO json the detector was trained on, whose annotations stay where predictions "
     "do not replace them, as in CutLER; without it predictions alone, as in CuVLER.",
 )
-@click.option(
-    "--score-threshold",
-    required=True,
-    type=click.FloatRange(0, 1),
-    help="The lowest score kept (CuVLER 0.2; CutLER 0.7, in round 2 0.65).",
-)
-@click.option(
-    "--detections-per-image",
-    type=click.IntRange(1),
-    help="Look at the best that many predictions of an image (CutLER 30).",
-)
-@click.option("--output", required=True, type=Path, help="The COCO json to write.")
+@options.score_threshold(None, "The lowest score kept (CuVLER 0.2; CutLER 0.7, in round 2 0.65).")
+@options.detections_per_image("Look at the best that many predictions of an image (CutLER 30).")
+@options.output("The COCO json to write.")
 def command(
     predictions: Path,
     listing: Path,

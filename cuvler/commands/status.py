@@ -20,8 +20,8 @@ _CHATTER = ("Using workflow", "Config file", "Building DAG", "Assuming unrestric
 def command(snakemake_arguments: tuple[str, ...]) -> None:
     """Show how far a run is, stage by stage, and when it should be finished.
 
-    Takes what the run was started with: targets, --configfile, --config, --profile. It reads
-    files only, so it may be asked at any time, also while a cluster works.
+    SNAKEMAKE_ARGUMENTS are what the run was started with: targets, --configfile, --config,
+    --profile. It reads files only, so it may be asked at any time, also while a cluster works.
     """
     shown = stages(read_plan(summary(snakemake_arguments)))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]

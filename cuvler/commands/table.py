@@ -5,33 +5,24 @@ from typing import Any
 
 import click
 
-from cuvler.commands.named_path import named_path
+from cuvler.commands import options
 from cuvler.errors import DataError
 from cuvler.evaluation.table import tables, to_csv, to_markdown
 from cuvler.files import atomic_path, read_json
 
 
-def _named(value: str) -> tuple[str, str]:
-    name, equals, title = value.partition("=")
-    if not (name and equals and title):
-        raise click.BadParameter(f"{value!r} is not NAME=TITLE")
-    return name, title
-
-
 @click.command("table")
-@click.option(
+@options.named_paths(
     "--metrics",
+    "DATASET",
     required=True,
-    multiple=True,
-    type=named_path,
-    metavar="DATASET=PATH",
     help="What `cuvler metrics` wrote. Repeat, in the order of the columns.",
 )
 @click.option(
     "--title",
     "titles",
     multiple=True,
-    type=_named,
+    type=options.named_text,
     metavar="DATASET=TITLE",
     help="The dataset's name in the heading.  [default: its own]",
 )

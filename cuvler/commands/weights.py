@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cuvler.commands import options
 from cuvler.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -14,11 +15,9 @@ log = logging.getLogger(__name__)
 @click.option(
     "--backbone", required=True, help="A ViT's name, or dino_resnet50 that detectors start from."
 )
-@click.option(
-    "--definitions", default="{}", help="JSON of further ViTs: name -> timm, feature, size, patch."
-)
-@click.option("--sha256", help="Refuse a file with another digest.")
-@click.option("--output", type=Path, required=True, help="The file to write (.safetensors).")
+@options.definitions()
+@options.sha256()
+@options.output("The file to write (.safetensors).")
 def command(backbone: str, definitions: str, sha256: str | None, output: Path) -> None:
     """Fetch a backbone's weights and record their sha256 beside them."""
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions

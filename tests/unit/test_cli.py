@@ -1,11 +1,15 @@
+import re
 import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from cuvler.cli import COMMANDS, cuvler
+from cuvler.commands.method_options import MethodCommand
+from cuvler.pseudo_masks.methods import method_names
 
 
 def run(*arguments):
@@ -49,3 +53,47 @@ def test_a_mistake_of_the_users_is_one_message(tmp_path):
 
 def test_an_unknown_command_is_a_usage_error():
     assert run("votecut").returncode == 2
+
+
+def every_command():
+    """Yield (name, context) of every command, with the settings of each method as options."""
+    for name in COMMANDS:
+        command = cuvler.get_command(click.Context(cuvler), name)
+        context = click.Context(command, info_name=name)
+        if isinstance(command, click.Group):
+            for part in command.commands.values():
+                yield f"{name} {part.name}", click.Context(part, info_name=part.name)
+        elif isinstance(command, MethodCommand):
+            for method in method_names():
+                context = click.Context(command, info_name=name)
+                context.meta[MethodCommand.__module__] = method
+                yield f"{name} --method {method}", context
+        else:
+            yield name, context
+
+
+# What is read: an option that is repeated with names is of the same type as one without.
+_READ = {"Path": "path", "named_path": "path", "named_text": "text", "integer": "integer range"}
+
+
+def test_every_option_and_argument_is_explained():
+    for name, context in every_command():
+        for parameter in context.command.get_params(context):
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name}: {parameter.opts}"
+            else:
+                words = set(re.findall(r"\b[A-Z_]+\b", parameter.make_metavar(context)))
+                explained = re.findall(r"\b[A-Z_]+\b", context.command.help)
+                assert words
+                assert words <= {*explained}, f"{name}: {parameter.name}"
+
+
+def test_an_option_is_of_one_type_in_every_command():
+    types = {}
+    for name, context in every_command():
+        for parameter in context.command.get_params(context):
+            if isinstance(parameter, click.Option):
+                read = _READ.get(parameter.type.name, parameter.type.name)
+                for flag in parameter.opts:
+                    types.setdefault(flag, {}).setdefault(read, []).append(name)
+    assert {flag: found for flag, found in types.items() if len(found) > 1} == {}

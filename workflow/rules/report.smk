@@ -14,9 +14,9 @@ rule report:
     params:
         options=report_options,
         benchmarks=str(Path(config["results"], layout.BENCHMARKS)),
-        images=config["report"]["images"],
+        num_images=config["report"]["images"],
         gpus=report_gpus,
         config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),
     shell:
         "cuvler report {params.options:q} --benchmarks {params.benchmarks:q} {params.gpus}"
-        " --images {params.images} --config {params.config:q} --output {output:q} &> {log:q}"
+        " --num-images {params.num_images} --config {params.config:q} --output {output:q} &> {log:q}"

@@ -198,7 +198,7 @@ def options(inputs):
     words = [w for o, files in pairs for n, path in files.items() for w in (o, f"{n}={path}")]
     words += ["--benchmarks", str(inputs.benchmarks), "--config", inputs.config]
     words += ["--gpus", "detector=8"]
-    return [*words, "--images", str(inputs.images)]
+    return [*words, "--num-images", str(inputs.images)]
 
 
 def test_command_writes_the_same_page_byte_for_byte(inputs, page, trial):
