@@ -291,7 +291,7 @@ def place(tmp_path_factory, scenes):
         " --ids annotations --output results/images/imagenet_train.parquet",
         "cp results/images/imagenet_train.parquet results/images/coco_train.parquet",
         "cuvler images --dataset b --image-root datasets/coco/val2017 --ids annotations"
-        " --annotations datasets/coco/annotations/instances_val2017.json"
+        " --ground-truth datasets/coco/annotations/instances_val2017.json"
         " --output results/images/coco_val.parquet",
         "cuvler detector --annotations annotations.json --image-root images --detector-config demo"
         f" {TINY} --output output {SMALL}",
