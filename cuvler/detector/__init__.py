@@ -1,4 +1,4 @@
-"""The class-agnostic detector: detectron2's (Cascade) Mask R-CNN, trained on pseudo-labels."""
+"""The detector: detectron2's (Cascade) Mask R-CNN, trained on pseudo-masks."""
 
 import warnings
 
@@ -6,7 +6,7 @@ from cuvler.extras import require_extra
 
 require_extra("detector")
 with warnings.catch_warnings():
-    # fvcore scripts its focal loss when it is imported, which current torch warns of.
+    # fvcore calls torch.jit.script at import, which is deprecated in current torch.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     import detectron2.modeling  # noqa: F401
 

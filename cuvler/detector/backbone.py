@@ -9,10 +9,10 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_narrow_resnet18_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build a ResNet-18-FPN whose width is free.
+    """Build a ResNet-18-FPN of configurable width.
 
-    detectron2 fixes the width of ResNet-18 (``RES2_OUT_CHANNELS`` 64); here the stages have
-    1, 2, 4 and 8 times ``MODEL.RESNETS.RES2_OUT_CHANNELS`` channels. He et al., CVPR 2016.
+    The stages have 1, 2, 4 and 8 times ``MODEL.RESNETS.RES2_OUT_CHANNELS`` channels; detectron2's
+    own ResNet-18 requires 64. He et al., CVPR 2016.
     """
     norm = cfg.MODEL.RESNETS.NORM
     width = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS

@@ -1,4 +1,4 @@
-"""Reading and writing detectron2's checkpoints, and ResNet-50 with torchvision's names (DINO)."""
+"""Read and write detectron2 checkpoints, and read ResNets with torchvision's parameter names."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from cuvler.files import StrPath, atomic_path
 from cuvler.tensor_files import NeedsUnpicklingError, read_tensors
 
 _BACKBONE = "backbone.bottom_up."
-# torchvision's names of a ResNet's modules -> detectron2's.
+# torchvision's names of ResNet modules -> detectron2's.
 _TORCHVISION = (
     (r"^conv1\.", "stem.conv1."),
     (r"^bn1\.", "stem.conv1.norm."),
@@ -23,18 +23,18 @@ _TORCHVISION = (
     (r"\.downsample\.1\.", ".shortcut.norm."),
     (r"\.bn(\d)\.", r".conv\1.norm."),
 )
-# Constants that some versions of detectron2 save and others do not.
+# Constants that only some versions of detectron2 save.
 _CONSTANTS = re.compile(r"^(pixel_mean|pixel_std)$|\.cell_anchors\.\d+$|\.num_batches_tracked$")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What loading left open: parameter names.
+    """Names of parameters that were not loaded.
 
     Attributes:
-        missing: the model has them, the file does not.
-        unexpected: the file has them, the model does not.
-        mismatched: both have them, in different shapes; the model keeps its own.
+        missing: in the model only.
+        unexpected: in the file only.
+        mismatched: in both, with different shapes; the model's values are kept.
     """
 
     missing: tuple[str, ...]
@@ -43,7 +43,7 @@ class Loaded:
 
 
 def save_model(model: nn.Module, path: StrPath) -> None:
-    """Write ``{"model": state dict}``, which detectron2 loads too, atomically."""
+    """Write ``{"model": state dict}`` atomically; detectron2 can load the file."""
     save_state({"model": model.state_dict()}, path)
 
 
@@ -54,28 +54,29 @@ def save_state(state: Mapping[str, Any], path: StrPath) -> None:
 
 
 def load_state(path: StrPath) -> dict[str, Any]:
-    """Read a file of :func:`save_state` into CPU memory without running pickled code.
+    """Load a file written by :func:`save_state` to the CPU, without unpickling code.
 
     Raises:
-        DataError: the file is missing, damaged, or holds more than tensors and plain values.
+        DataError: the file is missing, damaged, or has other objects than tensors and plain
+            values.
     """
     return read_tensors(path)
 
 
 def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tensor]:
-    """Read weights under detectron2's names.
+    """Read weights and convert their names to detectron2's.
 
-    Accepted are detectron2's checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays),
-    state dicts alone (``.pth``, ``.safetensors``), and ResNet state dicts with torchvision's
-    names, such as DINO's public ResNet-50, whose classifier is left out.
+    Accepts detectron2 checkpoints (``.pth``: ``{"model": state dict}``, ``.pkl``: arrays), plain
+    state dicts (``.pth``, ``.safetensors``), and ResNet state dicts with torchvision's names, such
+    as DINO's public ResNet-50; the classifier of a ResNet is dropped.
 
     Args:
         path: the file.
-        unpickle_sha256: the sha256 of a file that may run code where it cannot be read otherwise.
+        unpickle_sha256: SHA-256 of a trusted file; permits unpickling that file only.
 
     Raises:
-        DataError: the file is missing, damaged, would run code, has another sha256, or holds
-            something else.
+        DataError: the file is missing or damaged, needs unpickling, has a different SHA-256, or
+            is not a state dict.
     """
     try:
         content = read_tensors(path, unpickle_sha256=unpickle_sha256)
@@ -87,7 +88,7 @@ def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tenso
         ) from error
     state = content.get("model", content)
     if not isinstance(state, dict) or not state:
-        raise DataError(f"{path}: holds no state dict")
+        raise DataError(f"{path}: no state dict in this file")
     tensors = {}
     for name, value in state.items():
         if isinstance(value, np.ndarray | np.generic):
@@ -99,7 +100,7 @@ def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tenso
 
 
 def _backbone_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put a bare ResNet's weights where the detector has them."""
+    """Add the backbone's prefix to the names of a plain ResNet."""
     if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
         state = {
             _torchvision_name(name): value
@@ -128,18 +129,21 @@ def load_weights(
     skip: Callable[[str], bool] | None = None,
     unpickle_sha256: str = "",
 ) -> Loaded:
-    """Load what fits by name and shape, and say what is left.
+    """Load the parameters that match by name and shape.
 
-    Constants (pixel mean, anchors, batch-norm counters) count neither as missing nor unexpected.
+    Constants (pixel mean, anchors, batch-norm counters) are never reported.
 
     Args:
-        model: keeps what the file does not have.
+        model: parameters that are not in the file keep their values.
         path: see :func:`read_weights`.
-        skip: tells by its name which of the file's parameters is left out.
+        skip: returns whether to ignore the file's parameter of a given name.
         unpickle_sha256: see :func:`read_weights`.
 
+    Returns:
+        The parameters that were not loaded.
+
     Raises:
-        DataError: as :func:`read_weights`, or no parameter of the file fits the model.
+        DataError: as :func:`read_weights`, or no parameter matches the model.
     """
     weights = read_weights(path, unpickle_sha256=unpickle_sha256)
     if skip is not None:
@@ -149,7 +153,7 @@ def load_weights(
     fitting = {n: w for n, w in weights.items() if n in own and n not in mismatched}
     if not any(not _CONSTANTS.search(name) for name in fitting):
         raise DataError(
-            f"{path}: none of its {len(weights)} parameters fits the detector; "
+            f"{path}: none of its {len(weights)} parameters matches the detector; "
             f"the first is {next(iter(weights))}"
         )
     model.load_state_dict(fitting, strict=False)
@@ -159,21 +163,21 @@ def load_weights(
 
 
 def load_trained(model: nn.Module, path: StrPath, *, unpickle_sha256: str = "") -> None:
-    """Load the weights of a trained detector; every parameter must fit.
+    """Load the weights of a trained detector; all parameters must match.
 
     Raises:
-        DataError: as :func:`load_weights`, or a parameter is missing, left over or of another
-            shape.
+        DataError: as :func:`load_weights`, or a parameter is missing, unexpected or of a
+            different shape.
     """
     loaded = load_weights(model, path, unpickle_sha256=unpickle_sha256)
     for what, names in (
         ("lacks", loaded.missing),
-        ("has beside the detector's", loaded.unexpected),
-        ("has in another shape", loaded.mismatched),
+        ("has the unexpected", loaded.unexpected),
+        ("has with a different shape", loaded.mismatched),
     ):
         if names:
             raise DataError(
-                f"{path}: is not of this detector: it {what} {names[0]}"
+                f"{path}: does not match this detector: it {what} {names[0]}"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-                + "; is its config.yaml beside it?"
+                + "; put its config.yaml into the same folder, or name its detector config"
             )

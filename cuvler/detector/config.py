@@ -23,44 +23,45 @@ def add_cuvler_config(cfg: CfgNode) -> None:
     """Add this project's keys, each off or neutral, to detectron2's defaults."""
     # Cross-entropy against the annotation's score; box and mask losses weighted by it.
     cfg.MODEL.ROI_HEADS.SOFT_TARGETS = False
-    # No classification loss for proposals that overlap no annotation (IoU <= the threshold).
+    # DropLoss: no classification loss for proposals whose IoU with every annotation is at most
+    # the threshold.
     cfg.MODEL.ROI_HEADS.DROP_LOSS = False
     cfg.MODEL.ROI_HEADS.DROP_LOSS_IOU_THRESH = 0.01
-    # The annotations it compares with: all of the image, as in CutLER's paper, or released, the
-    # smaller set that the released models were trained with.
+    # Which annotations DropLoss compares with: "all" of the image, as in CutLER's paper, or
+    # "released", the smaller set that the released models were trained with.
     cfg.MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH = "all"
-    # Instances of another image of the batch are pasted over each image.
+    # Paste instances of another image of the batch into each image.
     cfg.INPUT.COPY_PASTE = CfgNode({"ENABLED": False})
-    # The share of batches in which they are.
+    # Share of batches with copy-paste.
     cfg.INPUT.COPY_PASTE.RATE = 1.0
-    # The other image is resized to the image's height and width times a factor drawn from this
-    # range, within 0 and 1.
+    # The other image is resized to the image's height and width times a factor drawn uniformly
+    # from this range, within 0 and 1.
     cfg.INPUT.COPY_PASTE.SCALE = (0.3, 1.0)
     # Paste a random number of its n instances, 1 to n - 1 (one where n is 1), or all of them.
     cfg.INPUT.COPY_PASTE.RANDOM_COUNT = True
-    # Leave out an instance that would cover this share of an existing one.
+    # Do not paste an instance that covers this share or more of an existing one.
     cfg.INPUT.COPY_PASTE.MAX_COVER = 0.5
-    # Learning rate of the class, box and mask predictors over the others', in fine-tuning.
+    # Learning rate factor of the class, box and mask predictors, for fine-tuning.
     cfg.SOLVER.PREDICTOR_LR_FACTOR = 1.0
-    # A batch whose losses are infinite or NaN is skipped; more than so many stop the training.
+    # A batch with an infinite or NaN loss is skipped; training stops after more than this many.
     cfg.SOLVER.MAX_SKIPPED_IN_A_ROW = 10
     cfg.SOLVER.MAX_SKIPPED = 1000
-    # Every category of the annotations is "object"; otherwise each is a class, and their number
-    # takes the place of MODEL.ROI_HEADS.NUM_CLASSES in training.
+    # Map every category of the annotations to "object"; otherwise each category is a class, and
+    # training sets MODEL.ROI_HEADS.NUM_CLASSES to their number.
     cfg.DATASETS.CLASS_AGNOSTIC = True
-    # The annotations' categories in the order of the classes; training fills them in.
+    # The annotations' categories in the order of the classes; set by training.
     cfg.DATASETS.CATEGORY_IDS = (1,)
     cfg.DATASETS.CATEGORY_NAMES = ("object",)
-    # Of initial weights that cannot be read without running code (pickles of more than arrays):
-    # they are unpickled if this is their sha256, and not at all if it is empty.
+    # SHA-256 of trusted initial weights that need unpickling (pickles of more than arrays); other
+    # files are not unpickled.
     cfg.MODEL.UNPICKLE_SHA256 = ""
-    # Start the class and mask predictors from random numbers whatever the initial weights hold, and
+    # Initialize the class and mask predictors randomly even if the initial weights have them, and
     # the box predictor too unless it is class-agnostic (MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG).
     cfg.MODEL.NEW_PREDICTORS = False
 
 
 def base_config() -> CfgNode:
-    """Give detectron2's defaults with this project's keys."""
+    """Return detectron2's defaults with this project's keys."""
     cfg = get_cfg()
     add_cuvler_config(cfg)
     return cfg
@@ -76,15 +77,15 @@ def load_detector_config(
 ) -> CfgNode:
     """Load a detector config and fit it to the machine.
 
-    Where the overrides change the batch (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,
-    steps and warm-up follow the linear scaling rule (Goyal et al., 2017), except those that the
-    overrides set themselves. On the CPU mixed precision is off, and without several GPUs
-    synchronised batch norm is plain batch norm (the parameters have the same names).
+    If the overrides change the batch size (``SOLVER.IMS_PER_BATCH``), learning rate, iterations,
+    steps and warm-up follow the linear scaling rule (Goyal et al., 2017), except those that are
+    overridden too. Mixed precision is off on the CPU. Synchronised batch norm becomes plain batch
+    norm, with the same parameter names, unless there are several GPUs.
 
     Args:
         name: one of :func:`detector_config_names`, or the path of a detectron2 YAML config.
-        num_gpus: of each machine, one process each; 0 is one process on the CPU.
-        machines: how many share each batch.
+        num_gpus: GPUs per machine, with one process each; 0 is one process on the CPU.
+        machines: number of machines that share each batch.
         overrides: detectron2's ``KEY VALUE KEY VALUE ...``.
 
     Raises:
@@ -106,7 +107,7 @@ def load_detector_config(
     batch = dict(zip(overrides[::2], overrides[1::2], strict=True)).get("SOLVER.IMS_PER_BATCH")
     if batch is not None:
         scale_schedule(cfg, _batch_size(batch))
-    with _errors_name("overrides"):
+    with _errors_with("overrides"):
         cfg.merge_from_list(list(overrides))
     _check_copy_paste(cfg)
     _fit_to_machines(cfg, num_gpus, machines)
@@ -116,14 +117,14 @@ def load_detector_config(
 def merge_file(cfg: CfgNode, path: Path) -> None:
     """Merge a YAML config, with its ``_BASE_``, into ``cfg``.
 
-    One of CutLER or CuVLER is translated first (:mod:`cuvler.detector.published_config`); the log
-    says what became of each of its keys.
+    A config of CutLER or CuVLER is translated first (:mod:`cuvler.detector.published_config`), and
+    each translated or ignored key is logged.
 
     Raises:
         ConfigError: an unknown key or a bad value; the message names it.
     """
-    with _errors_name(path):
-        # Not detectron2's default, which builds whatever objects the file names: it can run code.
+    with _errors_with(path):
+        # detectron2's default, allow_unsafe=True, constructs any object named in the file.
         content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
         if not isinstance(content, dict) or not is_published(content, cfg):
             cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -135,7 +136,8 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 @contextmanager
-def _errors_name(source: object) -> Iterator[None]:
+def _errors_with(source: object) -> Iterator[None]:
+    """Raise errors of detectron2's config as a ConfigError that names the source."""
     try:
         yield
     except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
@@ -145,13 +147,13 @@ def _errors_name(source: object) -> Iterator[None]:
         raise ConfigError(f"{source}: {error}") from error
     except OSError as error:
         raise ConfigError(
-            f"{source}: cannot read {error.filename} ({error.strerror}); a _BASE_ starts from the "
-            "folder of the file that names it"
+            f"{source}: cannot read {error.filename} ({error.strerror}); a _BASE_ is relative to "
+            "the file that names it"
         ) from error
 
 
 def _hint(message: str) -> str:
-    """Name the key that was perhaps meant instead of one that does not exist."""
+    """Suggest a similar key for one that does not exist."""
     unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", message)
     if not unknown:
         return ""
@@ -173,7 +175,7 @@ def _batch_size(value: str) -> int:
 
 
 def scale_schedule(cfg: CfgNode, batch: int) -> None:
-    """Set the batch; scale learning rate and schedule linearly with it (Goyal et al., 2017)."""
+    """Set the batch size; scale learning rate and schedule linearly (Goyal et al., 2017)."""
     factor = batch / cfg.SOLVER.IMS_PER_BATCH
     cfg.SOLVER.IMS_PER_BATCH = batch
     cfg.SOLVER.BASE_LR *= factor
@@ -205,13 +207,13 @@ def _check_copy_paste(cfg: CfgNode) -> None:
     scale = tuple(options.SCALE)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
         raise ConfigError(
-            f"INPUT.COPY_PASTE.SCALE: {scale} is not a range within 0 and 1; the pasted image lies "
-            "inside the other"
+            f"INPUT.COPY_PASTE.SCALE: {scale} is not a range within 0 and 1; the pasted image must "
+            "fit into the other"
         )
 
 
 def check_image_format(cfg: CfgNode) -> None:
-    """Refuse a config for images in another order of channels than they are read in here.
+    """Check that a config is for RGB images, the only order of channels that is read.
 
     Raises:
         ConfigError: ``INPUT.FORMAT``, by detectron2's default BGR, is not RGB.

@@ -1,8 +1,8 @@
-"""Copy-paste augmentation: objects of one training image over another.
+"""Copy-paste augmentation: paste objects of one training image into another.
 
 Simple copy-paste (Ghiasi et al., CVPR 2021) as CutLER (Wang et al., CVPR 2023, section 3.4) and
-CuVLER (Arica et al., CVPR 2024) train with it. It works on arrays, in the data-loading processes,
-and draws only from the generator it is given.
+CuVLER (Arica et al., CVPR 2024) use it. It runs on arrays, in the data-loading processes,
+and the given generator is its only source of randomness.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Sample:
         masks: (N, H, W) bool.
         classes: (N,) int64.
         scores: (N,) float32.
-        boxes: (N, 4) float32, x0 y0 x1 y1; None where they are those of the masks.
+        boxes: (N, 4) float32, x0 y0 x1 y1; None for the boxes of the masks.
     """
 
     image: NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Sample:
     boxes: NDArray[np.float32] | None = None
 
     def select(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> "Sample":
-        """Keep the chosen instances: their indices, or (N,) bool."""
+        """Return a sample of the chosen instances, given by their indices or (N,) bool."""
         return Sample(
             self.image,
             self.masks[chosen],
@@ -59,9 +59,9 @@ def copy_paste_batch(
     random_count: bool,
     max_cover: float,
 ) -> list[Sample]:
-    """Paste into each sample of a batch from its partner in the reversed batch.
+    """Paste into each sample of a batch instances of its partner in the reversed batch.
 
-    The partners' instances are those from before any pasting. See :func:`copy_paste`.
+    Partners are used as they were before any pasting. See :func:`copy_paste`.
     """
     return [
         copy_paste(target, source, rng, scale=scale, random_count=random_count, max_cover=max_cover)
@@ -80,8 +80,8 @@ def copy_paste(
 ) -> Sample:
     """Paste instances of ``source`` at a random place of ``target``; see :func:`paste`.
 
-    Of n instances 1 to n - 1 are pasted where the count is random (one where n is 1), all n
-    otherwise. The factor is drawn from ``scale``, within 0 and 1.
+    If ``random_count``, 1 to n - 1 of the n instances are pasted (one if n is 1), otherwise all.
+    The resize factor is drawn uniformly from ``scale``, a range within 0 and 1.
     """
     count = len(source.classes)
     if count == 0:
@@ -90,7 +90,7 @@ def copy_paste(
         count = int(rng.integers(1, max(count, 2)))
     chosen = np.sort(rng.permutation(len(source.classes))[:count])
     factor = float(rng.uniform(*scale))
-    # The last place, inclusive, at which the resized source lies wholly inside.
+    # The largest offsets, inclusive, at which the resized source lies inside the target.
     slack = np.subtract(target.image.shape[:2], _patch_shape(target, factor))
     y, x = rng.integers(0, slack, endpoint=True).tolist()
     return paste(target, source.select(chosen), factor=factor, x=x, y=y, max_cover=max_cover)
@@ -99,25 +99,26 @@ def copy_paste(
 def paste(
     target: Sample, source: Sample, *, factor: float, x: int, y: int, max_cover: float = 0.5
 ) -> Sample:
-    """Paste all instances of ``source`` over ``target``; nothing is random.
+    """Paste all instances of ``source`` into ``target``, deterministically.
 
-    The source, image and masks, is resized to ``int(factor * H)`` x ``int(factor * W)`` of the
-    target's H x W: its own size and aspect do not count. Resizing is bilinear without
-    antialiasing; a mask's pixel counts where its interpolated weight is above 0. Instances that
-    cover ``max_cover`` or more of an existing mask are left out, and so are those without a pixel.
-    What the others cover is cut from the existing masks; a mask that is covered wholly is gone.
+    The source's image and masks are resized to ``int(factor * H)`` x ``int(factor * W)`` for a
+    target of H x W, whatever the source's size and aspect ratio. Resizing is bilinear without
+    antialiasing; a pixel belongs to a mask if its interpolated weight is above 0. Instances
+    without a pixel, or that cover ``max_cover`` or more of an existing mask, are not pasted. The
+    pixels that the others cover are removed from the existing masks; a mask without pixels is
+    dropped.
 
     Args:
-        target: is not changed.
-        source: is not changed.
+        target: the sample to paste into; not modified.
+        source: the sample to paste from; not modified.
         factor: the resized source's height and width over the target's, 0 to 1.
-        x: column of the target at which the resized source's left edge lies.
-        y: row of the target at which its upper edge lies.
+        x: column of the target at the left edge of the resized source.
+        y: row of the target at its upper edge.
         max_cover: intersection over the existing mask's area, 0 to 1.
 
     Returns:
-        A new sample, the existing instances first, the boxes those of the masks; the target
-        itself where nothing is pasted.
+        A new sample with the existing instances first and with the boxes of the masks; the target
+        itself if nothing is pasted.
 
     Raises:
         ValueError: the resized source does not lie inside the target.
@@ -125,8 +126,10 @@ def paste(
     height, width = _patch_shape(target, factor)
     window = (slice(y, y + height), slice(x, x + width))
     if min(x, y) < 0 or target.image[window].shape[:2] != (height, width):
-        raise ValueError(f"a patch of {width} x {height} pixels at ({x}, {y}) is not inside")
-    # All that changes lies within the window.
+        raise ValueError(
+            f"a patch of {width} x {height} pixels at ({x}, {y}) is not inside the target"
+        )
+    # Only pixels inside the window change.
     pasted = _resize_support(source.masks, height, width)
     fits = _pastable(pasted, target.masks, window, max_cover)
     if not fits.any():
@@ -155,13 +158,13 @@ def _patch_shape(target: Sample, factor: float) -> tuple[int, int]:
 
 
 def _resize_support(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize (N, H, W) masks to where their bilinear interpolation is above 0."""
+    """Resize (N, H, W) masks; a pixel is set if its bilinear interpolation is above 0."""
     support = np.zeros((len(masks), height, width), dtype=bool)
     boxes = bounding_boxes(masks)
     for mask, resized, (left, top, right, bottom) in zip(masks, support, boxes, strict=True):
         rows, above, below = _neighbours(mask.shape[0], height, top, bottom)
         columns, before, after = _neighbours(mask.shape[1], width, left, right)
-        # Rows first: whole ones are copied at once.
+        # Rows first, because whole rows are copied at once.
         lines = np.take(mask, above, axis=0) | np.take(mask, below, axis=0)
         resized[rows, columns] = np.take(lines, before, axis=1) | np.take(lines, after, axis=1)
     return support
@@ -170,13 +173,13 @@ def _resize_support(masks: NDArray[np.bool_], height: int, width: int) -> NDArra
 def _neighbours(
     size: int, resized: int, start: int, end: int
 ) -> tuple[slice, NDArray[np.intp], NDArray[np.intp]]:
-    """Find the pixels of a resized axis that are interpolated from source pixels start to end.
+    """Return the pixels of a resized axis that interpolate source pixels start to end.
 
     Returns:
-        The resized pixels; of each, the first and the last source pixel of a weight above 0.
+        The resized pixels, and the first and last source pixel with a weight above 0 of each.
     """
-    # Positions, in units of 1 / (2 * resized) source pixels; whole numbers, so that no rounding
-    # gives a weight to a pixel that has none.
+    # Positions in units of 1 / (2 * resized) source pixels: integers, so that rounding cannot give
+    # a weight to a pixel that has none.
     positions = np.maximum((2 * np.arange(resized) + 1) * size - resized, 0)
     first, rest = np.divmod(positions, 2 * resized)
     last = np.minimum(first + (rest > 0), size - 1)
@@ -187,7 +190,7 @@ def _neighbours(
 def _pastable(
     pasted: NDArray[np.bool_], existing: NDArray[np.bool_], window: _Window, max_cover: float
 ) -> NDArray[np.bool_]:
-    """Find which masks, (n, height, width) of the window, have pixels and cover none too much."""
+    """Return which (n, height, width) masks of the window may be pasted; see :func:`paste`."""
     areas = np.array([max(np.count_nonzero(mask), 1) for mask in existing])
     under = existing[:, *window]
     boxes = bounding_boxes(pasted)

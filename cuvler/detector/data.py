@@ -1,8 +1,7 @@
-"""Training data: a COCO json and its images as detectron2's batches.
+"""Training data: detectron2 batches of the images of a COCO json.
 
-Batch number k is a function of the seed, the annotations and k alone: it does not depend on the
-number of data-loading processes, and a resumed training goes on with the batches it would have
-seen.
+Batch k depends only on the seed, the annotations and k. It does not depend on the number of
+data-loading processes, and a resumed training gets the batches of an uninterrupted one.
 """
 
 import itertools
@@ -33,15 +32,15 @@ _EMPTY_SIDE = 1e-5
 
 
 def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
-    """Give (height, width) scaled to a shortest side, unless the longest would exceed its limit."""
+    """Scale (height, width) to a shortest side, or to a longest side if that would exceed it."""
     scale = min(shortest / min(height, width), longest / max(height, width))
-    # A side may come out as nothing where an image is a thousand times longer than wide.
+    # A side of a very narrow image may round to zero.
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 @dataclass(frozen=True)
 class View:
-    """The size an image is resized to, and whether it is flipped left to right after that."""
+    """The size an image is resized to, and whether it is then flipped left to right."""
 
     height: int
     width: int
@@ -56,16 +55,16 @@ def draw_view(record: Record, cfg: CfgNode, rng: np.random.Generator) -> View:
 
 
 def load_sample(record: Record, view: View | None = None) -> Sample:
-    """Read a record's image, masks and boxes in a view, by default the image's own size.
+    """Load a record's image, masks and boxes in a view; the default is the unchanged image.
 
-    They are what detectron2's ``DatasetMapper`` gives for the same resize and flip: polygons are
-    rasterised after it, other masks take their nearest pixels, and boxes are the annotations'
-    own, clipped to the image. Boxes of annotations without one are those of the masks. Instances
-    without a pixel or with an empty box are left out.
+    The result equals that of detectron2's ``DatasetMapper`` for the same resize and flip: polygons
+    are rasterised afterwards, other masks are resized by nearest neighbour, and the annotations'
+    boxes are clipped to the image. The default box is that of the mask. Instances without a pixel
+    or with an empty box are dropped.
 
     Raises:
-        DataError: the image cannot be read, or it or a mask has another size than the
-            annotations say.
+        DataError: the image cannot be read, or the image or a mask differs in size from the
+            annotations.
     """
     view = view or View(record["height"], record["width"])
     image = _read_image(record).resize((view.width, view.height), Image.Resampling.BILINEAR)
@@ -91,13 +90,13 @@ def _read_image(record: Record) -> Image.Image:
     try:
         return open_image(record["file_name"], (record["width"], record["height"]))
     except ImageError as error:
-        # Only exceptions with a single argument survive the way out of a data-loading process.
-        raise DataError(f"{error} (the annotations name it)") from error
+        # Only exceptions with a single argument can be re-raised from a data-loading process.
+        raise DataError(f"{error} (listed in the annotations)") from error
 
 
 def _view_mask(segmentation: Any, record: Record, view: View) -> NDArray[np.bool_]:
     if isinstance(segmentation, list):
-        # Fewer than three points are no polygon, and pycocotools takes two for a box.
+        # Fewer than three points have no area, and pycocotools reads two points as a box.
         polygons = [np.array(one, dtype=np.float64) for one in segmentation if len(one) >= 6]
         return _rasterise([_view_points(one, record, view) for one in polygons], view)
     if isinstance(segmentation["counts"], list):
@@ -105,8 +104,8 @@ def _view_mask(segmentation: Any, record: Record, view: View) -> NDArray[np.bool
     mask = rle_masks.decode(segmentation)
     if mask.shape != (record["height"], record["width"]):
         raise DataError(
-            f"{record['file_name']}: one of its masks is {mask.shape[1]} x {mask.shape[0]} pixels, "
-            f"its annotations say {record['width']} x {record['height']}"
+            f"{record['file_name']}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels, but the "
+            f"annotations state {record['width']} x {record['height']} for the image"
         )
     return _flip(resize_mask(mask, view.height, view.width), view)
 
@@ -119,7 +118,7 @@ def _rasterise(polygons: list[NDArray[np.float64]], view: View) -> NDArray[np.bo
 
 
 def _view_boxes(instances: list[Instance], record: Record, view: View) -> NDArray[np.float64]:
-    """Give (N, 4) boxes x0 y0 x1 y1, clipped to the view; NaN where an annotation has none."""
+    """Return (N, 4) boxes x0 y0 x1 y1, clipped to the view; NaN if an annotation has no box."""
     boxes = np.array([one.bbox or (np.nan,) * 4 for one in instances]).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = _view_points(boxes, record, view)
@@ -129,7 +128,7 @@ def _view_boxes(instances: list[Instance], record: Record, view: View) -> NDArra
 
 
 def _view_points(points: NDArray[np.float64], record: Record, view: View) -> NDArray[np.float64]:
-    """Scale and flip points, x y x y ... along the last axis."""
+    """Scale and flip points given as x y x y ... along the last axis."""
     viewed = points.copy()
     viewed[..., 0::2] *= view.width / record["width"]
     viewed[..., 1::2] *= view.height / record["height"]
@@ -143,14 +142,14 @@ def _flip(array: NDArray[_T], view: View) -> NDArray[_T]:
 
 
 def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize a (H, W) mask; each pixel takes its nearest."""
-    # Pillow's, as detectron2: how it rounds decides pixels halfway between two.
+    """Resize a (H, W) mask by nearest neighbour."""
+    # By Pillow, like detectron2: libraries round differently halfway between two pixels.
     image = Image.fromarray(mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(image).view(bool)
 
 
 def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:
-    """Give the dict detectron2's models train on."""
+    """Convert a sample to the input of a detectron2 model in training."""
     instances = Instances(sample.image.shape[:2])
     instances.gt_masks = BitMasks(torch.from_numpy(np.ascontiguousarray(sample.masks)))
     boxes = bounding_boxes(sample.masks) if sample.boxes is None else sample.boxes
@@ -166,17 +165,16 @@ def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:
 
 
 class BatchStream(Sampler[tuple[int, list[int]]]):
-    """Endless batches, (number, image indices), of images that are all wide or all high.
+    """Endless batches (number, image indices) of images that are all wide or all high.
 
-    Every epoch is a new permutation. Of the stream's batches process r of n takes numbers
-    r, r + n, r + 2n, ...
+    Every epoch is a new permutation. Process r of n takes the batches r, r + n, r + 2n, ...
 
     Args:
-        wide: (N,) bool, which images are wider than high.
-        size: images in a batch, of one process.
-        seed: of the permutations.
-        start: iterations already done.
-        rank: this process.
+        wide: (N,) bool, true for images wider than high.
+        size: number of images per batch and process.
+        seed: seed of the permutations.
+        start: number of iterations already done.
+        rank: rank of this process.
         world: the number of processes.
     """
 
@@ -197,7 +195,7 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
         self.step = world
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        """Start from the first batch of this process."""
+        """Iterate over the batches of this process, from the first."""
         return itertools.islice(enumerate(self._batches()), self.first, None, self.step)
 
     def _batches(self) -> Iterator[list[int]]:
@@ -213,7 +211,7 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Loads, augments and copy-pastes the images of a batch."""
+    """Load the images of a batch, augment them and apply copy-paste."""
 
     def __init__(self, records: Sequence[Record], cfg: CfgNode, seed: int) -> None:
         self.records = records
@@ -223,11 +221,11 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
         """Load the batch ``(number, image indices)``."""
         number, indices = key
-        # The third word keeps this stream of random numbers apart from the permutations'.
+        # The third word makes this stream differ from the permutations'.
         rng = np.random.default_rng([self.seed, number, 1])
         records = [self.records[index] for index in indices]
         samples = [load_sample(record, draw_view(record, self.cfg, rng)) for record in records]
-        # Drawn last: a batch that is not pasted over shows the same views.
+        # Drawn last, so that the views do not depend on whether copy-paste is applied.
         options = self.cfg.INPUT.COPY_PASTE
         if options.ENABLED and rng.random() < options.RATE:
             samples = copy_paste_batch(
@@ -249,14 +247,14 @@ def training_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[Batch]:
-    """Build the loader of one training process; it never ends.
+    """Build the endless loader of one training process.
 
     Args:
         records: see :class:`cuvler.detector.training_annotations.Annotations`.
-        cfg: gives batch, sizes, copy-paste and ``DATALOADER.NUM_WORKERS``.
-        seed: of everything drawn.
-        start: iterations already done, where training goes on.
-        rank: this process.
+        cfg: provides batch size, image sizes, copy-paste and ``DATALOADER.NUM_WORKERS``.
+        seed: seed of all random numbers.
+        start: number of iterations already done.
+        rank: rank of this process.
         world: the number of processes.
     """
     stream = BatchStream(
@@ -272,18 +270,18 @@ def training_loader(
         batch_size=None,
         sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_as_it_is,
-        # Its own: the loader's start must not move the training's random numbers.
+        collate_fn=_unchanged,
+        # Its own generator: starting the loader must not advance the training's.
         generator=torch.Generator().manual_seed(seed),
         worker_init_fn=_one_thread,
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
-    # 0, not 1: that would wait for the parent's threads, which a forked process does not have.
+    # 0, not 1: with 1, OpenCV waits for the parent's threads, which a forked process lacks.
     cv2.setNumThreads(0)

@@ -1,8 +1,8 @@
-"""RoI heads that learn from pseudo-labels: soft targets and DropLoss.
+"""RoI heads for training on pseudo-masks: soft targets and DropLoss.
 
-detectron2's own heads are subclassed and registered, and no parameter is added or renamed, so
-that checkpoints of detectron2's ``CascadeROIHeads`` and ``StandardROIHeads`` load unchanged. With
-every score at 1 and DropLoss off, the losses are detectron2's.
+Subclasses of detectron2's heads without new or renamed parameters, so that checkpoints of
+``CascadeROIHeads`` and ``StandardROIHeads`` load unchanged. With all scores 1 and DropLoss off, the
+losses equal detectron2's.
 
 Sources: soft targets from CuVLER (Arica et al., CVPR 2024), section 3.2; DropLoss from CutLER
 (Wang et al., CVPR 2023), section 3.3.
@@ -27,19 +27,19 @@ from torch.nn import functional
 
 from cuvler.errors import ConfigError
 
-# What DropLoss compares with: all boxes of the image, as the paper says, or those that the
+# The boxes DropLoss compares with: all of the image, as in the paper, or the subset that the
 # released models were trained with.
 _GROUND_TRUTHS = ("all", "released")
 _RELEASED_PROPOSALS = 100
 
 
 def soft_cross_entropy(logits: Tensor, classes: Tensor, scores: Tensor) -> Tensor:
-    """Cross-entropy against (s, 1 - s) for foreground and (0, 1) for background.
+    """Compute the cross-entropy against (s, 1 - s) for foreground and (0, 1) for background.
 
     Args:
-        logits: (R, K + 1), the background's last.
+        logits: (R, K + 1), background last.
         classes: (R,) integers in [0, K]; K is background.
-        scores: (R,) in [0, 1]; the targets s of foreground proposals, unused for background.
+        scores: (R,) in [0, 1]; the targets s of foreground proposals, ignored for background.
 
     Returns:
         (R,) losses in float32 or better.
@@ -52,12 +52,12 @@ def soft_cross_entropy(logits: Tensor, classes: Tensor, scores: Tensor) -> Tenso
 
 
 def overlaps_any(boxes: Tensor, ground_truth: Tensor, threshold: float) -> Tensor:
-    """Tell which boxes have an IoU above the threshold with some ground-truth box.
+    """Return which boxes have an IoU above the threshold with any ground-truth box.
 
     Args:
         boxes: (R, 4), x0 y0 x1 y1 in pixels.
-        ground_truth: (M, 4); with M = 0 no box overlaps.
-        threshold: DropLoss drops at an IoU of the threshold and below.
+        ground_truth: (M, 4); M may be 0.
+        threshold: IoU; DropLoss drops proposals at or below it.
 
     Returns:
         (R,) bool.
@@ -67,14 +67,13 @@ def overlaps_any(boxes: Tensor, ground_truth: Tensor, threshold: float) -> Tenso
 
 
 def released_ground_truth(matched: Tensor) -> Tensor:
-    """Give the boxes that DropLoss of the released models compares an image's proposals with.
+    """Return the boxes that DropLoss of the released models compares an image's proposals with.
 
-    Of the boxes that the first 100 proposals are matched with, K are distinct; the released
-    training code compares with the boxes of the first K proposals, in which some repeat and
-    others are missing.
+    The first 100 proposals are matched with K distinct boxes, but the released training code
+    compares with the boxes of the first K proposals: some repeat, and others are missing.
 
     Args:
-        matched: (R, 4), the ground-truth box that each of an image's proposals is matched with.
+        matched: (R, 4), the ground-truth box matched with each of an image's proposals.
 
     Returns:
         (K, 4).
@@ -84,7 +83,7 @@ def released_ground_truth(matched: Tensor) -> Tensor:
 
 
 class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
-    """detectron2's box predictor with soft targets and DropLoss, each of which can be off."""
+    """detectron2's box predictor with optional soft targets and DropLoss."""
 
     @configurable  # type: ignore[untyped-decorator]
     def __init__(
@@ -130,9 +129,9 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
 
         Args:
             predictions: class logits (R, K + 1) and box deltas (R, 4) or (R, 4K).
-            proposals: one ``Instances`` an image with ``proposal_boxes``, ``gt_classes``, where
-                the image has ground truth also ``gt_boxes`` and ``gt_scores``, and for DropLoss
-                ``gt_image_boxes`` (see ``_PseudoLabels``).
+            proposals: one ``Instances`` per image with ``proposal_boxes`` and ``gt_classes``; if
+                the image has ground truth, also ``gt_boxes`` and ``gt_scores``; for DropLoss,
+                also ``gt_image_boxes`` (see ``_PseudoLabels``).
         """
         losses: dict[str, Tensor] = super().losses(predictions, proposals)
         if not self.drop_loss and not self.soft_targets:
@@ -170,7 +169,7 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
                 return torch.ones(len(predictions[0]), device=predictions[0].device)
             compared = [released_ground_truth(p.gt_boxes.tensor) for p in proposals]
         else:
-            # (0, M, 4) of an image without proposals has no first entry.
+            # Works for (0, M, 4) too, of an image without proposals.
             compared = [p.gt_image_boxes[:1].flatten(0, 1) for p in proposals]
         boxes = self.predict_boxes_for_gt_classes(predictions, proposals)
         kept = [
@@ -204,7 +203,7 @@ class PseudoLabelOutputLayers(FastRCNNOutputLayers):  # type: ignore[misc]
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class PseudoLabelMaskHead(MaskRCNNConvUpsampleHead):  # type: ignore[misc]
-    """detectron2's mask head; each instance's loss is weighted by its score."""
+    """detectron2's mask head, with each instance's loss weighted by its score."""
 
     @configurable  # type: ignore[untyped-decorator]
     def __init__(self, input_shape: ShapeSpec, *, soft_targets: bool, **kwargs: Any) -> None:
@@ -219,18 +218,18 @@ class PseudoLabelMaskHead(MaskRCNNConvUpsampleHead):  # type: ignore[misc]
         return arguments
 
     def forward(self, x: Tensor, instances: list[Instances]) -> Any:
-        """Give ``{"loss_mask": ...}`` in training, the instances with masks otherwise."""
+        """Return ``{"loss_mask": ...}`` in training, otherwise the instances with masks."""
         if not (self.training and self.soft_targets):
             return super().forward(x, instances)
         return {"loss_mask": soft_mask_loss(self.layers(x), instances) * self.loss_weight}
 
 
 def soft_mask_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
-    """Mean over the instances of score times mean binary cross-entropy over the mask.
+    """Compute the mean over instances of score times the mask's mean binary cross-entropy.
 
     Args:
         logits: (B, 1 or K, side, side) for the B foreground instances of all images.
-        instances: one an image, with ``proposal_boxes``, ``gt_masks``, ``gt_classes`` and
+        instances: one per image, with ``proposal_boxes``, ``gt_masks``, ``gt_classes`` and
             ``gt_scores``.
     """
     instances = [i for i in instances if len(i)]
@@ -251,16 +250,16 @@ def soft_mask_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
 
 
 class _PseudoLabels:
-    """Carries the scores, and for DropLoss all boxes of the image, along with the proposals.
+    """Adds the ground truth's scores, and all boxes of the image, to the proposals.
 
-    ``gt_image_boxes`` (R, M, 4) is the image's M boxes seen from each of its R proposals (a view,
-    no copy), because fields of ``Instances`` have one entry a proposal.
+    ``gt_image_boxes`` (R, M, 4) repeats the image's M boxes for each of its R proposals (as a view,
+    not a copy), because fields of ``Instances`` have one entry per proposal.
     """
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
-        """Match and sample as detectron2 does; ``gt_scores`` comes along by itself."""
+        """Match and sample like detectron2, which copies all fields, including ``gt_scores``."""
         sampled: list[Instances] = super().label_and_sample_proposals(  # type: ignore[misc]
             proposals, targets
         )
@@ -275,7 +274,7 @@ def _with_image_boxes(proposals: list[Instances], targets: list[Instances]) -> l
 
 @ROI_HEADS_REGISTRY.register()
 class PseudoLabelStandardROIHeads(_PseudoLabels, StandardROIHeads):  # type: ignore[misc]
-    """Mask R-CNN's heads for pseudo-labels."""
+    """Mask R-CNN heads with soft targets and DropLoss."""
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -286,7 +285,7 @@ class PseudoLabelStandardROIHeads(_PseudoLabels, StandardROIHeads):  # type: ign
 
 @ROI_HEADS_REGISTRY.register()
 class PseudoLabelCascadeROIHeads(_PseudoLabels, CascadeROIHeads):  # type: ignore[misc]
-    """Cascade Mask R-CNN's heads for pseudo-labels; every stage sees the scores."""
+    """Cascade Mask R-CNN heads with soft targets and DropLoss in every stage."""
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -306,7 +305,7 @@ class PseudoLabelCascadeROIHeads(_PseudoLabels, CascadeROIHeads):  # type: ignor
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
         if self.box_predictor[stage].soft_targets:
             for p, target in zip(proposals, targets, strict=True):
-                # detectron2 keeps the match to itself: match again for the scores.
+                # detectron2 does not return the matches; match again for the scores.
                 quality = pairwise_iou(target.gt_boxes, p.proposal_boxes)
                 matches, _ = self.proposal_matchers[stage](quality)
                 if len(target):

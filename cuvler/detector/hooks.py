@@ -1,4 +1,4 @@
-"""What happens between training iterations: seeds, checkpoints, logs."""
+"""Training hooks: seeds, checkpoints and metrics."""
 
 import logging
 import os
@@ -20,26 +20,26 @@ MODEL = "model_final.pth"
 
 
 class SeedEachStep(HookBase):  # type: ignore[misc]
-    """Makes the random numbers of an iteration its own: a resumed training draws the same."""
+    """Seeds every iteration, so that a resumed training draws the same random numbers."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def before_step(self) -> None:
-        """Seed."""
+        """Seed from the run's seed, the iteration and the rank."""
         words = [self.seed, self.trainer.iter, comm.get_rank()]
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-        # torch.manual_seed goes round every kind of device there is, which takes milliseconds.
+        # torch.manual_seed visits every kind of device, which takes milliseconds.
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed(seed)
 
 
 class Checkpoints(HookBase):  # type: ignore[misc]
-    """Writes the checkpoint now and then, and in the end the model in its place.
+    """Saves a checkpoint periodically, and replaces it by the model at the end.
 
-    There is one after every ``scored`` iterations too, so that a resumed training does not score
-    again.
+    Also saves one after each scoring (every ``scored`` iterations), so that a resumed training
+    does not score again.
     """
 
     def __init__(self, period: int, scored: int = 0) -> None:
@@ -47,7 +47,7 @@ class Checkpoints(HookBase):  # type: ignore[misc]
         self.scored = scored
 
     def after_step(self) -> None:
-        """Write, if it is time."""
+        """Save the checkpoint or the model if due."""
         done = self.trainer.iter + 1
         path = self.trainer.folder / CHECKPOINT
         if done == self.trainer.max_iter:
@@ -64,9 +64,10 @@ class Checkpoints(HookBase):  # type: ignore[misc]
 
 
 class Writers(PeriodicWriter):  # type: ignore[misc]
-    """Opens detectron2's writers when training starts, after the folder was prepared.
+    """Opens detectron2's writers when training starts, after the folder is prepared.
 
-    They write after every ``scored`` iterations too: what comes before a checkpoint is in the file.
+    Also writes after each scoring (every ``scored`` iterations), so that the metrics before a
+    checkpoint are in the file.
     """
 
     def __init__(self, period: int, scored: int = 0) -> None:
@@ -74,7 +75,7 @@ class Writers(PeriodicWriter):  # type: ignore[misc]
         self.scored = scored
 
     def after_step(self) -> None:
-        """Write, if it is time."""
+        """Write the metrics if due."""
         if is_due(self.trainer.iter + 1, self.scored, self.trainer.max_iter):
             for writer in self._writers:
                 writer.write()

@@ -28,12 +28,12 @@ from cuvler.files import StrPath
 
 
 def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str, Any]:
-    """Give a detectron2 model's input: the image (3, H, W) uint8, and its own size.
+    """Convert an image to a detectron2 model's input: (3, H, W) uint8 and the original size.
 
     Args:
         image: of any size.
-        sides: resize to this shortest side, unless the longest would exceed its limit; ``None``
-            leaves it as it is.
+        sides: shortest and longest side to resize to, see
+            :func:`cuvler.detector.data.resized_shape`; ``None`` does not resize.
     """
     rgb = image.convert("RGB")
     if sides is not None:
@@ -44,26 +44,26 @@ def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str
 
 
 class Detector:
-    """A detectron2 model in inference mode that takes images of any size.
+    """A detectron2 model for inference on images of any size.
 
     Attributes:
         model: the detectron2 model.
-        categories: (id, name), in annotation files, of the predicted classes 0, 1, ...
-        input_sides: what :func:`prepare_image` is to make of an image for :meth:`detect`.
+        categories: (id, name) in annotation files of the predicted classes 0, 1, ...
+        input_sides: ``sides`` of :func:`prepare_image` for :meth:`detect`.
     """
 
     def __init__(self, cfg: CfgNode, weights: StrPath, *, unpickle_sha256: str = "") -> None:
-        """Build the config's model and load trained weights into it.
+        """Build the config's model and load its trained weights.
 
         Args:
-            cfg: with ``TEST.AUG.ENABLED``, predictions are those of detectron2's test-time
-                augmentation: averaged over the sizes of ``TEST.AUG`` and their mirror images.
-            weights: see :func:`load_detector`; so is ``unpickle_sha256``.
-            unpickle_sha256: allows a legacy file to run code.
+            cfg: with ``TEST.AUG.ENABLED``, detectron2's test-time augmentation averages the
+                predictions over the sizes of ``TEST.AUG``, with and without flipping.
+            weights: see :func:`load_detector`.
+            unpickle_sha256: see :func:`load_detector`.
 
         Raises:
-            DataError: the weights are missing or not of this model.
-            ConfigError: the config does not name each of its classes, or is not for RGB images.
+            DataError: the weights are missing or do not match the model.
+            ConfigError: the config does not name all classes, or is not for RGB images.
         """
         check_image_format(cfg)
         model = build_model(cfg).eval()
@@ -72,7 +72,7 @@ class Detector:
 
     @classmethod
     def of_model(cls, cfg: CfgNode, model: nn.Module) -> "Detector":
-        """Take a model as it is, such as one in training; the caller puts it in evaluation mode."""
+        """Wrap a loaded model, such as one in training; the caller sets evaluation mode."""
         detector = cls.__new__(cls)
         detector._use(cfg, model)
         return detector
@@ -82,7 +82,7 @@ class Detector:
         self.categories = _categories(cfg)
         self.input_sides: tuple[int, int] | None = None
         if cfg.TEST.AUG.ENABLED:
-            # It resizes by itself.
+            # Resizes the image itself.
             self.model = GeneralizedRCNNWithTTA(cfg, self.model)
         else:
             self.input_sides = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
@@ -91,14 +91,14 @@ class Detector:
         """Detect the objects of one RGB image.
 
         Returns:
-            Best first, on the CPU, in the image's pixels: ``pred_boxes`` (x0 y0 x1 y1),
+            Instances on the CPU, best first, in pixels of the image: ``pred_boxes`` (x0 y0 x1 y1),
             ``scores``, ``pred_classes`` and ``pred_masks`` (N, H, W) bool.
         """
         return self.detect([prepare_image(image, self.input_sides)])[0]
 
     @torch.inference_mode()
     def detect(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """Detect on prepared images, as one batch; see :meth:`__call__`."""
+        """Run on prepared images, as one batch; see :meth:`__call__`."""
         return [output["instances"].to("cpu") for output in self.model(list(inputs))]
 
 
@@ -107,7 +107,7 @@ def _categories(cfg: CfgNode) -> tuple[tuple[int, str], ...]:
     if not len(ids) == len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise ConfigError(
             f"DATASETS.CATEGORY_IDS and CATEGORY_NAMES: {len(ids)} and {len(names)} categories for "
-            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes (MODEL.ROI_HEADS.NUM_CLASSES); name each"
+            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES} classes (MODEL.ROI_HEADS.NUM_CLASSES); name all"
         )
     return tuple(zip(ids, names, strict=True))
 
@@ -130,26 +130,26 @@ def load_detector(
         detector_config: one of :func:`cuvler.detector.config.detector_config_names` or a .yaml,
             for weights without a ``config.yaml`` in their folder; ``votecut_cad``, the Cascade
             Mask R-CNN of the published systems, by default.
-        detections_per_image: at most so many are kept, instead of what the config says.
+        detections_per_image: maximum number of detections; default: the config's.
         tta: test-time augmentation, at the sizes of the config's ``TEST.AUG``.
-        unpickle_sha256: weights that cannot be read without running code (pickles of more than
-            arrays) are refused unless this is their sha256.
+        unpickle_sha256: SHA-256 of trusted weights that need unpickling (pickles of more than
+            arrays); other files are not unpickled.
 
     Raises:
-        DataError: the weights are missing or not of this detector.
-        ConfigError: the config cannot be used, or there is no such device.
+        DataError: the weights are missing or do not match the detector.
+        ConfigError: the config is invalid, or the device does not exist.
     """
     path = Path(detector)
     if path.is_dir():
         path = path / "model_final.pth"
     if not path.is_file():
-        raise DataError(f"{path}: no such file; a detector's folder holds model_final.pth")
-    beside = path.parent / "config.yaml"
-    if detector_config is not None or not beside.is_file():
+        raise DataError(f"{path}: no such file; a detector's folder contains model_final.pth")
+    saved = path.parent / "config.yaml"
+    if detector_config is not None or not saved.is_file():
         cfg = load_detector_config(detector_config or "votecut_cad")
     else:
         cfg = base_config()
-        merge_file(cfg, beside)
+        merge_file(cfg, saved)
     use_plain_batch_norm(cfg)
     cfg.MODEL.DEVICE = str(find_device(device))
     if detections_per_image is not None:

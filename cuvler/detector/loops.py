@@ -1,4 +1,4 @@
-"""Training iterations, which leave out batches whose losses are infinite or NaN."""
+"""Training iterations that skip batches with infinite or NaN losses."""
 
 import logging
 import math
@@ -20,25 +20,24 @@ from cuvler.errors import CuvlerError
 
 logger = logging.getLogger(__name__)
 
-# How many batches were skipped so far, in metrics.json and TensorBoard.
+# Name in metrics.json and TensorBoard of the number of batches skipped so far.
 SKIPPED = "skipped_batches"
 ADVICE = (
-    "Lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS, and look at these images' annotations."
+    "Lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS, and check these images' annotations."
 )
 
 
 class TrainingDivergedError(CuvlerError):
-    """Losses became infinite or NaN too often, or the weights did."""
+    """Losses became infinite or NaN too often, or the weights became infinite or NaN."""
 
 
 class GuardedModel(nn.Module):
-    """A model that gives no losses, and keeps its batch-norm statistics, where a loss is broken.
+    """A model that returns None, with unchanged batch-norm statistics, if a loss is not finite.
 
-    A broken loss is infinite or NaN. Where several processes train together, a broken loss of one
-    breaks the batch of all.
+    With several processes, an infinite or NaN loss in one of them skips the batch in all.
 
     Attributes:
-        broken: images and losses of the last broken batch, in words.
+        broken: message with the images and losses of the last such batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,7 +47,7 @@ class GuardedModel(nn.Module):
         self._norms = [module for module in model.modules() if isinstance(module, BN_MODULE_TYPES)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | None:
-        """Give the losses, or None and a warning in the log where one is broken."""
+        """Return the losses, or None and log a warning if one is infinite or NaN."""
         buffers = [buffer for norm in self._norms for buffer in norm.buffers()]
         before = [buffer.clone() for buffer in buffers]
         losses: dict[str, Tensor] = {}
@@ -56,7 +55,7 @@ class GuardedModel(nn.Module):
         try:
             losses = self.model(batch)
         except FloatingPointError as error:
-            # detectron2 raises it where predicted boxes are infinite or NaN.
+            # Raised by detectron2 if predicted boxes are infinite or NaN.
             reason = str(error).partition("\n")[0]
         if self._finite_everywhere(losses):
             return losses
@@ -69,11 +68,11 @@ class GuardedModel(nn.Module):
         return None
 
     def _finite_everywhere(self, losses: dict[str, Tensor]) -> bool:
-        """Look at the losses of all processes, before their gradients are averaged."""
+        """Check the losses of all processes, before their gradients are averaged."""
         device = next(self.model.parameters()).device
         finite = torch.tensor(bool(losses), device=device)
         if losses:
-            # All at once: on a GPU every single look would wait for it.
+            # In one go: every transfer from a GPU waits for it.
             finite = torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         if comm.get_world_size() > 1:
             finite = finite.float()
@@ -82,34 +81,34 @@ class GuardedModel(nn.Module):
 
 
 def _gather_reasons(reason: str, images: list[str]) -> str:
-    """Put together what is wrong in which images of all processes; empty reasons are none."""
+    """Combine the reasons and image names of all processes; an empty reason means no failure."""
     of_all = [found for found in comm.all_gather((reason, images)) if found[0]]
     reasons = " ".join(dict.fromkeys(reason for reason, _ in of_all))
     return f"images {', '.join(name for _, names in of_all for name in names)}: {reasons}"
 
 
 class Loop(SimpleTrainer):  # type: ignore[misc]
-    """detectron2's iteration, in full or mixed precision, over batches that can be learned from.
+    """detectron2's training iteration, in full or mixed precision, that can skip a batch.
 
-    A batch whose losses are infinite or NaN is skipped: it changes neither weights, nor optimizer,
-    nor batch norm, nor the scale of mixed precision.
+    A batch with an infinite or NaN loss changes neither the weights nor the state of optimizer,
+    batch norm and gradient scaler.
 
     Attributes:
-        skipped: batches skipped so far, also before this training was resumed.
-        skipped_in_a_row: those since the last batch that was learned from.
+        skipped: number of batches skipped so far, including before a resume.
+        skipped_in_a_row: number of batches skipped since the last training step.
     """
 
     def __init__(
         self, model: nn.Module, loader: DataLoader[Batch], optimizer: Optimizer, cfg: CfgNode
     ) -> None:
-        """Start the loader.
+        """Start iterating over the loader.
 
         Args:
-            model: gives losses; on several processes, averages gradients.
-            loader: gives batches without end.
-            optimizer: of the model's parameters.
-            cfg: gives the device, whether precision is mixed, and how many batches may be
-                skipped: ``SOLVER.MAX_SKIPPED_IN_A_ROW`` and ``SOLVER.MAX_SKIPPED``.
+            model: returns losses; with several processes, averages their gradients.
+            loader: endless batches.
+            optimizer: optimizer of the model's parameters.
+            cfg: provides the device, mixed precision, and the limits of skipped batches:
+                ``SOLVER.MAX_SKIPPED_IN_A_ROW`` and ``SOLVER.MAX_SKIPPED``.
         """
         super().__init__(GuardedModel(model), loader, optimizer)
         self.device = torch.device(cfg.MODEL.DEVICE).type
@@ -123,10 +122,10 @@ class Loop(SimpleTrainer):  # type: ignore[misc]
         self.skipped_in_a_row = 0
 
     def run_step(self) -> None:
-        """Learn from a batch, or skip it.
+        """Train on one batch, or skip it.
 
         Raises:
-            TrainingDivergedError: too many were skipped, or the weights are infinite or NaN.
+            TrainingDivergedError: too many batches were skipped, or the weights are not finite.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
@@ -155,26 +154,26 @@ class Loop(SimpleTrainer):  # type: ignore[misc]
             if count > limit
         ]
         if not finite_weights(self.model):
-            reasons = ["So did the weights."]
+            reasons = ["The weights became infinite or NaN too."]
         if reasons:
             raise TrainingDivergedError(
                 f"iteration {self.iter}, {self.model.broken} {reasons[0]} {ADVICE}"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint holds beside the model."""
+        """Return the state to save in a checkpoint in addition to the model."""
         state: dict[str, Any] = super().state_dict()
         state["scaler"] = self.scaler.state_dict()
         state["skipped"] = [self.skipped, self.skipped_in_a_row]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore the state of a checkpoint."""
         super().load_state_dict(state_dict)
         self.scaler.load_state_dict(state_dict["scaler"])
         self.skipped, self.skipped_in_a_row = state_dict["skipped"]
 
 
 def finite_weights(model: nn.Module) -> bool:
-    """Tell whether no parameter is infinite or NaN."""
+    """Return whether all parameters are finite."""
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())

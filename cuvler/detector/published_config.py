@@ -1,8 +1,8 @@
-"""Detector configs of CutLER and CuVLER: their own keys in this project's terms.
+"""Translate detector configs of CutLER and CuVLER to this project's keys.
 
-Their configs are detectron2's with a few keys more, known here from the papers and the systems'
-documentation. The tables below say what becomes of each, wherever in the file it stands. A key
-that is neither in a table nor detectron2's is refused when the config is merged.
+Their configs are detectron2 configs with a few more keys, known here from the papers and the
+systems' documentation. The tables below list these keys, which are found in any section of the
+file. A key that is neither in a table nor detectron2's is an error when the config is merged.
 """
 
 import re
@@ -16,7 +16,7 @@ from cuvler.errors import ConfigError
 
 Content = dict[str, Any]
 _Path = tuple[str, ...]
-_Put = Callable[[str, Any, str], None]  # our key, its value, where it comes from
+_Put = Callable[[str, Any, str], None]  # our key, its value, their key
 
 # Their key -> ours.
 RENAMED = {
@@ -27,28 +27,28 @@ RENAMED = {
     "COPY_PASTE_RATE": "INPUT.COPY_PASTE.RATE",
     "COPY_PASTE_RANDOM_NUM": "INPUT.COPY_PASTE.RANDOM_COUNT",
 }
-# Their keys that take more than another name.
+# Their keys that need more than a new name.
 COMBINED = (
     "BASE_LR_MULTIPLIER",
     "BASE_LR_MULTIPLIER_NAMES",
     "COPY_PASTE_MIN_RATIO",
     "COPY_PASTE_MAX_RATIO",
 )
-# Their keys that do not change a training -> what stands for them here.
+# Their keys that do not affect training -> the equivalent here.
 WITHOUT_EFFECT = {
-    "VISUALIZE_COPY_PASTE": "every training draws its first samples, augmented.png",
-    "NO_SEGM": "`cuvler evaluation --iou-type bbox` scores boxes alone",
+    "VISUALIZE_COPY_PASTE": "every training writes augmented.png with its first samples",
+    "NO_SEGM": "`cuvler evaluation --iou-type bbox` scores boxes only",
 }
-_EVALUATION = "what is scored, and how, is said to `cuvler evaluation`"
-# detectron2's keys that other inputs stand for here.
+_EVALUATION = "scoring is set by options of `cuvler evaluation`"
+# detectron2's keys that are inputs of the commands here.
 ELSEWHERE = {
     "DATASETS.TRAIN": "the annotations are given as --annotations",
     "DATASETS.TEST": "detectors are scored by `cuvler evaluation`",
     "MODEL.WEIGHTS": "initial weights are given as --weights",
     "OUTPUT_DIR": "the folder is given as --output",
 }
-# Their heads, and those of detectron2 that they replace -> ours, which do the same with the
-# settings of DropLoss and soft targets off.
+# Their heads, and detectron2's -> ours, which equal detectron2's if DropLoss and soft targets are
+# off.
 ROI_HEADS = {
     "CustomCascadeROIHeads": "PseudoLabelCascadeROIHeads",
     "CustomStandardROIHeads": "PseudoLabelStandardROIHeads",
@@ -56,7 +56,7 @@ ROI_HEADS = {
     "StandardROIHeads": "PseudoLabelStandardROIHeads",
 }
 _HEADS, _MASK_HEAD = "MODEL.ROI_HEADS.NAME", "MODEL.ROI_MASK_HEAD.NAME"
-_SCALE = (0.3, 1.0)  # of the papers' zero-shot detectors, where a config says one bound alone
+_SCALE = (0.3, 1.0)  # the papers' zero-shot detectors; used if a config has only one bound
 _CUSTOM_HEADS = ("CustomCascadeROIHeads", "CustomStandardROIHeads")
 MASK_HEADS = {"MaskRCNNConvUpsampleHead": "PseudoLabelMaskHead"}
 
@@ -65,8 +65,8 @@ def is_published(content: Content, base: CfgNode) -> bool:
     """Return whether a config has keys or heads of CutLER or CuVLER.
 
     Args:
-        content: of the YAML file, with its ``_BASE_``.
-        base: all keys that are known here.
+        content: content of the YAML file, including its ``_BASE_``.
+        base: all keys known here.
     """
     return _get(content, _HEADS) in _CUSTOM_HEADS or bool(_their_keys(content, base))
 
@@ -74,18 +74,19 @@ def is_published(content: Content, base: CfgNode) -> bool:
 def translate(content: Content, base: CfgNode) -> tuple[Content, list[str]]:
     """Translate a config of CutLER or CuVLER.
 
-    DropLoss becomes that of the released models, see ``MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH``.
+    DropLoss is set to that of the released models; see
+    ``MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH``.
 
     Args:
-        content: of the YAML file, with its ``_BASE_``.
-        base: all keys that are known here.
+        content: content of the YAML file, including its ``_BASE_``.
+        base: all keys known here.
 
     Returns:
-        The content with this project's keys, and a line on each key that was translated or has
+        The content with this project's keys, and one log line per key that is translated or has
         no effect.
 
     Raises:
-        ConfigError: a key that changes the training cannot be followed.
+        ConfigError: a key that affects training cannot be translated.
     """
     theirs = _their_keys(content, base)
     values = {path[-1]: value for path, value in theirs.items()}
@@ -122,7 +123,7 @@ def _reason(key: str) -> str:
 
 
 def _paste(values: Content, names: dict[str, str], put: _Put) -> None:
-    """Make one range of the two ratios; settings of copy-paste alone turn it on too."""
+    """Combine the two ratios to a range; any setting of copy-paste turns it on."""
     bounds = [values.get(key) for key in ("COPY_PASTE_MIN_RATIO", "COPY_PASTE_MAX_RATIO")]
     given = [key for key in values if key.startswith("COPY_PASTE")]
     if bounds != [None, None]:
@@ -135,21 +136,22 @@ def _paste(values: Content, names: dict[str, str], put: _Put) -> None:
 
 
 def _learn(values: Content, names: dict[str, str], result: Content, put: _Put) -> None:
-    """Make the factor of the predictors' learning rate, if it is theirs that is meant."""
+    """Set the learning rate factor of the predictors, if it applies to exactly these."""
     factor, parts = (values.get(f"BASE_LR_MULTIPLIER{end}") for end in ("", "_NAMES"))
     if factor in (None, 1) or parts == []:
         return
     key = names.get("BASE_LR_MULTIPLIER_NAMES", names["BASE_LR_MULTIPLIER"])
     if not isinstance(parts, list) or not _are_predictors(parts, result):
         raise ConfigError(
-            f"{key}: {parts}: a learning rate of their own is for the class, box and mask "
-            "predictors of all stages (SOLVER.PREDICTOR_LR_FACTOR); name all of them and no other"
+            f"{key}: {parts}: a separate learning rate is supported only for the class, box and "
+            "mask predictors of all stages (SOLVER.PREDICTOR_LR_FACTOR); name all of these and no "
+            "others"
         )
     put("SOLVER.PREDICTOR_LR_FACTOR", float(factor), names["BASE_LR_MULTIPLIER"])
 
 
 def _are_predictors(parts: list[Any], result: Content) -> bool:
-    """Return whether parts of parameters' names cover all predictors and nothing else."""
+    """Return whether parts of parameter names match all predictors and nothing else."""
     cascade = "Cascade" in str(_get(result, "MODEL.ROI_HEADS.NAME"))
     stages = [f"{stage}." for stage in range(3)] if cascade else [""]
     modules = [f"box_predictor.{s}{p}" for s in stages for p in ("cls_score", "bbox_pred")]
@@ -169,8 +171,8 @@ def _name_heads(result: Content, put: _Put) -> None:
     name = _get(result, _HEADS)
     if name not in ROI_HEADS:
         raise ConfigError(
-            f"{_HEADS}: {name}: DropLoss and soft targets are of "
-            f"{', '.join(ROI_HEADS)}; choose one of them"
+            f"{_HEADS}: {name} has no DropLoss and soft targets; choose one of "
+            f"{', '.join(ROI_HEADS)}"
         )
     put(_HEADS, ROI_HEADS[name], _HEADS)
     mask = _get(result, _MASK_HEAD) or "MaskRCNNConvUpsampleHead"
@@ -179,7 +181,7 @@ def _name_heads(result: Content, put: _Put) -> None:
 
 
 def _their_keys(content: Content, base: CfgNode) -> dict[_Path, Any]:
-    """Find the keys of the tables, wherever they stand, except where detectron2 has them."""
+    """Return the tables' keys in any section, except those that are also detectron2's."""
     tables = {*RENAMED, *COMBINED, *WITHOUT_EFFECT}
     return {
         path: value
@@ -206,7 +208,7 @@ def _leaves(content: Content, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
 
 
 def _without(content: Content, paths: Iterable[_Path], path: _Path = ()) -> Content:
-    """Copy all but some leaves; what is left empty goes too."""
+    """Copy without some leaves, and without sections that become empty."""
     result: Content = {}
     for key, value in content.items():
         if isinstance(value, dict):

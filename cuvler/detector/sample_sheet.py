@@ -1,4 +1,4 @@
-"""A picture of a few training samples as the detector sees them: resized, flipped, pasted over."""
+"""Draw a few training samples after augmentation: resizing, flipping and copy-paste."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def draw_samples(batch: Batch) -> Image.Image:
         A sheet of two rows, each sample scaled to a longest side of 360 pixels.
     """
     pictures = [_draw_sample(sample) for sample in batch[: _COLUMNS * _ROWS]]
-    # A batch's images are all wide or all high.
+    # The images of a batch are all wide or all high.
     width = max(picture.width for picture in pictures) + _GAP
     height = max(picture.height for picture in pictures) + _GAP
     columns, rows = min(len(pictures), _COLUMNS), -(-len(pictures) // _COLUMNS)

@@ -1,4 +1,4 @@
-"""Scores of a detector while it trains, on ground truth of its own."""
+"""Score a detector on validation ground truth while it trains."""
 
 import logging
 import shutil
@@ -24,14 +24,14 @@ _FOLDER = ".scores"
 
 
 def is_due(done: int, period: int, last: int) -> bool:
-    """Tell whether something is to happen after ``done`` iterations; never with a period of 0."""
+    """Return whether an event is due after ``done`` of ``last`` iterations; period 0 is never."""
     return period > 0 and (done % period == 0 or done == last)
 
 
 class Scorer:
-    """Predicts the images of a ground-truth file with a model in training, and scores that.
+    """Predicts the images of a ground-truth file with a model in training, and scores them.
 
-    The images are shared among the processes; their predictions go to files, so that memory does
+    The images are split among the processes. Predictions are written to files, so that memory does
     not grow with the dataset.
     """
 
@@ -41,22 +41,22 @@ class Scorer:
         ground_truth: StrPath,
         image_root: StrPath,
     ) -> None:
-        """Look at the files, as what is wrong with them shall not come out after hours.
+        """Check the files, so that errors appear before training and not hours later.
 
         Args:
-            cfg: of the training; class-agnostic detectors are scored class-agnostically.
+            cfg: config of the training; ``DATASETS.CLASS_AGNOSTIC`` applies to the scores too.
             ground_truth: a COCO json.
             image_root: the folder that its file names start from.
 
         Raises:
             ConfigError: ``TEST.EVAL_PERIOD`` is 0.
-            DataError: the ground truth lists no image or lacks classes of the detector, or its
-                images are not there.
+            DataError: the ground truth has no image or lacks classes of the detector, or an image
+                is missing.
         """
         if cfg.TEST.EVAL_PERIOD <= 0:
             raise ConfigError(
-                f"TEST.EVAL_PERIOD: {cfg.TEST.EVAL_PERIOD}, but there is ground truth to score "
-                "against while training; set the iterations between two scores"
+                f"TEST.EVAL_PERIOD: {cfg.TEST.EVAL_PERIOD}, but ground truth for scoring during "
+                "training is given; set the number of iterations between scores"
             )
         self.cfg = cfg
         self.ground_truth = Path(ground_truth)
@@ -66,14 +66,14 @@ class Scorer:
         self.parts = split_images(comm.all_gather(rows)[0], comm.get_world_size())
 
     def score(self, model: nn.Module) -> dict[str, float]:
-        """Score the model; all processes call this together.
+        """Score the model. All processes must call this together.
 
         Returns:
-            ``bbox/AP``, ``segm/AP50`` ..., in percent, in the main process; nothing in others.
+            ``bbox/AP``, ``segm/AP50`` ..., in percent, in the main process; empty in the others.
         """
         folder = Path(self.cfg.OUTPUT_DIR) / _FOLDER
         if comm.is_main_process():
-            shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed
+            shutil.rmtree(folder, ignore_errors=True)  # left by a killed training
             folder.mkdir(parents=True)
         comm.synchronize()
         self._predict(model, folder)
@@ -88,12 +88,12 @@ class Scorer:
     def _predict(self, model: nn.Module, folder: Path) -> None:
         world, rank = comm.get_world_size(), comm.get_rank()
         if world > 1:
-            # Batch norm that is not synchronised has statistics of its own in every process; those
-            # of the first are the detector's, and training does not use them.
+            # Plain batch norm has different statistics in each process. Those of the first process
+            # are saved with the detector; training does not use them.
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
         detector = Detector.of_model(self.cfg, model.eval())
-        # `cuvler status` takes a line on progress for that of the training.
+        # No progress: `cuvler status` would read it as the training's.
         predict_images(
             detector,
             self.parts[rank],
@@ -125,27 +125,27 @@ def _check(cfg: CfgNode, ground_truth: Path, image_root: Path) -> list[ListedIma
     unknown = set(cfg.DATASETS.CATEGORY_IDS) - set(truth.category_ids)
     if unknown and not cfg.DATASETS.CLASS_AGNOSTIC:
         raise DataError(
-            f"{ground_truth}: lacks the categories {sorted(unknown)[:5]} that the detector learns; "
-            "ground truth to score it against while training must have them"
+            f"{ground_truth}: lacks the categories {sorted(unknown)[:5]} of the detector; ground "
+            "truth for scoring during training must have them"
         )
     rows = read_images(ground_truth)
     first = image_root / rows[0].file_name
     if not first.is_file():
         raise DataError(
-            f"{first}: no such file; {ground_truth}, to score against while training, names it"
+            f"{first}: no such file; it is listed in {ground_truth}, for scoring during training"
         )
     return rows
 
 
 class Scores(HookBase):  # type: ignore[misc]
-    """Scores the model in training every so many iterations, and in the end."""
+    """Scores the model in training periodically and at the end."""
 
     def __init__(self, scorer: Scorer, period: int) -> None:
         self.scorer = scorer
         self.period = period
 
     def after_step(self) -> None:
-        """Score, if it is time."""
+        """Score the model if due."""
         if not is_due(self.trainer.iter + 1, self.period, self.trainer.max_iter):
             return
         scores = self.scorer.score(self.trainer.model)

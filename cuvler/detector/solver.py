@@ -1,38 +1,38 @@
-"""The optimizer: detectron2's, with a learning rate of their own for the predictors."""
+"""detectron2's optimizer with a separate learning rate for the predictors."""
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from torch import nn
 from torch.optim import Optimizer
 
-# The last layers, which learn faster in fine-tuning.
+# The last layers, which have a higher learning rate in fine-tuning.
 _PREDICTORS = (".cls_score.", ".bbox_pred.", "mask_head.predictor.")
 
 
 def is_predictor(name: str) -> bool:
-    """Tell whether a parameter is of the last layers, of classes, boxes or masks."""
+    """Return whether a parameter belongs to the class, box or mask predictor."""
     return any(part in name for part in _PREDICTORS)
 
 
 def is_new_predictor(name: str) -> bool:
-    """Tell whether a parameter starts from random numbers where the classes change.
+    """Return whether a parameter must be initialized randomly if the classes change.
 
-    A class-agnostic box regression does not depend on the classes: it is kept.
+    Class-agnostic box regression does not depend on the classes and is kept.
     """
     return is_predictor(name) and ".bbox_pred." not in name
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """Build the config's optimizer; ``SOLVER.PREDICTOR_LR_FACTOR`` speeds up the predictors."""
+    """Build the config's optimizer and apply ``SOLVER.PREDICTOR_LR_FACTOR``."""
     optimizer = build_detectron2_optimizer(cfg, model)
     return predictor_learning_rate(optimizer, model, cfg.SOLVER.PREDICTOR_LR_FACTOR)
 
 
 def predictor_learning_rate(optimizer: Optimizer, model: nn.Module, factor: float) -> Optimizer:
-    """Let the box and mask predictors learn ``factor`` times as fast as the rest.
+    """Multiply the learning rate of the class, box and mask predictors by ``factor``.
 
     Returns:
-        The same optimizer; its predictor parameters are in groups of their own.
+        The same optimizer, with the predictors' parameters in separate groups.
     """
     if factor == 1:
         return optimizer

@@ -1,4 +1,4 @@
-"""Training: detectron2's trainer, hooks and writers around this project's data and checkpoints."""
+"""Train a detector with detectron2's trainer, hooks and writers."""
 
 import hashlib
 import json
@@ -47,34 +47,34 @@ def train_detector(
     place: Place | None = None,
     evaluate: tuple[StrPath, StrPath] | None = None,
 ) -> None:
-    """Train a detector; write ``model_final.pth`` and, beside it, config, metrics and events.
+    """Train a detector; write ``model_final.pth``, the config, metrics and TensorBoard events.
 
-    ``augmented.png`` shows the first samples as the augmentation makes them.
+    ``augmented.png`` shows the first samples after augmentation.
 
-    While it trains, ``checkpoint.pth`` lies there too. A training that was stopped at any moment
-    goes on from it when it is started again with the same settings, annotations and weights,
-    with the batches and the random numbers it would have had; with others it starts anew.
+    During training the folder also has ``checkpoint.pth``. A stopped training resumes from it if
+    started again with the same settings, annotations and weights, and continues with the same
+    batches and random numbers as an uninterrupted one; otherwise it starts from the beginning.
 
     Args:
         cfg: a detector config (:func:`cuvler.detector.config.load_detector_config`);
-            ``MODEL.WEIGHTS`` names the initial weights, or is empty for random ones.
-        annotations: a COCO json; ``score``, where annotations have one, is the soft target.
+            ``MODEL.WEIGHTS`` is the path of the initial weights, or empty for random ones.
+        annotations: a COCO json; ``score`` is the soft target, 1 if missing.
         image_root: the folder that its file names start from.
-        output: the folder to write to; of the files in it only this training's are touched.
-        num_gpus: of this machine, one process each; 0 trains on the CPU.
-        seed: of initial weights, batches, augmentation and sampling.
-        place: of this call among those, on several machines, that train this detector together;
-            ``output`` is then on a file system they share.
+        output: the folder to write to; other files in it are not modified.
+        num_gpus: number of GPUs of this machine, with one process each; 0 trains on the CPU.
+        seed: seed of initial weights, batches, augmentation and sampling.
+        place: place of this call among those on several machines that train this detector
+            together; ``output`` must then be on a shared file system.
         evaluate: a COCO json of ground truth and the folder that its file names start from: the
-            detector is scored on it every ``TEST.EVAL_PERIOD`` iterations and in the end, which
-            changes nothing of the training.
+            detector is scored on it every ``TEST.EVAL_PERIOD`` iterations and at the end, without
+            affecting training.
 
     Raises:
-        ConfigError: more GPUs than there are, settings that do not fit the annotations, or images
-            that are not RGB.
+        ConfigError: the machine has fewer GPUs, the settings do not match the annotations, or
+            the config is not for RGB images.
         DataError: annotations, ground truth, images or weights cannot be used.
         TrainingDivergedError: losses became infinite or NaN too often (``SOLVER.MAX_SKIPPED``,
-            ``MAX_SKIPPED_IN_A_ROW``), or the weights did; the message names the last images.
+            ``MAX_SKIPPED_IN_A_ROW``), or the weights did; the message has the last images.
     """
     check_gpus(num_gpus)
     check_image_format(cfg)
@@ -94,9 +94,9 @@ def _train_process(
     image_root: StrPath,
     evaluate: tuple[StrPath, StrPath] | None,
 ) -> None:
-    """One process of a training: the only one on a CPU, one a GPU otherwise."""
+    """Train in one process: the only one on a CPU, otherwise one per GPU."""
     if comm.get_world_size() > 1:
-        # Started processes do not inherit the parent's logging, torchrun's have their own.
+        # Started processes do not inherit the parent's logging, and torchrun has its own.
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         level = logging.INFO if comm.is_main_process() else logging.ERROR
         logging.getLogger().setLevel(level)
@@ -119,8 +119,8 @@ def _train_process(
         cfg.SOLVER.IMS_PER_BATCH,
     )
     with warnings.catch_warnings():
-        # Mixed precision leaves out steps whose gradients overflow, as the first ones do until the
-        # losses' scale fits; the schedule is one of iterations all the same.
+        # Mixed precision skips optimizer steps with overflowing gradients, such as the first ones;
+        # the schedule counts these iterations too.
         warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")
         trainer.train(trainer.start_iter, trainer.max_iter)
     comm.synchronize()
@@ -129,8 +129,8 @@ def _train_process(
 def _set_classes(cfg: CfgNode, data: Annotations) -> None:
     if cfg.DATASETS.CLASS_AGNOSTIC and cfg.MODEL.ROI_HEADS.NUM_CLASSES != 1:
         raise ConfigError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES: {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but every category "
-            "is one; set it to 1, or DATASETS.CLASS_AGNOSTIC to False"
+            f"MODEL.ROI_HEADS.NUM_CLASSES: {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but the detector is "
+            "class-agnostic; set it to 1, or DATASETS.CLASS_AGNOSTIC to False"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.categories)
     ids, names = zip(*data.categories, strict=True)
@@ -138,15 +138,15 @@ def _set_classes(cfg: CfgNode, data: Annotations) -> None:
 
 
 def fingerprint(cfg: CfgNode, annotations: StrPath) -> str:
-    """Give a sha256 of all that decides a training's course: settings, annotations, weights.
+    """Return the SHA-256 of all that determines a training: settings, annotations, weights.
 
     Raises:
         DataError: annotations or initial weights are missing.
     """
     settings = cfg.clone()
     settings.defrost()
-    # These may differ, and the training can be gone on with; the weights' content counts. Batch
-    # norm is synchronised or not by the number of GPUs, which may differ too.
+    # Excluded from the fingerprint: may change without invalidating a checkpoint. The content of
+    # the weights counts, not their path. The number of GPUs, which decides on SyncBN, may change.
     use_plain_batch_norm(settings)
     settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = ""
     settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
@@ -167,20 +167,20 @@ class Trainer(TrainerBase):  # type: ignore[misc]
     """detectron2's training loop over :func:`cuvler.detector.data.training_loader`.
 
     Attributes:
-        start_iter: iterations done before, 0 in a fresh training.
-        max_iter: iterations in all.
+        start_iter: number of iterations done before, 0 unless resumed.
+        max_iter: total number of iterations.
     """
 
     def __init__(
         self, cfg: CfgNode, records: Records, run: str, scorer: Scorer | None = None
     ) -> None:
-        """Build model, optimizer and loader, and load the checkpoint or the initial weights.
+        """Build model, optimizer and loader; load the checkpoint or the initial weights.
 
         Args:
             cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
             records: see :class:`cuvler.detector.training_annotations.Annotations`.
-            run: :func:`fingerprint`; a checkpoint of another run is not gone on from.
-            scorer: scores the model while it trains, every ``TEST.EVAL_PERIOD`` iterations.
+            run: :func:`fingerprint`; the checkpoint of a different run is ignored.
+            scorer: scores the model during training, every ``TEST.EVAL_PERIOD`` iterations.
         """
         super().__init__()
         self.cfg = cfg
@@ -191,8 +191,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.start_iter = checkpoint["trainer"]["iteration"] + 1 if checkpoint else 0
         if len(set(comm.all_gather(self.start_iter))) > 1:
             raise DataError(
-                f"{self.folder / CHECKPOINT}: not all processes see the same; the output's folder "
-                "must be on a file system that all machines share"
+                f"{self.folder / CHECKPOINT}: processes see different checkpoints; the output "
+                "folder must be on a file system shared by all machines"
             )
 
         torch.manual_seed(cfg.SEED)
@@ -226,12 +226,15 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             return None
         checkpoint = load_state(path)
         if checkpoint["run"] != self.run:
-            logger.warning("%s is of other settings, annotations or weights; starting anew", path)
+            logger.warning(
+                "%s: other settings, annotations or weights; training starts from the beginning",
+                path,
+            )
             return None
         return checkpoint
 
     def _prepare_folder(self) -> None:
-        """Write the config, and take back what was logged after the checkpoint."""
+        """Write the config, and remove metrics logged after the checkpoint."""
         with atomic_path(self.folder / "config.yaml") as temporary:
             temporary.write_text(self.cfg.dump(), encoding="utf-8")
         metrics = self.folder / "metrics.json"
@@ -239,7 +242,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         with atomic_path(metrics) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(f"{line}\n" for line in lines if self._is_before_start(line))
         if self.start_iter == 0:
-            # A previous training's; the config beside it is no longer its own.
+            # From a previous training, with another config.
             (self.folder / MODEL).unlink(missing_ok=True)
             for events in self.folder.glob("events.out.tfevents.*"):
                 events.unlink()
@@ -253,7 +256,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         try:
             return bool(json.loads(line)["iteration"] < self.start_iter)
         except ValueError:
-            return False  # cut off when the training was killed
+            return False  # truncated when the training was killed
 
     def _loader(self, records: Records, cfg: CfgNode, start: int) -> DataLoader[Batch]:
         return training_loader(
@@ -270,7 +273,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         found: list[HookBase] = [SeedEachStep(cfg.SEED), hooks.IterationTimer()]
         found.append(hooks.LRScheduler())
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            # The batches that would come next, without what only training pastes into them.
+            # The next batches, without copy-paste, which is for training only.
             unpasted = _without_workers(cfg)
             unpasted.INPUT.COPY_PASTE.ENABLED = False
             loader = self._loader(records, unpasted, self.max_iter)
@@ -281,7 +284,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             found.append(Scores(scorer, scored))
         if comm.is_main_process():
             found.append(Writers(period=20, scored=scored))
-            # Last: the model is there when everything else is.
+            # Last: a written model means that everything else is written.
             found.append(Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD, scored=scored))
         return found
 
@@ -300,19 +303,19 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a checkpoint holds beside the model."""
+        """Return the state to save in a checkpoint in addition to the model."""
         state: dict[str, Any] = super().state_dict()
         state["loop"] = self.loop.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore the state of a checkpoint."""
         super().load_state_dict(state_dict)
         self.loop.load_state_dict(state_dict["loop"])
 
 
 def _without_workers(cfg: CfgNode) -> CfgNode:
-    """Have the loader work in this process."""
+    """Return a config whose loader runs in this process."""
     own = cfg.clone()
     own.defrost()
     own.DATALOADER.NUM_WORKERS = 0
@@ -327,8 +330,12 @@ def _load_initial(model: nn.Module, cfg: CfgNode) -> None:
         skip = is_new_predictor if agnostic else is_predictor
     loaded = load_weights(model, path, skip=skip, unpickle_sha256=cfg.MODEL.UNPICKLE_SHA256)
     random = [*loaded.missing, *loaded.mismatched]
-    logger.info("initial weights from %s; %d parameters stay random", path, len(random))
+    logger.info(
+        "initial weights from %s; %d parameters are initialized randomly", path, len(random)
+    )
     if random:
-        logger.info("random are %s%s", ", ".join(random[:3]), ", ..." if len(random) > 3 else "")
+        logger.info(
+            "initialized randomly: %s%s", ", ".join(random[:3]), ", ..." if len(random) > 3 else ""
+        )
     if loaded.unexpected:
-        logger.warning("%s: left over are %s", path, ", ".join(loaded.unexpected[:5]))
+        logger.warning("%s: ignored parameters: %s", path, ", ".join(loaded.unexpected[:5]))

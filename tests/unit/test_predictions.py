@@ -353,7 +353,7 @@ def test_detectors_that_are_not_there_are_named(detector, tmp_path):
         load_detector(tmp_path)
     (tmp_path / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
     # Without its config it is taken for one of the published detectors.
-    with pytest.raises(DataError, match=r"is not of this detector.*config\.yaml"):
+    with pytest.raises(DataError, match=r"model_final\.pth: .*config\.yaml"):
         load_detector(tmp_path, detector_config="demo", device="cpu")
     (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: .*WIDTH"):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from cuvler import masks
 
-# The demo's detector on its smallest scale: an iteration takes a tenth of a second.
+# A minimal version of the demo's detector: an iteration takes a tenth of a second.
 TINY = (
     *("SOLVER.IMS_PER_BATCH", "2"),
     *("SOLVER.CHECKPOINT_PERIOD", "3"),
@@ -26,7 +26,7 @@ TINY = (
 
 @pytest.fixture
 def tiny_dataset(tmp_path):
-    """Six images of 64 pixels, each with a bright rectangle: (annotations, root)."""
+    """Six images of 64 pixels, each with a bright rectangle: (annotations, image root)."""
     root = tmp_path / "images"
     root.mkdir()
     generator = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def tiny_overrides():
 
 @pytest.fixture
 def free_port():
-    """A port for processes to meet at."""
+    """A free port for the rendezvous of processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])

@@ -23,7 +23,7 @@ from cuvler.detector.checkpoints import (
 from cuvler.detector.config import load_detector_config
 from cuvler.errors import DataError
 
-# The published architecture on a narrow scale: the same parameters, each smaller.
+# The published architecture with few channels: the same parameters, but smaller.
 NARROW = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
@@ -44,7 +44,7 @@ def model():
     return narrow()
 
 
-def test_parameters_are_named_as_detectron2_names_them(model):
+def test_parameter_names_are_detectron2s(model):
     cfg = model_zoo.get_config("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml")
     cfg.merge_from_list([word for pair in NARROW.items() for word in pair])
     cfg.merge_from_list(["MODEL.RESNETS.NORM", "BN", "MODEL.FPN.NORM", "BN"])
@@ -55,10 +55,10 @@ def test_parameters_are_named_as_detectron2_names_them(model):
     assert {name: value.shape for name, value in model.state_dict().items()} == expected
 
 
-def test_published_layout_loads_with_nothing_missing_or_left_over(model, tmp_path):
+def test_published_layout_loads_completely(model, tmp_path):
     state = {name: torch.rand(value.shape) for name, value in model.state_dict().items()}
     published = {f"module.{name}": value for name, value in state.items()}
-    # What a checkpoint of a whole training holds beside the weights.
+    # A full training checkpoint has more than the weights.
     published["module.pixel_mean"] = torch.zeros(3, 1, 1)
     published["module.proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
     published = {n: v for n, v in published.items() if "num_batches_tracked" not in n}
@@ -89,7 +89,7 @@ def test_dino_resnet50_fills_the_backbone(tmp_path):
     assert not loaded.unexpected
     assert not loaded.mismatched
     assert not any(name.startswith("backbone.bottom_up") for name in loaded.missing)
-    # The same network: the same output of its last stage.
+    # The networks are equal: their last stages have the same output.
     images = torch.rand(1, 3, 64, 64)
     reference = resnet50()
     reference.load_state_dict(dino)
@@ -100,7 +100,7 @@ def test_dino_resnet50_fills_the_backbone(tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_classifiers_are_left_out(tmp_path):
+def test_classifiers_are_dropped(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     names = read_weights(tmp_path / "resnet18.pth")
     assert not any("fc" in name for name in names)
@@ -117,7 +117,7 @@ def test_pickles_of_arrays_load(model, tmp_path):
         load_trained(narrow(), path)
 
 
-def test_pickles_of_a_bare_backbone_load(tmp_path):
+def test_pickles_of_a_plain_backbone_load(tmp_path):
     state = {"stem.conv1.weight": np.zeros((8, 3, 7, 7)), "stem.fc.bias": np.zeros(3)}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": state}))
     assert list(read_weights(tmp_path / "R-50.pkl")) == ["backbone.bottom_up.stem.conv1.weight"]
@@ -136,7 +136,7 @@ def test_safetensors_load(tmp_path):
 
 
 class Bomb:
-    """Pickled as a call that leaves a file behind."""
+    """Unpickling this object creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -147,7 +147,7 @@ class Bomb:
 
 @pytest.fixture(params=[".pkl", ".pth"])
 def bomb(request, tmp_path):
-    """A file of one parameter that runs code when it is unpickled, and what the code makes."""
+    """A file with one parameter that runs code when unpickled, and the file the code creates."""
     victim = tmp_path / "victim"
     path = tmp_path / f"bomb{request.param}"
     weight = np.ones(2, np.float32) if request.param == ".pkl" else torch.ones(2)
@@ -159,7 +159,7 @@ def bomb(request, tmp_path):
     return path, victim
 
 
-def test_files_that_would_run_code_are_refused(bomb):
+def test_files_that_need_unpickling_are_refused(bomb):
     path, victim = bomb
     with pytest.raises(DataError, match=r"bomb.*it asks for .*open.*--unpickle-sha256"):
         read_weights(path)
@@ -167,17 +167,17 @@ def test_files_that_would_run_code_are_refused(bomb):
 
 
 @pytest.mark.parametrize("sha256", ["0" * 64, "yes", "*"])
-def test_another_sha256_runs_nothing(bomb, sha256):
+def test_a_wrong_sha256_does_not_unpickle(bomb, sha256):
     path, victim = bomb
     with pytest.raises(DataError, match=r"has the sha256 [0-9a-f]{64}, not .*; it was not unpick"):
         read_weights(path, unpickle_sha256=sha256)
     assert not victim.exists()
 
 
-# The file that the code opens is closed by nobody.
+# Nothing closes the file that the code opens.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_its_own_sha256_lets_a_file_be_unpickled(bomb):
+def test_the_sha256_permits_unpickling(bomb):
     path, victim = bomb
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     weights = read_weights(path, unpickle_sha256=digest.upper())
@@ -185,15 +185,15 @@ def test_its_own_sha256_lets_a_file_be_unpickled(bomb):
     assert victim.exists()
 
 
-def test_a_sha256_lets_nothing_run_that_need_not(tmp_path, model, monkeypatch):
+def test_a_sha256_does_not_unpickle_without_need(tmp_path, model, monkeypatch):
     save_model(model, tmp_path / "model_final.pth")
     monkeypatch.setattr(pickle, "load", None)
     monkeypatch.setattr("cuvler.tensor_files._unpickle", None)
     load_trained(narrow(), tmp_path / "model_final.pth", unpickle_sha256="0" * 64)
 
 
-def test_checkpoints_with_their_arguments_are_read_when_trusted(tmp_path):
-    """As DINO's full checkpoints are: an argparse.Namespace lies beside the weights."""
+def test_checkpoints_with_an_argparse_namespace_are_read_if_trusted(tmp_path):
+    """Like DINO's full checkpoints, which contain an argparse.Namespace."""
     path = tmp_path / "full.pth"
     state = {"model": {"weight": torch.ones(2)}, "args": argparse.Namespace(arch="resnet50")}
     torch.save(state, path)
@@ -225,11 +225,11 @@ def test_unusable_files_are_named(model, tmp_path):
     with pytest.raises(DataError, match=r"weights\.pth: not a state dict"):
         read_weights(path)
     torch.save({"blocks.0.weight": torch.zeros(2)}, path)
-    with pytest.raises(DataError, match=r"none of its 1 parameters fits .* blocks\.0\.weight"):
+    with pytest.raises(DataError, match=r"none of its 1 parameters .* blocks\.0\.weight"):
         load_weights(model, path)
 
 
-def test_trained_weights_must_fit_wholly(model, tmp_path):
+def test_trained_weights_must_match_completely(model, tmp_path):
     name = "roi_heads.box_predictor.1.cls_score.weight"
     path = tmp_path / "weights.pth"
     state = model.state_dict()
@@ -237,10 +237,10 @@ def test_trained_weights_must_fit_wholly(model, tmp_path):
     with pytest.raises(DataError, match=f"lacks {name}"):
         load_trained(narrow(), path)
     torch.save({"model": {**state, "roi_heads.other": torch.zeros(1)}}, path)
-    with pytest.raises(DataError, match=r"beside the detector's roi_heads\.other"):
+    with pytest.raises(DataError, match=r"weights\.pth: .*unexpected roi_heads\.other"):
         load_trained(narrow(), path)
     torch.save({"model": {**state, name: torch.zeros(81, 16)}}, path)
-    with pytest.raises(DataError, match=f"in another shape {name}"):
+    with pytest.raises(DataError, match=f"shape {name}"):
         load_trained(narrow(), path)
-    # To start from, it is good enough: fine-tuning on other classes.
+    # As initial weights they are accepted, for fine-tuning on other classes.
     assert load_weights(narrow(), path).mismatched == (name,)

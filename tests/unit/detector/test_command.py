@@ -33,7 +33,7 @@ def test_command_trains_with_the_overrides(tiny_dataset, tiny_overrides, tmp_pat
     assert "VIS_PERIOD: -1\n" in config
 
 
-def test_mistakes_end_in_one_message(tiny_dataset, tmp_path):
+def test_errors_are_one_message(tiny_dataset, tmp_path):
     result = invoke(*tiny_dataset, tmp_path / "run", "--detector-config", "best")
     assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "run").exists()

@@ -88,12 +88,12 @@ def test_every_config_loads_and_survives_a_dump(name):
     cfg = load_detector_config(name, num_gpus=0)
     again = base_config()
     again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))
-    # As JSON, in which lists and tuples are the same.
+    # As JSON, in which lists equal tuples.
     assert json.dumps(again, sort_keys=True) == json.dumps(cfg, sort_keys=True)
 
 
 @pytest.mark.parametrize(("batch", "factor"), [("4", 4), ("32", 0.5)])
-def test_another_batch_scales_rate_and_schedule(batch, factor):
+def test_another_batch_size_scales_rate_and_schedule(batch, factor):
     cfg = load_detector_config(
         "cad_self_train", num_gpus=1, overrides=["SOLVER.IMS_PER_BATCH", batch]
     )
@@ -105,7 +105,7 @@ def test_another_batch_scales_rate_and_schedule(batch, factor):
     assert 5000 * factor == cfg.TEST.EVAL_PERIOD
 
 
-def test_what_is_set_beside_the_batch_stays_as_set():
+def test_overrides_of_the_schedule_are_not_scaled():
     overrides = ["SOLVER.BASE_LR", "0.3", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.STEPS", "(5,)"]
     cfg = load_detector_config("cad_self_train", num_gpus=1, overrides=overrides)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (0.3, (5,), 29600)
@@ -115,7 +115,7 @@ def test_what_is_set_beside_the_batch_stays_as_set():
     (0, 1, "cpu", "BN", False), (0, 2, "cpu", "BN", False),
     (1, 1, "cuda", "BN", True), (1, 2, "cuda", "SyncBN", True), (2, 1, "cuda", "SyncBN", True),
 ])  # fmt: skip
-def test_configs_fit_the_machines(num_gpus, machines, device, norm, amp):
+def test_configs_are_adapted_to_the_machines(num_gpus, machines, device, norm, amp):
     cfg = load_detector_config("votecut_cad", num_gpus=num_gpus, machines=machines)
     assert device == cfg.MODEL.DEVICE
     assert (norm, norm) == (cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM)
@@ -133,7 +133,7 @@ def test_configs_fit_the_machines(num_gpus, machines, device, norm, amp):
         ("demo", ["SOLVER.IMS_PER_BATCH", "0"], r"SOLVER\.IMS_PER_BATCH: '0'"),
     ],
 )
-def test_mistakes_are_named(name, overrides, message):
+def test_errors_name_the_key(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_detector_config(name, num_gpus=0, overrides=overrides)
 
@@ -145,7 +145,7 @@ def test_batches_that_processes_cannot_share_are_refused():
         load_detector_config("votecut_cad", num_gpus=8, machines=3)
 
 
-def test_own_configs_build_on_the_projects(tmp_path):
+def test_user_configs_can_have_a_base_of_this_project(tmp_path):
     own = tmp_path / "own.yaml"
     base = tmp_path / "base.yaml"
     base.write_text("VERSION: 2\nSOLVER:\n  MAX_ITER: 7\n")

@@ -18,7 +18,7 @@ ALL = {"scale": (1.0, 1.0), "random_count": False, "max_cover": 0.5}
 
 
 def sample(shape, boxes, colour, scores=None):
-    """An image of one colour; each object, a box of rows and columns, is a shade brighter."""
+    """An image of one colour with objects, boxes of rows and columns, each a shade brighter."""
     masks = np.zeros((len(boxes), *shape), dtype=bool)
     image = np.full((*shape, 3), colour, dtype=np.uint8)
     for index, (top, bottom, left, right) in enumerate(boxes):
@@ -37,7 +37,7 @@ def test_pasted_pixels_masks_and_scores():
     target = sample((40, 40), [(0, 20, 0, 20)], 10, [0.9])
     source = sample((40, 40), [(0, 10, 0, 10), (30, 40, 30, 40)], 100, [0.5, 0.25])
     merged = copy_paste(target, source, rng(), **ALL)
-    # The source is as large as the target: there is one place.
+    # The source has the target's size, so there is only one position.
     assert len(merged.masks) == 3
     np.testing.assert_allclose(merged.scores, [0.9, 0.5, 0.25])
     np.testing.assert_array_equal(merged.masks[1:], source.masks)
@@ -47,7 +47,7 @@ def test_pasted_pixels_masks_and_scores():
     np.testing.assert_array_equal(merged.image[~pasted], target.image[~pasted])
 
 
-def test_arguments_are_left_as_they_are():
+def test_arguments_are_not_modified():
     target, source = sample((30, 30), [(0, 30, 0, 20)], 10), sample((30, 30), [(5, 9, 5, 9)], 99)
     before = target.image.copy(), target.masks.copy(), source.image.copy()
     copy_paste(target, source, rng(), **ALL)
@@ -56,7 +56,7 @@ def test_arguments_are_left_as_they_are():
 
 
 @pytest.mark.parametrize(("height", "pasted"), [(9, True), (10, False), (20, False)])
-def test_instances_that_cover_half_of_another_are_left_out(height, pasted):
+def test_instances_that_cover_half_of_another_are_not_pasted(height, pasted):
     target = sample((40, 40), [(0, 20, 0, 20)], 10)
     source = sample((40, 40), [(0, height, 0, 20)], 100)
     merged = copy_paste(target, source, rng(), **ALL)
@@ -65,7 +65,7 @@ def test_instances_that_cover_half_of_another_are_left_out(height, pasted):
         np.testing.assert_array_equal(merged.image, target.image)
 
 
-def test_an_existing_object_that_is_covered_bit_by_bit_is_gone():
+def test_an_object_covered_completely_by_several_is_dropped():
     target = sample((40, 40), [(0, 20, 0, 20), (30, 40, 30, 40)], 10)
     thirds = [(0, 7, 0, 20), (7, 14, 0, 20), (14, 20, 0, 20)]
     merged = copy_paste(target, sample((40, 40), thirds, 100), rng(), **ALL)
@@ -73,14 +73,14 @@ def test_an_existing_object_that_is_covered_bit_by_bit_is_gone():
     np.testing.assert_array_equal(merged.masks[0], target.masks[1])
 
 
-def test_nothing_to_paste_and_nothing_to_paste_over():
+def test_empty_source_and_empty_target():
     empty, full = sample((20, 20), [], 10), sample((20, 20), [(2, 9, 2, 9)], 100)
     assert copy_paste(full, empty, rng(), **ALL) is full
     merged = copy_paste(empty, full, rng(), **ALL)
     np.testing.assert_array_equal(merged.masks, full.masks)
 
 
-def test_scaled_objects_lie_anywhere_inside():
+def test_scaled_objects_are_pasted_at_random_positions_inside():
     target = sample((60, 80), [], 10)
     source = sample((60, 80), [(0, 60, 0, 80)], 100)
     corners = set()
@@ -99,7 +99,7 @@ def test_scaled_objects_lie_anywhere_inside():
 @pytest.mark.parametrize(
     ("target", "source", "box", "factor", "expected"),
     [
-        # A row or column more on each side where the interpolation reaches over.
+        # One more row or column on each side from interpolation.
         ((100, 200), (50, 50), (10, 30, 10, 40), 0.5, (19, 10, 81, 30)),
         ((100, 100), (400, 400), (100, 300, 100, 300), 1.0, (25, 25, 75, 75)),
         ((40, 60), (80, 20), (0, 80, 0, 20), 0.99, (0, 0, 59, 39)),
@@ -113,7 +113,7 @@ def test_sources_take_their_size_and_aspect_from_the_target(target, source, box,
 
 
 def test_pasting_does_not_blur():
-    """As averaging over the pixels in between would: the noise keeps most of its deviation."""
+    """Antialiasing would; here noise keeps most of its standard deviation."""
     noise = rng().integers(0, 256, (300, 300, 3), dtype=np.uint8)
     source = Sample(noise, np.ones((1, 300, 300), bool), np.zeros(1, np.int64), np.ones(1))
     merged = paste(sample((300, 300), [], 10), source, factor=0.3, x=0, y=0)
@@ -122,7 +122,7 @@ def test_pasting_does_not_blur():
 
 @settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1))
-def test_masks_are_where_bilinear_interpolation_is_above_0(seed):
+def test_masks_are_set_where_bilinear_interpolation_is_above_0(seed):
     generator = rng(seed)
     shape = generator.integers(1, 90, 2)
     masks = generator.random((3, *shape)) < generator.choice([0.02, 0.5])
@@ -135,13 +135,13 @@ def test_masks_are_where_bilinear_interpolation_is_above_0(seed):
     weights = torch.nn.functional.interpolate(
         torch.from_numpy(masks[None].astype(float)), (height, width), mode="bilinear"
     )
-    # The smallest weight is 1 / (4 * 90 * 90), what rounding leaves of none some 1e-16.
+    # The smallest weight is 1 / (4 * 90 * 90); rounding errors are some 1e-16.
     expected = weights[0].numpy() > 1e-9
     np.testing.assert_array_equal(merged.masks, expected[expected.any(axis=(1, 2))])
 
 
 @pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, -1), (11, 0), (0, 16)])
-def test_a_source_that_would_jut_out_is_refused(x, y):
+def test_a_source_outside_the_target_is_refused(x, y):
     target, source = sample((30, 20), [], 10), sample((9, 9), [(0, 9, 0, 9)], 100)
     paste(target, source, factor=0.5, x=10, y=15)
     with pytest.raises(ValueError, match=rf"10 x 15 .*\({x}, {y}\)"):
@@ -159,7 +159,7 @@ def test_random_count_leaves_at_least_one_out(available, counts):
     assert all(found.count(n) > 200 / len(counts) for n in counts)
 
 
-def test_boxes_are_recomputed_where_something_is_pasted_and_only_there():
+def test_boxes_are_recomputed_only_if_something_is_pasted():
     boxes = np.array([[1.5, 2.25, 20.0, 19.0]], dtype=np.float32)
     plain = sample((40, 40), [(0, 20, 0, 20)], 10)
     target = Sample(plain.image, plain.masks, plain.classes, plain.scores, boxes)
@@ -173,13 +173,13 @@ def test_batch_is_paired_with_its_reverse_from_before_pasting():
     boxes = [[(0, 5, 0, 5)], [(10, 15, 10, 15)], [(20, 25, 20, 25)]]
     batch = [sample((40, 40), box, 10 * (i + 1)) for i, box in enumerate(boxes)]
     merged = copy_paste_batch(batch, rng(), **ALL)
-    # The middle one is its own partner, and would cover itself.
+    # The middle sample is its own partner and would cover itself.
     assert [len(m.masks) for m in merged] == [2, 1, 2]
     np.testing.assert_array_equal(merged[0].masks[1], batch[2].masks[0])
     np.testing.assert_array_equal(merged[2].masks[1], batch[0].masks[0])
 
 
-def test_seed_decides():
+def test_results_depend_on_the_seed():
     batch = [sample((40, 40), [(0, 9, 0, 9)], 10 * i) for i in range(4)]
     options = {"scale": (0.3, 1.0), "random_count": True, "max_cover": 0.5}
     first = copy_paste_batch(batch, rng(3), **options)
@@ -218,7 +218,7 @@ def test_every_instance_keeps_pixels_and_no_two_parts_share_any(seed, existing, 
     brightness = merged.image[..., 0] >= 99
     from_source = [mask for mask in merged.masks if brightness[mask].any()]
     kept = [mask for mask in merged.masks if not brightness[mask].any()]
-    # What was pasted is cut from what was there.
+    # Pasted pixels are removed from the existing masks.
     for mask in kept:
         for other in from_source:
             assert not (mask & other).any()

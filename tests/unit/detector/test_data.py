@@ -32,7 +32,7 @@ SIDE = 48
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Six images, alternately wide and high, with one object each; the last has none."""
+    """Six images, alternately wide and high, with one object each except the last."""
     generator = np.random.default_rng(0)
     images, annotations = [], []
     for index in range(6):
@@ -92,7 +92,7 @@ def equal(one, two):
     )
 
 
-def test_scores_travel_and_images_without_objects_are_left_out(dataset):
+def test_scores_are_kept_and_images_without_objects_dropped(dataset):
     data = read_annotations(dataset, dataset.parent)
     assert len(data.records) == 5
     assert len(read_annotations(dataset, dataset.parent, keep_empty=True).records) == 6
@@ -127,7 +127,7 @@ def test_classes_are_categories_or_one(dataset):
     change(dataset, lambda content: content["categories"].extend(named))
     change(dataset, lambda content: content["annotations"][2].update(category_id=90))
     data = read_annotations(dataset, dataset.parent, class_agnostic=False)
-    # By ascending id, also those without an instance; one without a name is called by its id.
+    # Sorted by id, including those without instances; the default name is the id.
     assert data.categories == ((4, "can"), (7, "7"), (90, "mug"))
     classes = [label for record in data.records for _, label, *_ in record["instances"]]
     assert classes == [1, 1, 2, 1, 1]
@@ -136,7 +136,7 @@ def test_classes_are_categories_or_one(dataset):
     assert [label for record in one.records for _, label, *_ in record["instances"]] == [0] * 5
 
 
-def test_records_are_a_sequence_that_can_be_mapped(tmp_path):
+def test_records_are_a_sequence_that_can_be_memory_mapped(tmp_path):
     plain = [{"width": 3 + i, "height": 4, "name": f"é{i}" * i} for i in range(5)]
     records = Records.pack(plain)
     records.save(tmp_path)
@@ -198,8 +198,8 @@ def test_views_keep_masks_and_boxes_on_their_pixels(dataset):
     assert 10 < flipped < 30
 
 
-def test_boxes_are_the_annotations_own_scaled_and_flipped(tmp_path):
-    """The box of an annotation counts, not the extent of its mask."""
+def test_boxes_of_annotations_are_scaled_and_flipped(tmp_path):
+    """The annotation's box is used, not the extent of its mask."""
     Image.new("RGB", (400, 300)).save(tmp_path / "image.png")
     mask = np.zeros((300, 400), dtype=bool)
     mask[60:180, 50:200] = True
@@ -214,7 +214,7 @@ def test_boxes_are_the_annotations_own_scaled_and_flipped(tmp_path):
     height, width = resized_shape(300, 400, 640, 1333)
     boxes = load_sample(record, View(height, width)).boxes
     assert boxes[0].tolist() == pytest.approx([97.03, 124.27, 459.55, 405.33], abs=0.005)
-    # Of the mask where the annotation has none.
+    # The mask's box if the annotation has none.
     assert boxes[1].tolist() == [107, 128, 426, 384]
     flipped = load_sample(record, View(height, width, flipped=True)).boxes
     np.testing.assert_allclose(flipped[:, [0, 2]], width - boxes[:, [2, 0]], rtol=1e-6)
@@ -235,17 +235,17 @@ def random_segmentation(generator, height, width):
     return {"size": [height, width], "counts": [0, *runs] if mask[0, 0] else runs}
 
 
-# detectron2 makes tensors of arrays that Pillow owns.
+# detectron2 creates tensors from read-only arrays of Pillow.
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
 @pytest.mark.parametrize("seed", range(12))
-def test_samples_are_those_of_detectron2s_mapper(tmp_path, seed):
+def test_samples_equal_detectron2s_mapper(tmp_path, seed):
     generator = np.random.default_rng(seed)
     height, width = generator.integers(20, 150, 2).tolist()
     pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     annotations = []
     for index in range(8):
-        # Some jut out of the image, and some are empty.
+        # Some reach beyond the image, and some are empty.
         x, y, w, h = (generator.random(4) * 1.2 - 0.2) * [width, height, width, height]
         annotations.append(
             {
@@ -257,8 +257,8 @@ def test_samples_are_those_of_detectron2s_mapper(tmp_path, seed):
                 "segmentation": random_segmentation(generator, height, width),
             }
         )
-    # Two points are no polygon, also not between others. (Floats: detectron2 scales a polygon of
-    # integers in integers, and loses up to a pixel.)
+    # Two points are not a polygon, even among others. (Floats: detectron2 scales integer polygons
+    # with integer arithmetic, with errors of up to a pixel.)
     annotations[0]["segmentation"] = [[1, 1, 9, 9], [2.0, 3, 15, 4, 9, 18]]
     annotations[1]["segmentation"] = [[1, 1, 9, 9]]
     image = {"id": 1, "file_name": "image.png", "height": height, "width": width}
@@ -288,12 +288,12 @@ def test_masks_of_another_size_than_the_image_are_named(dataset):
     record = read_annotations(dataset, dataset.parent).records[0]
     mask = masks.encode(np.ones((SIDE, SIDE), dtype=bool))
     instances = [record["instances"][0]._replace(segmentation=mask)]
-    with pytest.raises(DataError, match=r"0\.png: one of its masks is 48 x 48 .* 48 x 64"):
+    with pytest.raises(DataError, match=r"0\.png: .*48 x 48 .* 48 x 64"):
         load_sample({**record, "instances": instances})
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("nan")], 5])
-def test_boxes_that_are_none_are_named(dataset, box):
+def test_invalid_boxes_are_named(dataset, box):
     change(dataset, lambda content: content["annotations"][3].update(bbox=box))
     with pytest.raises(DataError, match=r"annotations\.json: annotation 3: bbox .*"):
         read_annotations(dataset, dataset.parent)
@@ -310,7 +310,7 @@ def test_batches_share_an_orientation_and_each_epoch_has_every_image():
     assert found[:4] != found[4:8]
 
 
-def test_processes_share_the_stream_and_resuming_skips_it():
+def test_processes_share_the_stream_and_resuming_continues_it():
     wide = np.array([True] * 10)
     whole = list(itertools.islice(BatchStream(wide, 3, seed=1), 12))
     first = itertools.islice(BatchStream(wide, 3, seed=1, rank=0, world=2), 6)
@@ -320,7 +320,7 @@ def test_processes_share_the_stream_and_resuming_skips_it():
     assert next(iter(resumed)) == whole[9]
 
 
-def test_boxes_are_those_of_the_masks_where_something_is_pasted(dataset):
+def test_pasted_samples_have_the_boxes_of_the_masks(dataset):
     def edit(content):
         for annotation in content["annotations"]:
             annotation["bbox"] = [0, 0, 48, 48]
@@ -340,7 +340,7 @@ def test_boxes_are_those_of_the_masks_where_something_is_pasted(dataset):
     assert counts == {1, 2}
 
 
-def test_a_share_of_batches_is_pasted_over(dataset):
+def test_copy_paste_applies_to_a_share_of_batches(dataset):
     records = read_annotations(dataset, dataset.parent).records
 
     def pasted(*overrides):
@@ -353,8 +353,8 @@ def test_a_share_of_batches_is_pasted_over(dataset):
     assert pasted() == 60
 
 
-def test_pasting_changes_nothing_else(dataset):
-    """Batches without it show the same images in the same views."""
+def test_views_do_not_depend_on_copy_paste(dataset):
+    """Batches without copy-paste have the same images in the same views."""
     records = read_annotations(dataset, dataset.parent).records
     plain = batches(records, config("INPUT.COPY_PASTE.ENABLED", "False"), 5)
     pasted = batches(records, config(), 5)
@@ -364,7 +364,7 @@ def test_pasting_changes_nothing_else(dataset):
         assert torch.equal(one["image"][:, kept], two["image"][:, kept])
 
 
-def test_batches_depend_on_seed_and_number_alone(dataset):
+def test_batches_depend_only_on_seed_and_number(dataset):
     records = read_annotations(dataset, dataset.parent).records
     cfg = config()
     whole = batches(records, cfg, 6)
@@ -374,7 +374,7 @@ def test_batches_depend_on_seed_and_number_alone(dataset):
     assert equal(whole, batches(records, cfg, 6))
 
 
-def test_an_unreadable_image_stops_the_training_and_is_named(dataset):
+def test_an_unreadable_image_stops_training_and_is_named(dataset):
     records = read_annotations(dataset, dataset.parent).records
     (dataset.parent / "2.png").write_bytes(b"no image")
     cfg = config()

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def pretrained(tiny_overrides, tmp_path):
-    """The weights of a class-agnostic detector; every parameter is recognisable."""
+    """Weights of a class-agnostic detector with a distinct value in every parameter."""
     torch.manual_seed(7)
     model = build_model(load_detector_config("demo", num_gpus=0, overrides=tiny_overrides))
     for parameter in model.parameters():
@@ -55,7 +55,7 @@ def make_config(tiny_overrides, *overrides, weights=""):
     return cfg
 
 
-def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
+def test_all_but_the_predictors_of_classes_are_loaded(
     tiny_classes, tiny_overrides, pretrained, tmp_path
 ):
     rate = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "1e-12")
@@ -67,7 +67,7 @@ def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
     for name, value in found.items():
         if "running" in name or "num_batches" in name:
             continue
-        # detectron2 starts predictors at a standard deviation of 0.01 or less, biases at 0.
+        # detectron2 initializes predictors: standard deviation at most 0.01, zero biases.
         if is_new_predictor(name):
             assert value.shape != previous[name].shape or not torch.allclose(value, previous[name])
             assert value.abs().mean() < 0.011
@@ -82,8 +82,8 @@ def test_the_body_is_the_checkpoints_and_the_predictors_of_classes_are_new(
 
 
 @pytest.mark.parametrize(("agnostic", "kept"), [("True", True), ("False", False)])
-def test_box_regression_of_no_class_is_kept(tmp_path, agnostic, kept):
-    """At the published size; only the layer that is looked at is in the file, and a body layer."""
+def test_class_agnostic_box_regression_is_kept(tmp_path, agnostic, kept):
+    """At the published size; the file has only the tested layer and one of the backbone."""
     heads = ("MODEL.ROI_HEADS.NAME", "PseudoLabelStandardROIHeads")
     options = (*heads, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
     cfg = load_detector_config(
@@ -108,7 +108,7 @@ def test_box_regression_of_no_class_is_kept(tmp_path, agnostic, kept):
     assert not found["roi_heads.mask_head.predictor.weight"].eq(0.5).any()
 
 
-def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
+def test_skipped_parameters_are_reported_as_missing(pretrained, tiny_overrides):
     model = build_model(load_detector_config("demo", num_gpus=0, overrides=tiny_overrides))
     assert not load_weights(model, pretrained).missing
     loaded = load_weights(model, pretrained, skip=is_predictor)
@@ -117,14 +117,16 @@ def test_what_is_skipped_counts_as_missing(pretrained, tiny_overrides):
     assert not loaded.unexpected
 
 
-def test_classes_without_the_word_for_it_are_refused(tiny_classes, tiny_overrides, tmp_path):
+def test_class_agnostic_training_of_several_classes_is_refused(
+    tiny_classes, tiny_overrides, tmp_path
+):
     overrides = ("DATASETS.CLASS_AGNOSTIC", "True", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
     cfg = make_config(tiny_overrides, *overrides)
-    with pytest.raises(ConfigError, match=r"NUM_CLASSES: 80, but every category is one; set"):
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES: 80, .*DATASETS\.CLASS_AGNOSTIC"):
         train_detector(cfg, *tiny_classes, tmp_path / "run", num_gpus=0)
 
 
-def test_predictors_learn_at_the_multiplied_rate_all_along(tiny_overrides):
+def test_predictors_have_the_multiplied_rate_in_every_iteration(tiny_overrides):
     cfg = make_config(tiny_overrides, "SOLVER.STEPS", "(4,)", "SOLVER.MAX_ITER", "7")
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
@@ -148,7 +150,9 @@ def test_predictors_learn_at_the_multiplied_rate_all_along(tiny_overrides):
 
 
 @pytest.mark.slow
-def test_classes_are_learned_and_come_out_by_their_ids(tiny_classes, tiny_overrides, tmp_path):
+def test_predictions_have_the_category_ids_of_the_annotations(
+    tiny_classes, tiny_overrides, tmp_path
+):
     annotations, root = tiny_classes
     pace = ("SOLVER.MAX_ITER", "200", "SOLVER.BASE_LR", "0.02", "SOLVER.IMS_PER_BATCH", "4")
     cfg = make_config(tiny_overrides, *pace, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05")

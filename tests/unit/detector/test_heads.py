@@ -77,7 +77,7 @@ def test_soft_cross_entropy_by_hand():
     torch.testing.assert_close(losses, torch.tensor(expected))
 
 
-def test_soft_cross_entropy_is_least_at_the_score():
+def test_soft_cross_entropy_is_minimal_at_the_score():
     scores = torch.full((99,), 0.37)
     p = torch.linspace(0.01, 0.99, 99)
     logits = torch.stack([p.log(), (1 - p).log()], dim=1)
@@ -118,7 +118,7 @@ def test_losses_are_detectron2s_with_scores_of_one(num_classes, agnostic):
 
 def test_soft_targets_weigh_class_and_box_losses_by_hand():
     layers = predictor(soft_targets=True)
-    # The second of two proposals is background; deltas of zero leave the boxes where they are.
+    # The second of two proposals is background; zero deltas do not move the boxes.
     images = [
         proposals(
             [[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]],
@@ -134,7 +134,7 @@ def test_soft_targets_weigh_class_and_box_losses_by_hand():
     assert losses["loss_box_reg"].item() == pytest.approx(0.4 / 2)
 
 
-def test_drop_loss_judges_the_decoded_box():
+def test_drop_loss_uses_the_decoded_box():
     layers = predictor(drop_loss=True)
     images = [
         proposals(
@@ -148,13 +148,13 @@ def test_drop_loss_judges_the_decoded_box():
     deltas = torch.tensor([[0.0] * 4, [0.0] * 4, [-80.0, -80.0, 0.0, 0.0]])
     with EventStorage():
         losses = layers.losses((torch.zeros(3, 2), deltas), images)
-    # The second adds nothing and still counts as a proposal.
+    # The second adds no loss but counts as a proposal.
     assert losses["loss_cls"].item() == pytest.approx(2 * LN2 / 3)
 
 
-def test_drop_loss_looks_at_all_objects_of_the_image():
+def test_drop_loss_compares_with_all_objects_of_the_image():
     layers = predictor(drop_loss=True)
-    # Matched with an object far off, but over another one.
+    # Matched with a distant object, but overlapping another one.
     images = [
         proposals(
             [[50.0, 50.0, 60.0, 60.0]],
@@ -201,7 +201,7 @@ def class_loss(images, **options):
 
 
 def without_objects(*boxes, stage=0):
-    """Proposals of an image without ground truth, which detectron2 gives boxes from stage 1 on."""
+    """Proposals of an image without ground truth; detectron2 adds boxes from stage 1 on."""
     empty = Instances((100, 100))
     empty.proposal_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
     empty.gt_classes = torch.ones(len(boxes), dtype=torch.long)
@@ -216,40 +216,40 @@ def test_released_drop_loss_compares_with_the_boxes_of_the_first_proposals():
         [A, [1.0, 0.0, 11.0, 10.0], B, FAR], [0, 0, 0, 1], [A, A, B, A], [1.0] * 4, [A, B]
     )
     assert class_loss([image]) == pytest.approx(0.519860, abs=1e-6)
-    # Two are distinct; the first two are A both times.
+    # Two boxes are distinct; the first two proposals are both matched with A.
     released = class_loss([image], drop_loss_ground_truth="released")
     assert released == pytest.approx(0.346574, abs=1e-6)
 
 
-def test_released_drop_loss_is_off_where_an_image_of_the_batch_has_no_object():
+def test_released_drop_loss_is_off_if_an_image_of_the_batch_has_no_object():
     with_objects = proposals([A, FAR], [0, 1], [A, A], [1.0, 1.0])
     first = [with_objects, without_objects(FAR)]
     assert class_loss(first) == pytest.approx(LN2 / 3)
     assert class_loss(first, drop_loss_ground_truth="released") == pytest.approx(LN2)
-    # An image that has no proposal either counts too.
+    # Even if that image has no proposals either.
     first = [with_objects, without_objects()]
     assert class_loss(first, drop_loss_ground_truth="released") == pytest.approx(LN2)
-    # Later stages of a cascade compare with an empty box: nothing of that image is kept.
+    # Later stages of a cascade compare with an empty box: all its proposals are dropped.
     later = [with_objects, without_objects(FAR, stage=1), without_objects(stage=1)]
     assert class_loss(later, drop_loss_ground_truth="released") == pytest.approx(LN2 / 3)
 
 
-def test_released_drop_loss_counts_in_the_first_hundred_proposals():
+def test_released_drop_loss_counts_distinct_boxes_of_the_first_hundred_proposals():
     one, two, three = ([float(x)] * 4 for x in (1, 2, 3))
     matched = torch.tensor([one, two, *[one] * 98, three])
     assert released_ground_truth(matched).tolist() == [one, two]
     assert released_ground_truth(matched[1:]).tolist() == [two, one, one]
     assert released_ground_truth(matched[:0]).tolist() == []
-    # Two objects in the same place are one.
+    # Two objects with the same box count once.
     assert released_ground_truth(torch.tensor([one, one])).tolist() == [one]
 
 
-def test_other_ground_truths_for_drop_loss_are_refused():
+def test_unknown_ground_truths_for_drop_loss_are_refused():
     with pytest.raises(ConfigError, match=r"DROP_LOSS_GROUND_TRUTH: 'paper'.*all, released"):
         tiny_model("MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH", "paper")
 
 
-def test_soft_targets_refuse_losses_that_they_cannot_weigh():
+def test_soft_targets_refuse_losses_that_cannot_be_weighted():
     with pytest.raises(ConfigError, match=r"BBOX_REG_LOSS_TYPE.*smooth_l1.*giou"):
         predictor(soft_targets=True, box_reg_loss_type="giou")
 
@@ -273,8 +273,8 @@ def test_mask_loss_is_detectron2s_with_scores_of_one(channels):
     torch.testing.assert_close(soft_mask_loss(logits, instances), expected, rtol=0, atol=1e-6)
 
 
-def test_mask_loss_is_weighed_by_the_score():
-    logits = torch.zeros(2, 1, 14, 14)  # cross-entropy ln 2 whatever the mask
+def test_mask_loss_is_weighted_by_the_score():
+    logits = torch.zeros(2, 1, 14, 14)  # cross-entropy ln 2 for any mask
     loss = soft_mask_loss(logits, [mask_instances(2, [0.5, 0.1])])
     assert loss.item() == pytest.approx(LN2 * (0.5 + 0.1) / 2)
 
@@ -313,7 +313,7 @@ def losses_of(model, inputs):
 
 
 @pytest.mark.parametrize("heads", ["Cascade", "Standard"])
-def test_whole_model_has_detectron2s_losses_and_parameters(heads):
+def test_full_model_has_detectron2s_losses_and_parameters(heads):
     own = ["MODEL.ROI_HEADS.DROP_LOSS", "False"]
     ours = tiny_model("MODEL.ROI_HEADS.NAME", f"PseudoLabel{heads}ROIHeads", *own)
     theirs = tiny_model(
@@ -354,7 +354,7 @@ def test_images_without_annotations_can_be_trained_on(heads):
 
 
 @pytest.mark.parametrize(("heads", "first"), [("Cascade", "_stage0"), ("Standard", "")])
-def test_released_drop_loss_in_the_whole_model(heads, first):
+def test_released_drop_loss_in_the_full_model(heads, first):
     name = ("MODEL.ROI_HEADS.NAME", f"PseudoLabel{heads}ROIHeads")
     released = tiny_model(*name, "MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH", "released")
     off = tiny_model(*name, "MODEL.ROI_HEADS.DROP_LOSS", "False")

@@ -105,7 +105,7 @@ def test_processes_that_see_different_checkpoints_stop(
 ):
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [value, value + 3])
     cfg = load_detector_config("demo", num_gpus=0, overrides=tiny_overrides)
-    with pytest.raises(DataError, match=rf"{CHECKPOINT}: not all processes see the same"):
+    with pytest.raises(DataError, match=CHECKPOINT):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
 
 

@@ -1,4 +1,4 @@
-"""Configs in the style of CutLER's and CuVLER's, key by key."""
+"""Configs in the style of CutLER and CuVLER, key by key."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from cuvler.detector.config import base_config, load_detector_config
 from cuvler.detector.published_config import RENAMED, is_published, translate
 from cuvler.errors import ConfigError
 
-# What both systems' detectors have in common, as a detectron2 config of theirs would say it.
+# The settings common to both systems' detectors, in a detectron2 config of theirs.
 BASE = """
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
@@ -97,7 +97,7 @@ PREDICTORS = ["roi_heads.mask_head.predictor", *STAGES]
 
 @pytest.fixture
 def load(tmp_path):
-    """Load a config of their style that builds on the base."""
+    """Load a config in their style with this base."""
     (tmp_path / "base.yaml").write_text(BASE)
 
     def run(text):
@@ -117,7 +117,7 @@ def leaves(node, path=()):
 
 
 def differences(one, other):
-    """Keys whose values differ, as JSON, in which lists and tuples are the same."""
+    """Keys with different values as JSON, in which lists equal tuples."""
     others = dict(leaves(other))
     return {key for key, value in leaves(one) if json.dumps(value) != json.dumps(others[key])}
 
@@ -131,8 +131,8 @@ def differences(one, other):
         (CUTLER_SELF_TRAIN, "cutler_self_train", set()),
     ],
 )
-def test_a_config_of_theirs_is_a_config_of_ours(load, theirs, ours, differing):
-    # Our configs score while they train, where there is something to score against.
+def test_their_configs_translate_to_ours(load, theirs, ours, differing):
+    # Our configs score during training if ground truth is given.
     found = differences(load(theirs), load_detector_config(ours, num_gpus=8)) - {"TEST.EVAL_PERIOD"}
     assert found == differing
 
@@ -150,7 +150,7 @@ def few_labels(**solver):
     )
 
 
-def test_few_labels_learn_classes_with_faster_predictors(load):
+def test_semi_supervised_configs_learn_classes_with_faster_predictors(load):
     cfg = load(few_labels())
     assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_AGNOSTIC) == (80, False)
     assert (cfg.SOLVER.PREDICTOR_LR_FACTOR, cfg.INPUT.COPY_PASTE.ENABLED) == (4.0, False)
@@ -163,7 +163,7 @@ def test_few_labels_learn_classes_with_faster_predictors(load):
         [f"{name}.{kind}" for name in PREDICTORS for kind in ("weight", "bias")],
     ],
 )
-def test_predictors_may_be_named_in_several_ways(load, names):
+def test_predictors_may_be_listed_in_several_ways(load, names):
     cfg = load(few_labels(BASE_LR_MULTIPLIER_NAMES=names))
     assert cfg.SOLVER.PREDICTOR_LR_FACTOR == 4.0
 
@@ -184,7 +184,7 @@ def test_a_learning_rate_of_other_layers_is_refused(load, solver):
 
 
 @pytest.mark.parametrize("solver", [{"BASE_LR_MULTIPLIER": 1}, {"BASE_LR_MULTIPLIER_NAMES": []}])
-def test_a_factor_of_nothing_is_no_factor(load, solver):
+def test_a_factor_without_layers_is_ignored(load, solver):
     assert load(few_labels(**solver)).SOLVER.PREDICTOR_LR_FACTOR == 1.0
 
 
@@ -211,7 +211,7 @@ KEYS = [
 
 @pytest.mark.parametrize("section", ["DATALOADER", "MODEL.ROI_HEADS"])
 @pytest.mark.parametrize(("theirs", "value", "ours", "expected"), KEYS)
-def test_each_key_wherever_it_stands(section, theirs, value, ours, expected):
+def test_each_key_in_any_section(section, theirs, value, ours, expected):
     content = {"MODEL": {"ROI_HEADS": {"NAME": "CustomCascadeROIHeads"}}}
     node = content
     for part in section.split("."):
@@ -225,13 +225,13 @@ def test_each_key_wherever_it_stands(section, theirs, value, ours, expected):
     assert any(f"{section}.{theirs}" in line for line in lines)
 
 
-def test_every_renamed_key_is_tested_and_leads_to_a_key_of_ours():
+def test_every_renamed_key_is_tested_and_exists_here():
     known = {key for key, _ in leaves(base_config())}
     assert set(RENAMED.values()) <= known
     assert set(RENAMED) <= {theirs for theirs, *_ in KEYS}
 
 
-def test_what_is_said_elsewhere_is_named_in_the_log(load, caplog):
+def test_keys_without_effect_are_logged(load, caplog):
     caplog.set_level(logging.INFO)
     cfg = load(CUTLER_SELF_TRAIN)
     for key in ("DATASETS.TRAIN", "DATASETS.TEST", "MODEL.WEIGHTS", "OUTPUT_DIR", "TEST.NO_SEGM"):
@@ -266,6 +266,6 @@ def test_other_configs_are_not_translated(load, caplog):
         ("_BASE_: ../nowhere.yaml\nSOLVER: {}", r"theirs\.yaml: cannot read .*nowhere\.yaml"),
     ],
 )
-def test_what_cannot_be_followed_is_an_error(load, text, message):
+def test_keys_that_cannot_be_translated_are_errors(load, text, message):
     with pytest.raises(ConfigError, match=message):
         load(text)

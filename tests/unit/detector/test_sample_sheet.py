@@ -11,7 +11,7 @@ from cuvler.drawing import PALETTE
 
 
 def sample(height, width, boxes, outlines=None):
-    """Grey, with a mask for each (top, left, side)."""
+    """A grey image with a square mask for each (top, left, side)."""
     masks = np.zeros((len(boxes), height, width), dtype=bool)
     for mask, (top, left, side) in zip(masks, boxes, strict=True):
         mask[top : top + side, left : left + side] = True
@@ -27,7 +27,7 @@ def test_a_sheet_of_scaled_samples_with_boxes_and_masks():
     batch = [sample(90, 180, [(40, 20, 30), (10, 100, 60)]) for _ in range(9)]
     batch[1] = sample(60, 180, [])
     pixels = np.asarray(draw_samples(batch))
-    # Four columns of 360 pixels, two rows of 180, six pixels between; the ninth is left out.
+    # Four columns of 360 pixels, two rows of 180, six pixels between; the ninth is not drawn.
     assert pixels.shape == (2 * 186 + 6, 4 * 366 + 6, 3)
     first = pixels[6:186, 6:366]
     for index, (top, left, side) in enumerate([(80, 40, 60), (20, 200, 120)]):
@@ -49,8 +49,8 @@ def test_a_single_high_sample():
     assert torch.from_numpy(np.array(picture)).unique().numel() > 3
 
 
-def test_boxes_are_the_annotations_own():
-    """One looser than its mask, and one narrower than a pixel."""
+def test_boxes_of_annotations_are_drawn():
+    """One is looser than its mask, one is narrower than a pixel."""
     outlines = np.array([[10, 20, 80, 70], [150.2, 30, 150.3, 40]], dtype=np.float32)
     batch = [sample(90, 180, [(40, 20, 30), (10, 100, 60)], outlines)]
     pixels = np.asarray(draw_samples(batch))[6:186, 6:366]

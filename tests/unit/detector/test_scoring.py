@@ -1,4 +1,4 @@
-"""Scores of a detector while it trains."""
+"""Scores during training."""
 
 import json
 
@@ -16,7 +16,7 @@ from cuvler.errors import ConfigError, DataError
 from cuvler.evaluation import METRICS, evaluate_all
 from cuvler.predictions import Options, predict_dataset
 
-# detectron2's writer never closes the metrics of a training that is cut short.
+# detectron2's writer does not close the metrics of an interrupted training.
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,7 +29,7 @@ PACE = (
 
 @pytest.fixture
 def run(tiny_dataset, tiny_overrides, tmp_path):
-    """Train a tiny detector for seven iterations, scored after 3, 6 and 7; give its folder."""
+    """Train a tiny detector for 7 iterations, scored after 3, 6 and 7; return its folder."""
 
     def run(name="run", *overrides, data=tiny_dataset, detector_config="demo", **options):
         cfg = load_detector_config(
@@ -44,7 +44,7 @@ def run(tiny_dataset, tiny_overrides, tmp_path):
 
 
 def scores_of(folder):
-    """Iteration -> scores; each iteration has one line with some at most."""
+    """Iteration -> scores; at most one line per iteration has scores."""
     found = {}
     for line in map(json.loads, (folder / "metrics.json").read_text().splitlines()):
         scores = {name: value for name, value in line.items() if "/A" in name}
@@ -55,7 +55,7 @@ def scores_of(folder):
 
 
 def scores_of_model(folder, data, **options):
-    """What the stage after training makes of the final model."""
+    """Predict with the final model and score it, as in the evaluation stage."""
     annotations, root = data
     results = folder / "results.json"
     predict_dataset(folder, annotations, root, results, options=Options(batch_size=2, workers=0))
@@ -72,7 +72,7 @@ def weights_of(folder):
     return load_state(folder / "model_final.pth")["model"]
 
 
-def test_a_detector_is_scored_while_it_trains(run, tiny_dataset):
+def test_a_detector_is_scored_during_training(run, tiny_dataset):
     folder = run()
     scores = scores_of(folder)
     assert list(scores) == [2, 5, 6]
@@ -123,18 +123,18 @@ def test_a_resumed_training_neither_repeats_nor_loses_scores(run, monkeypatch, i
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_ground_truth_may_be_added_and_taken_away_on_the_way(tiny_dataset, tiny_overrides):
+def test_a_resumed_training_may_add_or_remove_ground_truth(tiny_dataset, tiny_overrides):
     cfg = load_detector_config("demo", num_gpus=0, overrides=tiny_overrides)
     before = train.fingerprint(cfg, tiny_dataset[0])
     cfg.TEST.EVAL_PERIOD = 7
     assert train.fingerprint(cfg, tiny_dataset[0]) == before
 
 
-def test_ground_truth_that_cannot_be_scored_on_is_refused_before_training(
+def test_unusable_ground_truth_is_refused_before_training(
     run, tiny_dataset, tiny_classes, tmp_path
 ):
     annotations, root = tiny_dataset
-    with pytest.raises(ConfigError, match=r"TEST\.EVAL_PERIOD: 0, but there is ground truth"):
+    with pytest.raises(ConfigError, match=r"TEST\.EVAL_PERIOD: 0"):
         run("run", "TEST.EVAL_PERIOD", "0")
     with pytest.raises(DataError, match=r"elsewhere/0\.png: no such file; .*annotations\.json"):
         run(evaluate=(annotations, tmp_path / "elsewhere"))

@@ -1,4 +1,4 @@
-"""Batches whose losses are infinite or NaN: skipped, named and counted."""
+"""Batches with infinite or NaN losses are skipped, named and counted."""
 
 import json
 
@@ -16,7 +16,7 @@ from cuvler.detector.loops import Loop, TrainingDivergedError
 from cuvler.detector.processes import Place
 from cuvler.detector.train import train_detector
 
-# detectron2's writer never closes the metrics of a training that is cut short.
+# detectron2's writer does not close the metrics of an interrupted training.
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def spoil(tiny_dataset):
-    """Let the losses of some of the six images be infinite: the largest float there is."""
+    """Make the losses of some of the six images infinite, by the largest float."""
     annotations, _ = tiny_dataset
 
     def spoil(*images):
@@ -68,7 +68,7 @@ def count_in(folder):
 
 
 def state_of(trainer):
-    """Everything that an iteration may change: weights, batch norm, momenta, the losses' scale."""
+    """Everything that an iteration may change: weights, batch norm, momenta, gradient scale."""
     momenta = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
     tensors = [*trainer.model.state_dict().values(), *momenta]
     return [t.clone() for t in tensors], trainer.loop.scaler.state_dict()
@@ -81,7 +81,7 @@ def same(one, two):
 
 @pytest.fixture
 def skipped(monkeypatch):
-    """The iterations that were skipped, each of which changed nothing."""
+    """The skipped iterations, after checking that each changed nothing."""
     iterations = []
     step = train.Trainer.run_step
 
@@ -111,20 +111,20 @@ def test_a_batch_without_a_finite_loss_is_skipped(run, spoil, skipped, caplog):
     assert b"skipped_batches" in events.read_bytes()
 
 
-def test_the_scale_of_mixed_precision_stays(run, spoil, skipped):
-    """With the CPU's 16-bit numbers; ``skipped`` looks at the scale."""
+def test_skipped_batches_keep_the_gradient_scale(run, spoil, skipped):
+    """With the CPU's 16-bit floats; ``skipped`` checks the scale."""
     spoil(2)
     assert count_in(run(mixed_precision=True)) == len(skipped) == 3
 
 
-def test_a_training_without_them_counts_none(run, skipped):
+def test_a_training_without_skipped_batches_counts_zero(run, skipped):
     assert count_in(run()) == 0
     assert skipped == []
 
 
 @pytest.fixture
 def dark_nan(monkeypatch):
-    """A layer before the backbone that gives NaN for an image without any light."""
+    """A layer before the backbone that returns NaN for a black image."""
     build = train.build_model
 
     def build_with_layer(cfg):
@@ -148,22 +148,20 @@ def darken(tiny_dataset):
 
 @pytest.mark.usefixtures("dark_nan")
 @pytest.mark.parametrize("precise", ["False", "True"])
-def test_nan_that_goes_through_batch_norm_leaves_its_statistics(
-    run, darken, skipped, caplog, precise
-):
+def test_nan_in_batch_norm_keeps_its_statistics(run, darken, skipped, caplog, precise):
     darken(4)
     options = ("TEST.PRECISE_BN.ENABLED", precise, "TEST.PRECISE_BN.NUM_ITER", "5")
     folder = run("run", *options)
     assert len(skipped) == 3
     named = [record.message for record in caplog.records if "is skipped" in record.message]
-    # Of the batches that precise batch norm reads one or two have it.
+    # One or two of the batches for precise batch norm have it.
     assert len(named) == 3 if precise == "False" else len(named) in (4, 5)
     assert all("4.png" in message for message in named)
     assert all(torch.isfinite(value).all() for value in weights_of(folder).values())
 
 
 @UNCLOSED
-def test_several_in_a_row_stop_the_training(run, spoil, skipped):
+def test_too_many_in_a_row_stop_training(run, spoil, skipped):
     spoil(*range(6))
     with pytest.raises(
         TrainingDivergedError,
@@ -174,21 +172,21 @@ def test_several_in_a_row_stop_the_training(run, spoil, skipped):
 
 
 @UNCLOSED
-def test_many_in_all_stop_the_training_and_more_may_be_allowed(run, spoil, skipped):
+def test_too_many_in_total_stop_training_until_the_limit_is_raised(run, spoil, skipped):
     spoil(2)
     pace = ("SOLVER.CHECKPOINT_PERIOD", "2")
     with pytest.raises(TrainingDivergedError, match=r"3 .* in all, more than SOLVER.MAX_SKIPPED "):
         run("run", *pace, "SOLVER.MAX_SKIPPED", "2")
     assert len(skipped) == 2
     folder = run("run", *pace)
-    # It goes on from the checkpoint, which knows how many were skipped until then.
+    # Resumes from the checkpoint, which has the number of skipped batches.
     assert len(skipped) == 3
     assert count_in(folder) == 3
     assert all(map(torch.equal, weights_of(folder).values(), weights_of(run("whole")).values()))
 
 
 def train_one_of_two(rank, url, cfg, annotations, root, output):
-    """Train; write what this process skipped, and the weights it ends with."""
+    """Train; write the iterations that this process skipped, and its final weights."""
     torch.set_num_threads(1)
     trainers = []
     finish = train.Trainer.after_train
@@ -200,14 +198,14 @@ def train_one_of_two(rank, url, cfg, annotations, root, output):
     torch.save(state, output / f"rank{rank}.pth")
 
 
-# The processes inherit the filters; torch warns there of its own settings and of this machine.
+# The processes inherit the filters; torch warns in them about its settings and the machine.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("dark_nan")
 @pytest.mark.slow
 def test_all_processes_skip_the_same_batches(
     tiny_dataset, tiny_overrides, spoil, darken, free_port, tmp_path
 ):
-    """One image has an infinite loss, another NaN in the forward pass, where detectron2 raises."""
+    """One image has an infinite loss, another NaN in the forward pass, which detectron2 raises."""
     spoil(2)
     darken(4)
     options = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3")

@@ -28,7 +28,7 @@ from cuvler.detector.train import fingerprint, train_detector
 from cuvler.detector.training_annotations import read_annotations
 from cuvler.errors import ConfigError, DataError
 
-# detectron2's writer never closes the metrics of a training that is cut short.
+# detectron2's writer does not close the metrics of an interrupted training.
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def run(tiny_dataset, tiny_overrides, tmp_path):
-    """Train a tiny detector for seven iterations; give its folder."""
+    """Train a tiny detector for seven iterations; return its folder."""
 
     def run(name="run", *overrides, weights="", **options):
         iterations = ("SOLVER.MAX_ITER", "7")
@@ -67,7 +67,7 @@ def iterations_of(folder):
 
 
 def stop_at(monkeypatch, iteration):
-    """Let the training end in an exception, as by a full disk, at an iteration."""
+    """Raise an exception at an iteration, as for a full disk."""
     step = train.Trainer.run_step
 
     def stopping_step(trainer):
@@ -78,7 +78,7 @@ def stop_at(monkeypatch, iteration):
     monkeypatch.setattr(train.Trainer, "run_step", stopping_step)
 
 
-def test_training_leaves_model_config_metrics_and_events(run):
+def test_training_writes_model_config_metrics_and_events(run):
     folder = run()
     assert (folder / "model_final.pth").exists()
     assert not (folder / CHECKPOINT).exists()
@@ -86,20 +86,20 @@ def test_training_leaves_model_config_metrics_and_events(run):
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
     record = json.loads((folder / "metrics.json").read_text())
     assert math.isfinite(record["total_loss"])
-    # Steps at 4 of 7, after a warm-up of 2: the last rate is a tenth of the base's.
+    # A step at 4 of 7, after a warm-up of 2: the last rate is a tenth of the base rate.
     assert record["lr"] == pytest.approx(0.0001)
     assert "CATEGORY_IDS" in (folder / "config.yaml").read_text()
 
 
 @UNCLOSED
-def test_a_picture_shows_what_is_trained_on(run, tiny_dataset, monkeypatch):
+def test_augmented_png_shows_the_first_batch(run, tiny_dataset, monkeypatch):
     folder = run()
     cfg = load_detector_config(folder / "config.yaml", num_gpus=0)
     cfg.DATALOADER.NUM_WORKERS = 0
     batch = next(iter(training_loader(read_annotations(*tiny_dataset).records, cfg, seed=0)))
     expected = np.asarray(draw_samples(batch))
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "augmented.png")), expected)
-    # It is of the training's first batch, also when that goes on later.
+    # Of the first batch of the training, even if resumed.
     (folder / "model_final.pth").unlink()
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
@@ -110,13 +110,13 @@ def test_a_picture_shows_what_is_trained_on(run, tiny_dataset, monkeypatch):
     assert (folder / "augmented.png").read_bytes() == b"as it was"
 
 
-def test_seed_decides(run):
+def test_results_depend_on_the_seed(run):
     assert equal(weights_of(run("one")), weights_of(run("two")))
     assert not equal(weights_of(run("one")), weights_of(run("three", seed=1)))
 
 
 @UNCLOSED
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(run, monkeypatch):
+def test_a_resumed_training_equals_an_uninterrupted_one(run, monkeypatch):
     whole = run("whole")
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
@@ -132,17 +132,17 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(run, monkeypatch):
     assert not (folder / CHECKPOINT).exists()
 
 
-def test_another_training_does_not_go_on_from_the_checkpoint(run, monkeypatch, caplog):
+def test_the_checkpoint_of_another_training_is_ignored(run, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
         with pytest.raises(KeyboardInterrupt):
             run("stopped")
     folder = run("stopped", seed=3)
-    assert "is of other settings, annotations or weights; starting anew" in caplog.text
+    assert f"stopped/{CHECKPOINT}: " in caplog.text
     assert equal(weights_of(folder), weights_of(run("fresh", seed=3)))
 
 
-def test_finished_training_is_made_anew_when_asked_for(run):
+def test_a_finished_training_can_be_repeated(run):
     folder = run()
     (folder / "model_final.pth").unlink()
     run()
@@ -171,7 +171,7 @@ def test_precise_batch_norm_is_the_mean_over_batches(run):
 
 
 def test_precise_batch_norm_sees_no_pasted_images(run):
-    """Weights stay, so nothing but the images decides the statistics."""
+    """With fixed weights, so that the statistics depend only on the images."""
     options = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
     options += ("SOLVER.BASE_LR", "0.0", "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()")
     plain = run("plain", *options, "INPUT.COPY_PASTE.ENABLED", "False")
@@ -182,7 +182,7 @@ def test_precise_batch_norm_sees_no_pasted_images(run):
 def test_mixed_precision_leaves_losses_in_full_precision(
     tiny_dataset, tiny_overrides, detector_config
 ):
-    """With the CPU's 16-bit numbers, which are coarser than a GPU's."""
+    """With the CPU's 16-bit floats, which are coarser than a GPU's."""
     cfg = load_detector_config(detector_config, num_gpus=0, overrides=tiny_overrides)
     cfg.DATALOADER.NUM_WORKERS = 0
     model = build_model(cfg)
@@ -198,15 +198,15 @@ def test_mixed_precision_leaves_losses_in_full_precision(
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-def test_a_step_that_mixed_precision_leaves_out_is_no_news(run, monkeypatch):
-    """The first one, as its gradients overflow in 16 bits; torch would warn of the schedule."""
+def test_steps_skipped_by_mixed_precision_do_not_warn(run, monkeypatch):
+    """The first step: its gradients overflow in 16 bits, and torch warns about the schedule."""
     step = Loop.run_step
     monkeypatch.setattr(Loop, "run_step", lambda loop: step(loop) if loop.iter else None)
     record = json.loads((run() / "metrics.json").read_text())
     assert (record["iteration"], record["lr"]) == (6, pytest.approx(0.0001))
 
 
-def test_gpus_that_are_not_there_are_refused(tiny_dataset, tmp_path):
+def test_missing_gpus_are_refused(tiny_dataset, tmp_path):
     count = torch.cuda.device_count() + 1
     cfg = load_detector_config("demo", num_gpus=0)
     with pytest.raises(ConfigError, match=f"{count} GPUs requested"):
@@ -221,7 +221,7 @@ def test_another_order_of_channels_is_refused(tiny_dataset, tmp_path):
         Detector(cfg, tmp_path / "none.pth")
 
 
-def test_predictors_learn_faster():
+def test_predictors_have_a_higher_learning_rate():
     model = build_model(load_detector_config("demo", num_gpus=0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     predictor_learning_rate(optimizer, model, 4.0)
@@ -240,7 +240,7 @@ def test_predictors_learn_faster():
     }
 
 
-def test_a_checkpoint_that_is_being_written_leaves_the_previous_one(run, monkeypatch, tmp_path):
+def test_a_failed_checkpoint_keeps_the_previous_one(run, monkeypatch, tmp_path):
     path = tmp_path / "model.pth"
     save_model(torch.nn.Linear(2, 2), path)
     previous = path.read_bytes()
@@ -256,7 +256,7 @@ def test_a_checkpoint_that_is_being_written_leaves_the_previous_one(run, monkeyp
     assert list(tmp_path.glob(".*.part")) == []
 
 
-def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
+def test_settings_that_do_not_invalidate_a_checkpoint(tiny_dataset, tmp_path):
     annotations, _ = tiny_dataset
     cfg = load_detector_config("demo", num_gpus=0)
     first = fingerprint(cfg, annotations)
@@ -280,7 +280,7 @@ def test_what_a_checkpoint_may_differ_in(tiny_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_like_an_undisturbed_one(
+def test_a_killed_training_ends_like_an_uninterrupted_one(
     tiny_dataset, tiny_overrides, run, tmp_path
 ):
     annotations, root = tiny_dataset
