@@ -140,4 +140,4 @@ class TestCommand:
     def test_a_title_needs_its_dataset(self, arguments):
         outcome = CliRunner().invoke(command, [*arguments, "--title", "COCO"])
         assert outcome.exit_code == 2
-        assert "'COCO' is not NAME=TITLE" in outcome.output
+        assert "'COCO' is not NAME=" in outcome.output
