@@ -227,6 +227,7 @@ def require_usable(failed: Sequence[tuple[str, str]], total: int, max_failed: fl
         named = _named(f"{name} ({status})" for name, status in failed)
         raise DataError(
             f"{len(failed)} of {total} images could not be used, more than the share of "
-            f"{max_failed:g} that annotations.max_failed allows: {named}. The log names "
-            "them all. Mend or remove them and delete the dataset's listing, or raise the limit"
+            f"{max_failed:g} that max_failed allows: {named}. The log names "
+            "them all. Mend or remove them and delete the dataset's listing, or raise the limit",
+            parameter="max_failed",
         )

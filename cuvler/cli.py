@@ -59,6 +59,10 @@ COMMANDS = {
 }
 
 
+# The parameters of commands that rules take from the config.
+_CONFIG_KEYS = {"max_failed": "annotations.max_failed"}
+
+
 class LazyGroup(click.Group):
     """A group that imports a sub-command's module when the sub-command is asked for."""
 
@@ -97,5 +101,14 @@ def main() -> None:
     try:
         cuvler(prog_name="cuvler")
     except CuvlerError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error}{_option_of(error)}", err=True)
         sys.exit(1)
+
+
+def _option_of(error: CuvlerError) -> str:
+    """Say how the parameter that an error is about is set from the command line."""
+    if not error.parameter:
+        return ""
+    key = _CONFIG_KEYS.get(error.parameter)
+    config = f", in a workflow's config {key}" if key else ""
+    return f" (--{error.parameter.replace('_', '-')}{config})"

@@ -39,4 +39,7 @@ def check_gpus(count: int) -> None:
     """
     visible = torch.cuda.device_count()
     if count > visible:
-        raise ConfigError(f"{count} GPUs requested, {visible} visible; --num-gpus 0 uses the CPU")
+        raise ConfigError(
+            f"{count} GPUs requested, {visible} visible; num_gpus: 0 uses the CPU",
+            parameter="num_gpus",
+        )

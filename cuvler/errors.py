@@ -7,7 +7,15 @@ class CuvlerError(Exception):
     """An error that the user can correct; the message names the file or key, and the fix.
 
     The command line prints the message without a traceback and exits with status 1.
+
+    Attributes:
+        parameter: the library's parameter that the message is about, if it is about one; the
+            command line adds the option.
     """
+
+    def __init__(self, message: str, *, parameter: str = "") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class ConfigError(CuvlerError):

@@ -149,7 +149,7 @@ class Planner:
     def _rate(self, name: str) -> float:
         self.used.add(name)
         if name not in self.rates:
-            raise ConfigError(f"no rate is known for {name}; say --rate {name}=IMAGES_A_SECOND")
+            raise ConfigError(_no_rate(name), parameter="rate")
         return self.rates[name].value
 
     def _on_gpu(self, rule: str) -> bool:
@@ -218,13 +218,15 @@ class Planner:
             row.cpu_hours += seconds / 3600
 
 
+def _no_rate(name: str) -> str:
+    return f"no rate is known for {name}; give {name}=NUMBER, in images a second"
+
+
 def _teraflop(spec: BackboneSpec) -> float:
     """The arithmetic of a ViT's forward pass on one image: projections and attention."""
     sizes = [size for name, size in _VITS.items() if spec.timm and f"_{name}_" in spec.timm]
     if not sizes:
-        raise ConfigError(
-            f"no rate is known for {spec.name}; say --rate eigenvectors/{spec.name}=IMAGES_A_SECOND"
-        )
+        raise ConfigError(_no_rate(f"eigenvectors/{spec.name}"), parameter="rate")
     layers, channels = sizes[0]
     tokens = spec.grid[0] * spec.grid[1] + 1
     return layers * (24 * tokens * channels**2 + 4 * tokens**2 * channels) / 1e12

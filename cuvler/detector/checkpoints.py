@@ -82,9 +82,9 @@ def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tenso
         content = read_tensors(path, unpickle_sha256=unpickle_sha256)
     except NeedsUnpicklingError as error:
         raise DataError(
-            f"{error}. If you trust its source, --unpickle-sha256 with the SHA-256 that they "
-            "publish lets it run code (from Python: unpickle_sha256; in a detector config: "
-            "MODEL.UNPICKLE_SHA256)"
+            f"{error}. If you trust its source, unpickle_sha256 with the SHA-256 that they "
+            "publish lets it run code (in a detector config: MODEL.UNPICKLE_SHA256)",
+            parameter="unpickle_sha256",
         ) from error
     state = content.get("model", content)
     if not isinstance(state, dict) or not state:

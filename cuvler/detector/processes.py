@@ -55,8 +55,9 @@ class Place:
         if num_gpus != self.local_size:
             raise ConfigError(
                 f"torchrun started {self.local_size} processes on this machine, one per GPU, but "
-                f"--num-gpus is {num_gpus}; omit it, or start torchrun with "
-                f"--nproc-per-node {num_gpus}"
+                f"num_gpus is {num_gpus}; omit it, or start torchrun with "
+                f"--nproc-per-node {num_gpus}",
+                parameter="num_gpus",
             )
         return self.size // self.local_size
 

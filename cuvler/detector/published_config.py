@@ -37,15 +37,15 @@ COMBINED = (
 # Their keys that do not affect training -> the equivalent here.
 WITHOUT_EFFECT = {
     "VISUALIZE_COPY_PASTE": "every training writes augmented.png with its first samples",
-    "NO_SEGM": "`cuvler evaluation --iou-type bbox` scores boxes only",
+    "NO_SEGM": "`cuvler evaluation` can score boxes only",
 }
 _EVALUATION = "scoring is set by options of `cuvler evaluation`"
 # detectron2's keys that are inputs of the commands here.
 ELSEWHERE = {
-    "DATASETS.TRAIN": "the annotations are given as --annotations",
+    "DATASETS.TRAIN": "the annotations are an input of training",
     "DATASETS.TEST": "detectors are scored by `cuvler evaluation`",
-    "MODEL.WEIGHTS": "initial weights are given as --weights",
-    "OUTPUT_DIR": "the folder is given as --output",
+    "MODEL.WEIGHTS": "initial weights are an input of training",
+    "OUTPUT_DIR": "the folder is chosen when training starts",
 }
 # Their heads, and detectron2's -> ours, which equal detectron2's if DropLoss and soft targets are
 # off.

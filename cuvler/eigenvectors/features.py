@@ -69,8 +69,8 @@ def load_backbone(
         return Backbone(spec, where, prepare, lambda prepared: prepared, None)
     if weights is None:
         raise ConfigError(
-            f"backbone {spec.name!r} needs weights; fetch them with "
-            f"`cuvler weights --backbone {spec.name} --output FILE.safetensors`"
+            f"backbone {spec.name!r} needs weights; `cuvler weights` fetches them",
+            parameter="weights",
         )
     # timm is slow to import and not needed for pixel backbones.
     from cuvler.download.digests import verified_sha256

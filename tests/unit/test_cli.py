@@ -1,15 +1,24 @@
+import ast
+import pickle
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from cuvler import errors
 from cuvler.cli import COMMANDS, cuvler
 from cuvler.commands.method_options import MethodCommand
+from cuvler.errors import DataError
+from cuvler.listing import write_listing
 from cuvler.pseudo_masks.methods import method_names
+
+PACKAGE = Path(errors.__file__).parent
 
 
 def run(*arguments):
@@ -97,3 +106,37 @@ def test_an_option_is_of_one_type_in_every_command():
                 for flag in parameter.opts:
                     types.setdefault(flag, {}).setdefault(read, []).append(name)
     assert {flag: found for flag, found in types.items() if len(found) > 1} == {}
+
+
+def test_the_library_names_no_option():
+    """Errors name a parameter; the command line adds the option, which must be one."""
+    flags = {
+        flag
+        for _, context in every_command()
+        for parameter in context.command.get_params(context)
+        for flag in parameter.opts
+    }
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "commands" or path.name == "cli.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")):
+                continue
+            named = set(re.findall(r"--[a-z][a-z0-9-]*", ast.unparse(node)))
+            assert not named & flags, f"{path}:{node.lineno}"
+            about = [word.value.value for word in node.keywords if word.arg == "parameter"]
+            assert all(f"--{name.replace('_', '-')}" in flags for name in about), path
+
+
+def test_the_command_line_adds_the_option(tmp_path):
+    listing = tmp_path / "listing.parquet"
+    write_listing(pd.DataFrame({"image_id": [1], "file_name": ["1.png"], "shard": [0]}), listing)
+    files = ["--listing", listing, "--image-root", tmp_path, "--output", tmp_path / "x.zarr.zip"]
+    result = run("eigenvectors", *map(str, files), "--backbone", "dino_s16", "--shard", "0")
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("(--weights)")
+
+
+def test_an_error_keeps_its_parameter_between_processes():
+    error = pickle.loads(pickle.dumps(DataError("too many", parameter="max_failed")))
+    assert (str(error), error.parameter) == ("too many", "max_failed")

@@ -41,5 +41,5 @@ def test_devices_that_are_not_there_are_named(gpus, count, name, message):
 def test_as_many_gpus_as_there_are(gpus):
     gpus(2)
     check_gpus(2)
-    with pytest.raises(ConfigError, match=r"3 GPUs requested, 2 visible; --num-gpus 0"):
+    with pytest.raises(ConfigError, match=r"3 GPUs requested, 2 visible; num_gpus: 0"):
         check_gpus(3)

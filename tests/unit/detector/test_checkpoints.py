@@ -161,7 +161,7 @@ def bomb(request, tmp_path):
 
 def test_files_that_need_unpickling_are_refused(bomb):
     path, victim = bomb
-    with pytest.raises(DataError, match=r"bomb.*it asks for .*open.*--unpickle-sha256"):
+    with pytest.raises(DataError, match=r"bomb.*it asks for .*open.*unpickle_sha256"):
         read_weights(path)
     assert not victim.exists()
 

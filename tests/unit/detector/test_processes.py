@@ -45,7 +45,7 @@ def test_torchrun_starts_a_command_for_each_gpu():
     assert place == Place(16, 11, "env://", local_rank=3, local_size=8)
     assert place.machines(8) == 2
     assert place.machines(0) == 16
-    with pytest.raises(ConfigError, match=r"8 processes.*--num-gpus is 4"):
+    with pytest.raises(ConfigError, match=r"8 processes.*num_gpus is 4"):
         place.machines(4)
 
 
