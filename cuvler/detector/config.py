@@ -1,4 +1,4 @@
-"""Recipes: detectron2 configs of the published detectors, and small ones for a CPU."""
+"""Detector configs: detectron2 configs of the published detectors, and small ones for a CPU."""
 
 import difflib
 import logging
