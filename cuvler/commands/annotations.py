@@ -9,7 +9,7 @@ from cuvler.annotations import merge_shards
 from cuvler.commands import options
 from cuvler.listing import read_listing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("annotations")
@@ -26,4 +26,4 @@ def command(listing: Path, max_failed: float, output: Path, pseudo_masks: Path) 
     shards = [pseudo_masks / f"{shard}.json" for shard in range(images["shard"].max() + 1)]
     statuses = merge_shards(images, shards, output, max_failed=max_failed)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    log.info("%d images: %s", statuses.total(), counts)
+    logger.info("%d images: %s", statuses.total(), counts)

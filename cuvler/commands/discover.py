@@ -15,7 +15,7 @@ from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
 from cuvler.masks import encode, geometry
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("discover", cls=MethodCommand)
@@ -57,7 +57,7 @@ def command(
         # Scores that are all the same say nothing, and hide a part of the picture.
         scores = [mask.score for mask in found.masks] if chosen.scored else None
         _write(output, path, image, found, scores)
-        log.info("%s: objects found: %d", path, len(found.masks))
+        logger.info("%s: objects found: %d", path, len(found.masks))
     images.require_all()
 
 

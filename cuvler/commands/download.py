@@ -10,7 +10,7 @@ import click
 from cuvler.commands import options
 from cuvler.errors import ConfigError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("download")
@@ -51,11 +51,11 @@ def command(
         file = published_files().get(source) or PublishedFile(_name(source, output), source, "")
         path = output or folder / file.file
         digest = download(file.url, path, sha256=sha256 or file.sha256)
-        log.info("%s: sha256 %s", path, digest)
+        logger.info("%s: sha256 %s", path, digest)
         if unpack and (file.unpack or source == file.url):
             place = unpack / (file.unpack or "")
             count = unpack_archive(path, place, strip=file.strip)
-            log.info("%s: %d files from %s", place, count, path.name)
+            logger.info("%s: %d files from %s", place, count, path.name)
 
 
 def _name(source: str, output: Path | None) -> str:

@@ -10,7 +10,7 @@ from cuvler.errors import DataError
 from cuvler.ground_truth import FORMATS, make_ground_truth
 from cuvler.ground_truth.source_records import Ids
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("ground-truth")
@@ -94,7 +94,7 @@ def command(
         ids=ids,
         masks=masks,
     )
-    log.info(
+    logger.info(
         "%s: %d objects (%d of them ignored) on %d images",
         output,
         counts.objects,

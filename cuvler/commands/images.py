@@ -9,7 +9,7 @@ from cuvler.commands import options
 from cuvler.errors import DataError
 from cuvler.listing import list_images, write_listing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("images")
@@ -51,4 +51,4 @@ def command(
             )
     listing = list_images(image_root, ground_truth=ground_truth, ids=ids, shards=shards)  # type: ignore[arg-type]
     write_listing(listing, output)
-    log.info("%s: %d images in %d shards", dataset, len(listing), shards)
+    logger.info("%s: %d images in %d shards", dataset, len(listing), shards)

@@ -11,7 +11,7 @@ from PIL import Image
 from cuvler.errors import DataError, ImageError
 from cuvler.images import EXTENSIONS, open_image
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def pictures(
@@ -50,7 +50,7 @@ class Pictures:
             try:
                 image = open_image(path)
             except ImageError as error:
-                log.warning("%s", error)
+                logger.warning("%s", error)
                 self._failed += 1
             else:
                 yield path, image

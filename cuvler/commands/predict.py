@@ -8,7 +8,7 @@ import click
 from cuvler.commands import options
 from cuvler.commands.pictures import Pictures, pictures
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("predict")
@@ -57,6 +57,6 @@ def command(
                 image, list(instances.pred_masks.numpy()), instances.scores.tolist()
             )
             picture.save(temporary, format="PNG")
-        log.info("%s: %d objects", path, len(instances))
+        logger.info("%s: %d objects", path, len(instances))
     write_json(output / "predictions.json", as_coco_annotations(found, model.categories))
     images.require_all()

@@ -8,7 +8,7 @@ import click
 from cuvler.commands import options
 from cuvler.extras import require_extra
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("predictions")
@@ -65,7 +65,7 @@ def command(
                 max_failed=max_failed,
             ),
         )
-    log.info(
+    logger.info(
         "%d predictions in %d images, %d images left out",
         summary.predictions,
         summary.images,

@@ -10,7 +10,7 @@ from cuvler.commands import options
 from cuvler.listing import read_listing
 from cuvler.self_training import cutler_annotations, cuvler_annotations
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("self-training")
@@ -52,4 +52,4 @@ def command(
             score_threshold=score_threshold,
             detections_per_image=detections_per_image,
         )
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in asdict(counts).items()))
+    logger.info("%s", ", ".join(f"{key} {value}" for key, value in asdict(counts).items()))

@@ -8,7 +8,7 @@ import click
 from cuvler.commands import options
 from cuvler.splits import write_splits
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("splits")
@@ -26,4 +26,4 @@ log = logging.getLogger(__name__)
 def command(ground_truth: Path, percents: tuple[int, ...], seed: int, output: Path) -> None:
     """Draw nested splits of a COCO json by image: what is in 1 % is in 2 %, and so on."""
     for percent, count in write_splits(ground_truth, output, percents=percents, seed=seed).items():
-        log.info("%d %%: %d images", percent, count)
+        logger.info("%d %%: %d images", percent, count)

@@ -8,7 +8,7 @@ import click
 from cuvler.commands import options
 from cuvler.errors import ConfigError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @click.command("weights")
@@ -30,4 +30,4 @@ def command(backbone: str, definitions: str, sha256: str | None, output: Path) -
     else:
         spec = backbone_spec(backbone, parse_definitions(definitions))
         digest = fetch_backbone(spec, output, sha256=sha256)
-    log.info("%s: sha256 %s", output, digest)
+    logger.info("%s: sha256 %s", output, digest)
