@@ -1,4 +1,4 @@
-"""Merging the shards' pseudo-masks into one COCO json that accounts for every image."""
+"""Merge the shards' pseudo-masks into one COCO json that accounts for every image."""
 
 import logging
 from collections import Counter
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
-_NAMED = 20  # images named in an error message before it says "and N more"
+_NAMED = 20  # maximum number of images named in an error message
 _AGAIN = "delete it and run again"
 
 
@@ -34,29 +34,28 @@ def merge_shards(
 ) -> Counter[str]:
     """Merge shard files into one COCO json, record by record.
 
-    Memory grows with the listing, some tens of bytes an image, and not with the masks or the
-    size of a shard. Images that could not be used are logged, and listed under ``excluded``
-    with their status and reason; ``summary`` counts what became of the images. Annotation ids
-    count from 1 in the order of the images, so that the result is the same, byte for byte, for
-    any number of shards.
+    Memory grows only with the listing, by some tens of bytes per image. Images that could not be
+    used are logged and listed under ``excluded`` with their status and reason; ``summary`` has the
+    number of images per status. Annotation ids start at 1 in the order of the images, so that the
+    output is the same, byte for byte, for any number of shards.
 
     Args:
-        listing: the whole dataset, as :func:`cuvler.listing.read_listing` gives it.
-        shards: the files of shard 0, 1, ...
+        listing: the listing of the dataset, from :func:`cuvler.listing.read_listing`.
+        shards: paths of the files of shard 0, 1, ...
         output: the COCO json to write.
-        max_failed: the largest share of excluded images that is accepted.
+        max_failed: maximum share of excluded images.
 
     Returns:
-        How many images have each status.
+        The number of images per status.
 
     Raises:
-        DataError: an image is missing from its shard or in the wrong one, a mask is of another
-            size than its image, shards were made with different settings, or more than
-            ``max_failed`` of the images failed; the message names them.
+        DataError: an image is missing or in the wrong shard, a mask differs in size from its
+            image, shards were made with different settings, or more than ``max_failed`` of the
+            images failed; the message names them.
     """
-    dealt = listing["shard"].nunique()
-    if dealt and listing["shard"].max() >= len(shards):
-        raise DataError(f"{len(shards)} shard files were given, but the listing has {dealt} shards")
+    num_shards = listing["shard"].nunique()
+    if num_shards and listing["shard"].max() >= len(shards):
+        raise DataError(f"{len(shards)} shard files, but the listing has {num_shards} shards")
     settings = _settings(shards[0])
     excluded: list[Record] = []
     statuses: Counter[str] = Counter()
@@ -65,10 +64,10 @@ def merge_shards(
         for number, path in enumerate(with_progress(shards, len(shards), unit="shard")):
             if (found := _settings(path)) != settings:
                 raise DataError(
-                    f"{path}: made with other settings than {shards[0]} "
+                    f"{path}: made with different settings than {shards[0]} "
                     f"({_differences(found, settings)}); delete the older one and run again"
                 )
-            # A slice: shards are consecutive, and comparing would copy the names of all images.
+            # Shards are consecutive: a slice, unlike a boolean index, does not copy the names.
             start, stop = np.searchsorted(listing["shard"], [number, number + 1])
             shard = _Shard(path, listing.iloc[start:stop])
             shard.copy(writer, excluded)
@@ -82,7 +81,7 @@ def merge_shards(
 
 
 def _settings(path: StrPath) -> Record:
-    """What a shard was made with, which must not differ between shards."""
+    """Return the settings a shard was made with, which all shards must share."""
     for section, content in stream_annotations(path):
         if section == "info" and isinstance(content, dict):
             return {key: value for key, value in content.items() if key != "shard"}
@@ -91,10 +90,10 @@ def _settings(path: StrPath) -> Record:
 
 
 class _Shard:
-    """One shard's file on its way into the merged one, checked against its rows of the listing.
+    """Copies one shard's file into the merged one, checking it against its rows of the listing.
 
     Attributes:
-        statuses: how many images have each status, so far.
+        statuses: number of images per status so far.
     """
 
     def __init__(self, path: StrPath, rows: "pd.DataFrame") -> None:
@@ -102,16 +101,16 @@ class _Shard:
         self.statuses: Counter[str] = Counter()
         self._ids = rows["image_id"].to_numpy()
         self._names = rows["file_name"].to_numpy()
-        # Of each image of the shard; a size of 0 x 0 where it has no masks.
+        # Height and width of each image of the shard; zeros if it has no masks.
         self._sizes = np.zeros((len(rows), 2), dtype=np.int32)
         self._num_images = 0
-        self._masked = -1  # the image that the last mask was of
+        self._masked = -1  # index of the last mask's image
 
     def copy(self, writer: AnnotationWriter, excluded: list[Record]) -> None:
-        """Write the shard's records; those of images that could not be used go to ``excluded``.
+        """Write the shard's records; append images that could not be used to ``excluded``.
 
         Raises:
-            DataError: the file is not whole, or not of these images.
+            DataError: the file is incomplete, or does not match the listing.
         """
         try:
             for section, record in stream_annotations(self.path):
@@ -161,8 +160,8 @@ class _Shard:
                 or self._ids[number] != image_id
             ):
                 raise DataError(
-                    f"{self.path}: a mask is of image {image_id}, which is not one of the shard's "
-                    f"or out of order; {_AGAIN}"
+                    f"{self.path}: a mask of image {image_id}, which is not in the shard or out of "
+                    f"order; {_AGAIN}"
                 )
             self._pass_over(number)
             self._masked = number
@@ -171,7 +170,7 @@ class _Shard:
         writer.add_annotation({"id": number, "category_id": 1, "iscrowd": 0, **annotation})
 
     def _pass_over(self, following: int) -> None:
-        """Check that no image after the last masked one, and before ``following``, has masks."""
+        """Check that no image between the last mask's and ``following`` should have masks."""
         skipped = np.flatnonzero(self._sizes[self._masked + 1 : following, 0])
         if len(skipped):
             names = self._names[self._masked + 1 + skipped]
@@ -183,19 +182,19 @@ class _Shard:
         sums = run_sums(segmentation["counts"])
         if segmentation["size"] != [height, width] or sums != (height * width, annotation["area"]):
             raise DataError(
-                f"{self.path}: a mask of {self._names[self._masked]} does not decode to its "
-                f"image's {width} x {height} pixels; {_AGAIN}"
+                f"{self.path}: a mask of {self._names[self._masked]} does not decode to the "
+                f"{width} x {height} pixels of its image; {_AGAIN}"
             )
 
     def _mismatch(self) -> DataError:
-        """Say how the images differ from the listing's."""
+        """Return an error that describes how the images differ from the listing's."""
         found = [image["id"] for s, image in stream_annotations(self.path) if s == "images"]
         names = dict(zip(self._ids.tolist(), self._names, strict=True))
         known = set(found)
         if missing := [name for image_id, name in names.items() if image_id not in known]:
             how = f"{len(missing)} images of the listing are missing: {_named(missing)}"
         elif strange := [str(image_id) for image_id in found if image_id not in names]:
-            how = f"images that the listing does not have in this shard: ids {_named(strange)}"
+            how = f"not in this shard of the listing: image ids {_named(strange)}"
         else:
             how = "images are listed twice or out of order"
         return DataError(f"{self.path}: {how}; {_AGAIN}")
@@ -213,21 +212,21 @@ def _differences(one: Record, other: Record) -> str:
 
 
 def require_usable(failed: Sequence[tuple[str, str]], total: int, max_failed: float) -> None:
-    """Refuse to go on when too many images could not be used.
+    """Check that not too many images failed.
 
     Args:
-        failed: their file names, and why.
-        total: how many images there are, with these.
-        max_failed: the largest share that is accepted.
+        failed: file name and status of each failed image.
+        total: number of all images.
+        max_failed: maximum share of failed images.
 
     Raises:
-        DataError: names them.
+        DataError: more images failed; the message names them.
     """
     if len(failed) > max_failed * total:
         named = _named(f"{name} ({status})" for name, status in failed)
         raise DataError(
             f"{len(failed)} of {total} images could not be used, more than the share of "
             f"{max_failed:g} that max_failed allows: {named}. The log names "
-            "them all. Mend or remove them and delete the dataset's listing, or raise the limit",
+            "them all. Repair or remove them and delete the dataset's listing, or raise the limit",
             parameter="max_failed",
         )

@@ -1,17 +1,16 @@
-"""Self-training: a detector's predictions become the next round's annotations.
+"""Self-training: turn a detector's predictions into the annotations of the next round.
 
-CuVLER (Arica et al., CVPR 2024) trains once more on what the detector is fairly sure of, its
-score as the soft target. CutLER (Wang et al., CVPR 2023, section 3.4) takes what the detector
-is sure of and keeps, of the masks it was trained on, those it did not find again.
+CuVLER (Arica et al., CVPR 2024) keeps predictions with a score of 0.2 or more, with the score as
+the soft target. CutLER (Wang et al., CVPR 2023, section 3.4) keeps those of 0.7 or more, and the
+previous annotations that no kept prediction overlaps.
 
-A prediction keeps its own box: the box head's estimate is often better than the mask's
-outline. Areas are counted on the masks. A prediction with an empty mask is left out and counted:
-training passes over instances without pixels, and no mask of an image overlaps it.
+Predictions keep the boxes of the box head, which are often better than the extent of the mask.
+Areas are those of the masks. Predictions with an empty mask are dropped and counted: training skips
+instances without pixels, and an empty mask overlaps no annotation.
 
-Both write a COCO json that accounts for every image. An image without annotations stays among
-``images`` where any record tells its size, which COCO demands; detectron2 passes over it in
-training. Where none does, it is under ``excluded``, for there is nothing to learn from it and
-opening it to learn its size would not change that.
+The output accounts for every image. An image without annotations is in ``images`` if a record
+states its size, which COCO requires; detectron2 skips it in training. Otherwise it is in
+``excluded``: it cannot be trained on, so it is not opened for its size.
 """
 
 import json
@@ -36,18 +35,18 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-# CutLER: a previous annotation that overlaps a prediction this much was found again.
-_FOUND_AGAIN = 0.5
+# CutLER: IoU from which a prediction replaces a previous annotation.
+_MAX_IOU = 0.5
 
 
 @dataclass
 class Counts:
-    """What became of the records.
+    """Numbers of records read and written.
 
     Attributes:
-        num_predictions: all of them.
-        num_predictions_kept: those within the limits that have pixels.
-        num_predictions_empty: those within the limits with an empty mask, left out.
+        num_predictions: all predictions.
+        num_predictions_kept: predictions within the limits with a non-empty mask.
+        num_predictions_empty: predictions within the limits with an empty mask, dropped.
         num_previous_kept: previous annotations that no kept prediction replaces.
     """
 
@@ -65,22 +64,22 @@ def cuvler_annotations(
     score_threshold: float = 0.2,
     detections_per_image: int | None = None,
 ) -> Counts:
-    """Keep the predictions of ``score_threshold`` or more; their scores are the soft targets.
+    """Keep predictions with a score of ``score_threshold`` or more, as soft targets.
 
-    Files of any length and order are read once, and a few images are in memory at a time.
+    Records may be in any order. Files are read once, with a few images in memory at a time.
 
     Args:
         predictions: COCO results.
         listing: that of the dataset (columns ``image_id``, ``file_name``).
         output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
             first), ``info`` and ``excluded``.
-        score_threshold: the lowest score kept.
-        detections_per_image: the best that many predictions of an image are looked at. Those
-            are the same as a detector limited to so many would give.
+        score_threshold: minimum score.
+        detections_per_image: maximum number of predictions per image, the best ones, as if the
+            detector had this limit.
 
     Raises:
-        DataError: a prediction is of no image of the listing or has no score or mask, masks
-            of an image differ in size, or no prediction reaches ``score_threshold``.
+        DataError: a prediction's image is not in the listing, or it has no score or mask; masks
+            of an image differ in size; or no prediction has a score of ``score_threshold``.
     """
     return _merge(None, predictions, listing, output, score_threshold, detections_per_image)
 
@@ -94,18 +93,18 @@ def cutler_annotations(
     score_threshold: float = 0.7,
     detections_per_image: int | None = 30,
 ) -> Counts:
-    """Keep the predictions of ``score_threshold`` or more, and the annotations they do not replace.
+    """Keep predictions of ``score_threshold`` or more, and annotations they do not replace.
 
-    A previous annotation stays when its mask's IoU with every kept prediction of its image is
-    under 0.5. An image's predictions come before its previous annotations in the output.
+    A previous annotation is kept if its mask's IoU with every kept prediction of its image is
+    below 0.5. An image's predictions precede its previous annotations in the output.
 
     Args:
         previous: the COCO json that the detector was trained on.
-        predictions: as for :func:`cuvler_annotations`, as are the others and the errors.
+        predictions: as for :func:`cuvler_annotations`, like the other arguments and errors.
         listing: that of the dataset.
         output: the COCO json to write.
-        score_threshold: the lowest score kept.
-        detections_per_image: the best that many predictions of an image are looked at.
+        score_threshold: minimum score.
+        detections_per_image: maximum number of predictions per image.
     """
     return _merge(previous, predictions, listing, output, score_threshold, detections_per_image)
 
@@ -121,7 +120,7 @@ def _merge(
     opening = {"licenses": [], "categories": CATEGORIES}
     with (
         write_annotations(output, opening) as writer,
-        # Beside the output, where there is room: a node's own disk may be small.
+        # In the output's folder: a node's local disk may be too small.
         TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
         closing(_Spool(Path(folder, "records.sqlite"), listing)) as spool,
     ):
@@ -131,12 +130,12 @@ def _merge(
         excluded = []
         for image, found, before in with_progress(spool.images(), len(listing)):
             if "width" not in image:
-                reason = "no prediction tells its size"
+                reason = "no prediction states its size"
                 excluded.append({**image, "status": "no_prediction", "reason": reason})
                 continue
             writer.add_image(image)
             found = found[:limit]
-            kept, remaining = _with_pixels(found), _with_pixels(_not_found_again(before, found))
+            kept, remaining = _with_pixels(found), _with_pixels(_not_replaced(before, found))
             counts.num_predictions_kept += len(kept)
             counts.num_predictions_empty += len(found) - len(kept)
             counts.num_previous_kept += len(remaining)
@@ -148,19 +147,19 @@ def _merge(
     return counts
 
 
-_PREDICTION, _FORMER = 0, 1
+_PREDICTION, _PREVIOUS = 0, 1
 
 
 class _Spool:
-    """The listing and the records to merge, in a database that keeps them in order on disk.
+    """Sorts the records to merge by image in a database on disk.
 
-    Records may come in any order, and need not fit into memory.
+    Records may be added in any order, and may exceed memory.
     """
 
     def __init__(self, path: Path, listing: "pd.DataFrame") -> None:
         self._count = 0
         self._database = sqlite3.connect(path)
-        # The file is gone afterwards, so there is nothing to roll back or to make durable.
+        # The file is temporary: no need for rollback or durability.
         self._database.executescript(
             """
             pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -64000;
@@ -178,15 +177,13 @@ class _Spool:
         self._database.close()
 
     def note_size(self, image_id: int, size: Sequence[int], where: str) -> None:
-        """Remember an image's height and width, and that all its records agree on them."""
+        """Store an image's height and width, and check that all its records agree."""
         height, width = size
         known = self._database.execute(
             "select height, width from image where id = ?", (image_id,)
         ).fetchone()
         if known is None:
-            raise DataError(
-                f"{where} is of image {image_id}, which is not one of the images to train on"
-            )
+            raise DataError(f"{where}: image {image_id} is not one of the images to train on")
         if known == (None, None):
             self._database.execute(
                 "update image set height = ?, width = ? where id = ?", (height, width, image_id)
@@ -198,7 +195,7 @@ class _Spool:
             )
 
     def add(self, kind: int, record: Record) -> None:
-        """Take a record in; predictions come out by their score, others as they came."""
+        """Add a record; predictions are sorted by score, previous annotations keep their order."""
         rank = -record["score"] if kind == _PREDICTION else 0.0
         content = json.dumps(record, separators=(",", ":"))
         values = (record["image_id"], kind, rank, self._count, content)
@@ -206,7 +203,7 @@ class _Spool:
         self._count += 1
 
     def images(self) -> Iterator[tuple[Record, list[Record], list[Record]]]:
-        """Give each image with its predictions, best first, and its previous annotations."""
+        """Yield each image with its predictions, best first, and its previous annotations."""
         records = self._database.execute(
             "select image, kind, content from record order by image, kind, rank, number"
         )
@@ -223,7 +220,7 @@ class _Spool:
 
 
 def _spool_predictions(spool: _Spool, path: StrPath, score_threshold: float) -> int:
-    """Take in the predictions that are kept; give the number of all."""
+    """Add the predictions within the threshold; return the number of all predictions."""
     count = kept = 0
     highest = 0.0
     for count, record in enumerate(stream_results(path), start=1):
@@ -251,7 +248,7 @@ def _spool_previous(spool: _Spool, path: StrPath) -> None:
         elif section == "annotations":
             where = f"{path}: annotation {record['id']}"
             spool.note_size(record["image_id"], record["segmentation"]["size"], where)
-            spool.add(_FORMER, record)
+            spool.add(_PREVIOUS, record)
 
 
 def _check(record: Record, where: str) -> None:
@@ -261,11 +258,11 @@ def _check(record: Record, where: str) -> None:
     score = record["score"]
     if not (is_finite(score) and 0 <= score <= 1):
         raise DataError(
-            f"{where} (image {record['image_id']}) has the score {score!r}, not one of 0 to 1"
+            f"{where} (image {record['image_id']}): score {score!r} is not a number from 0 to 1"
         )
 
 
-def _not_found_again(annotations: list[Record], predictions: list[Record]) -> list[Record]:
+def _not_replaced(annotations: list[Record], predictions: list[Record]) -> list[Record]:
     if not annotations or not predictions:
         return annotations
     overlaps = coco_mask.iou(
@@ -274,11 +271,11 @@ def _not_found_again(annotations: list[Record], predictions: list[Record]) -> li
         [0] * len(predictions),
     )
     best = overlaps.max(axis=1)
-    return [a for a, overlap in zip(annotations, best, strict=True) if overlap < _FOUND_AGAIN]
+    return [a for a, overlap in zip(annotations, best, strict=True) if overlap < _MAX_IOU]
 
 
 def _with_pixels(records: list[Record]) -> list[Record]:
-    """Give the records as annotations, areas counted; a mask without pixels teaches nothing."""
+    """Convert records to annotations with areas, without those of empty masks."""
     annotations = []
     for record in records:
         area = int(coco_mask.area(record["segmentation"]))

@@ -1,4 +1,4 @@
-"""Splits: a few percent of a dataset's labels, for learning from few.
+"""Splits: a few percent of a dataset's labels, for semi-supervised learning.
 
 CutLER (Wang et al., CVPR 2023), section 5.4, fine-tunes on 1 to 100 % of COCO's labelled images.
 """
@@ -14,7 +14,7 @@ from cuvler.coco_json import stream_annotations, write_annotations
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
-# What every split has of the file that it was taken from.
+# Sections of the source file that every split has.
 _HEADER = ("info", "licenses", "categories")
 
 
@@ -27,24 +27,24 @@ def write_splits(
 ) -> dict[int, int]:
     """Write ``output/{percent}.json`` for each percentage of a COCO json's images.
 
-    Images are drawn, and all annotations of an image go with it. The draw is nested: what is in
-    1 % is in 2 %. Whether an image comes early is decided by the seed and its id alone, so that
-    splits stay nearly the same when images are added. Categories stay all, also those without
-    an annotation in a small split, so that class numbers are the same in every split. Images and
-    annotations keep their order, and only their ids are held in memory.
+    A split has randomly drawn images with all of their annotations. Splits are nested: the 1 %
+    split is part of the 2 % split. An image's rank depends only on the seed and its id, so that
+    splits change little when images are added. All categories are kept, even without annotations,
+    so that class indices are the same in every split. Images and annotations keep their order, and
+    only the ids are held in memory.
 
     Args:
         ground_truth: a COCO json, such as COCO's ``instances_train2017.json``.
         output: the folder to write to.
-        percents: from 1 to 100; of n images a split has ``n * percent // 100``, but at least one.
-        seed: chooses the images.
+        percents: from 1 to 100; a split has ``n * percent // 100`` of n images, but at least one.
+        seed: seed of the draw.
 
     Returns:
         {percent: number of images}.
 
     Raises:
         ConfigError: no percentage, or one out of range.
-        DataError: not a COCO json, or its annotations are of images that it does not list.
+        DataError: the file is not a COCO json, or an annotation's image is not listed.
     """
     wanted = sorted(set(percents))
     if not wanted or wanted[0] < 1 or wanted[-1] > 100:
@@ -71,13 +71,15 @@ def write_splits(
 
 
 def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:
-    """Give the sections that every split has, and the images' ids."""
+    """Return the sections that every split has, and the image ids."""
     header: dict[str, Any] = {"info": {}, "licenses": [], "categories": []}
     image_ids: list[int] = []
     for section, content in stream_annotations(path):
         if section == "images":
             if not isinstance(content, dict) or "id" not in content:
-                raise DataError(f"{path}: not COCO annotations: {content!r} is no image with an id")
+                raise DataError(
+                    f"{path}: not COCO annotations: {content!r} is not an image with an id"
+                )
             image_ids.append(content["id"])
         elif section in _HEADER and isinstance(header[section], list):
             header[section].append(content)
@@ -86,21 +88,21 @@ def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:
     for section, records in (("images", image_ids), ("categories", header["categories"])):
         if not records:
             raise DataError(
-                f"{path}: has no {section}; splits are made of annotations with classes, "
+                f"{path}: has no {section}; splits need annotations with classes, "
                 "such as COCO's instances_train2017.json"
             )
     twice = [one for one, count in Counter(image_ids).items() if count > 1]
     if twice:
         raise DataError(
-            f"{path}: image id {twice[0]} is listed twice; give every image an id of its own"
+            f"{path}: image id {twice[0]} is listed twice; give every image a unique id"
         )
     return header, image_ids
 
 
 def _ranks(image_ids: list[int], seed: int) -> dict[int, int]:
-    """Give {image id: place in a random order}; a digest, unlike a generator, never changes."""
+    """Return {image id: rank in a random order}; digests, unlike generators, never change."""
     digests = {one: hashlib.sha256(f"{seed}/{one}".encode()).digest() for one in image_ids}
-    return {one: place for place, one in enumerate(sorted(image_ids, key=digests.__getitem__))}
+    return {one: rank for rank, one in enumerate(sorted(image_ids, key=digests.__getitem__))}
 
 
 def _rank(ranks: dict[int, int], record: Any, section: str, path: StrPath) -> int:
@@ -109,5 +111,5 @@ def _rank(ranks: dict[int, int], record: Any, section: str, path: StrPath) -> in
         return ranks[record[key]]
     except (KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not COCO annotations: no image has the {key} of {str(record)[:100]}"
+            f"{path}: not COCO annotations: no image for the {key} of {str(record)[:100]}"
         ) from error
