@@ -1,4 +1,4 @@
-"""Read ground truth and results, and refuse what cannot be scored honestly."""
+"""Read ground truth and results for scoring, and check that they match."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ _KEYS: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 @dataclass(frozen=True)
 class Records:
-    """What was read: the name for messages, the images by id and the annotations or results."""
+    """Content of a file: its name for messages, images by id, and annotations or results."""
 
     name: str
     images: dict[int, Record]
@@ -39,11 +39,11 @@ class Records:
 
 
 def read_ground_truth(source: Source) -> Records:
-    """Read a COCO annotation file (or take its loaded content).
+    """Read a COCO annotation file, given by its path or content.
 
     Raises:
-        DataError: not a COCO annotation file, a record without an id, an image listed twice, or
-            an annotation of an image that is not listed.
+        DataError: the file is not a COCO annotation file, a record has no id, an image is listed
+            twice, or an annotation's image is not listed.
     """
     name, content = _load(source, "ground truth")
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
@@ -56,9 +56,9 @@ def read_ground_truth(source: Source) -> Records:
         if image["id"] in images:
             raise DataError(f"{name}: image id {image['id']} is listed twice")
         images[image["id"]] = image
-    strangers = {a["image_id"] for a in annotations} - images.keys()
-    if strangers:
-        raise DataError(f"{name}: annotations of images that are not listed: {_few(strangers)}")
+    unlisted = {a["image_id"] for a in annotations} - images.keys()
+    if unlisted:
+        raise DataError(f"{name}: annotations of images that are not listed: {_few(unlisted)}")
     categories = {a.get("category_id", 1) for a in annotations}
     categories |= {kind["id"] for kind in kinds}
     names = {kind["id"]: kind["name"] for kind in kinds if "name" in kind}
@@ -68,12 +68,11 @@ def read_ground_truth(source: Source) -> Records:
 def read_results(source: Source, truth: Records) -> Records:
     """Read COCO results, or COCO annotations (pseudo-masks).
 
-    Annotations of which none has a score, such as MaskCut's published ones, get score 1.
+    If no annotation has a score, as in MaskCut's published file, all get score 1.
 
     Raises:
-        DataError: neither format; results for images the ground truth does not know; the same
-            image id under another file name (two id spaces) or of another size; a score missing
-            or not finite.
+        DataError: the file has neither format; an image is not in the ground truth, or differs
+            from it in file name or size; a score is missing or not finite.
     """
     name, content = _load(source, "results")
     images: dict[int, Record] = {}
@@ -85,25 +84,25 @@ def read_results(source: Source, truth: Records) -> Records:
         content = content["annotations"]
         listed = _records(name, "result", content, "image_id")
         if listed and not any("score" in record for record in listed):
-            logger.info("%s: annotations without scores count with score 1", name)
+            logger.info("%s: annotations have no scores; all get score 1", name)
             content = [{**record, "score": 1.0} for record in listed]
     records = _records(name, "result", content, "image_id")
     _check_scores(name, records)
     _check_same_images(name, images, records, truth)
     seen = len({record["image_id"] for record in records})
-    # An image without results may be one in which nothing was found, or one that was left out.
+    # Images without results are either empty or were left out: log their number.
     logger.info("%s: %d results on %d of %d images", name, len(records), seen, len(truth.images))
     return Records(name, images, records, sorted({r.get("category_id", 1) for r in records}))
 
 
 def _records(name: str, kind: str, records: Any, key: str) -> list[Record]:
-    """Refuse what is not a list of records that have a whole number by this key."""
+    """Check that this is a list of records with an integer ``key``."""
     if not isinstance(records, list):
-        raise DataError(f"{name}: {str(records)[:80]} is not a list of records, one {kind} each")
+        raise DataError(f"{name}: {str(records)[:80]} is not a list of {kind} records")
     for index, record in enumerate(records):
         if not isinstance(record, Mapping) or not isinstance(record.get(key), int):
             raise DataError(
-                f"{name}: {kind} {index} needs a whole number as {key!r}: {str(record)[:80]}"
+                f"{name}: {kind} {index}: {key!r} must be an integer: {str(record)[:80]}"
             )
     return records
 
@@ -114,7 +113,7 @@ def _check_scores(name: str, records: Sequence[Record]) -> None:
     for index, record in enumerate(records):
         if not is_finite(record.get("score")):
             raise DataError(
-                f"{name}: {_label(index, record)} needs a finite 'score', "
+                f"{name}: {_label(index, record)}: 'score' must be a finite number, "
                 f"not {record.get('score')!r}"
             )
 
@@ -122,39 +121,39 @@ def _check_scores(name: str, records: Sequence[Record]) -> None:
 def _check_same_images(
     name: str, images: dict[int, Record], records: list[Record], truth: Records
 ) -> None:
-    strangers = {record["image_id"] for record in records} - truth.images.keys()
-    if strangers:
+    unlisted = {record["image_id"] for record in records} - truth.images.keys()
+    if unlisted:
         raise DataError(
-            f"{name}: results for {len(strangers)} images that {truth.name} does not list: "
-            f"{_few(strangers)}; both must number the images alike"
+            f"{name}: results for {len(unlisted)} images that {truth.name} does not list: "
+            f"{_few(unlisted)}; both must have the same image ids"
         )
     for image_id in sorted(images.keys() & truth.images.keys()):
         image, true_image = images[image_id], truth.images[image_id]
         sizes = [[entry.get("height"), entry.get("width")] for entry in (image, true_image)]
         if sizes[0] != sizes[1] and all(sizes[0] + sizes[1]):
             raise DataError(
-                f"{name}: image {image_id} is of {sizes[0]} (height, width) pixels, but of "
-                f"{sizes[1]} in {truth.name}; both must be of the same image files"
+                f"{name}: image {image_id} has {sizes[0]} (height, width) pixels, but {sizes[1]} "
+                f"in {truth.name}; both must be made from the same image files"
             )
         ours, theirs = image.get("file_name"), true_image.get("file_name")
-        # Folders may differ (a dataset's root is the user's choice), names may not.
+        # Folders may differ, because users choose the image root.
         if ours and theirs and PurePath(ours).name != PurePath(theirs).name:
             raise DataError(
                 f"{name}: image {image_id} is {ours}, but {theirs} in {truth.name}; "
-                "both must number the images alike"
+                "both must have the same image ids"
             )
 
 
 def has_masks(records: Records) -> bool:
-    """Whether any annotation or result carries a mask."""
+    """Return whether any annotation or result has a mask."""
     return any(record.get("segmentation") for record in records.records)
 
 
 def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool) -> list[Record]:
-    """Give the annotations as the evaluators want them, ids dense from 1.
+    """Convert the annotations to the evaluators' format, with ids from 1.
 
-    Sizes (small, medium, large) go by the annotation's ``area``, where it has none by its mask
-    or box, for boxes and masks alike, as COCO does.
+    ``area``, which decides between small, medium and large, is the annotation's, by default that
+    of its mask or box; as in COCO, for boxes and masks alike.
     """
 
     def where(index: int) -> str:
@@ -170,9 +169,9 @@ def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool
     for index, (annotation, shape) in enumerate(zip(truth.records, shapes, strict=True)):
         area = annotation.get("area")
         if area is not None and not is_finite(area):
-            raise DataError(f"{where(index)} has the area {area!r}, which is no number")
+            raise DataError(f"{where(index)}: area {area!r} is not a finite number")
         record = {
-            # pycocotools takes an id of 0 for "not matched", so ids are given anew.
+            # Not the file's ids: pycocotools reads an id of 0 as "not matched".
             "id": index + 1,
             "image_id": annotation["image_id"],
             "category_id": 1 if class_agnostic else annotation.get("category_id", 1),
@@ -187,10 +186,9 @@ def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool
 def prepare_results(
     results: Records, truth: Records, iou_type: IouType, class_agnostic: bool
 ) -> list[Record]:
-    """Give the results as the evaluators want them, ids dense from 1.
+    """Convert the results to the evaluators' format, with ids from 1.
 
-    Sizes go by the box when boxes are scored and by the mask when masks are, as detectron2
-    does.
+    As in detectron2, ``area`` is that of the box if boxes are scored, and of the mask otherwise.
     """
     logger.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
 
@@ -201,8 +199,7 @@ def prepare_results(
     for index, result in enumerate([] if class_agnostic else results.records):
         if result.get("category_id") not in known:
             raise DataError(
-                f"{where(index)} is of category {result.get('category_id')}, "
-                f"unknown to {truth.name}"
+                f"{where(index)}: category {result.get('category_id')} is not in {truth.name}"
             )
     shapes: list[Any]
     if iou_type == "bbox":

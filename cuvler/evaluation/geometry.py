@@ -1,4 +1,4 @@
-"""The boxes and masks of records as the evaluators want them; wrong ones are refused by name."""
+"""Extract and validate the boxes and masks of records for the evaluators."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from cuvler.errors import DataError
 from cuvler.masks import run_sums
 
 Record = dict[str, Any]
-Where = Callable[[int], str]  # names the record of an index in messages
+Where = Callable[[int], str]  # index of a record -> its name for messages
 
 
 def finite_numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Give an array of finite numbers; None if there is anything else among the values."""
+    """Convert to an array of finite numbers; return None if any value is something else."""
     try:
         array = np.array(values)
     except ValueError:  # of different lengths
@@ -27,12 +27,12 @@ def finite_numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def boxes(records: Sequence[Record], where: Where) -> list[list[float]]:
-    """Give the boxes, [x, y, width, height] each.
+    """Return the boxes, [x, y, width, height] each.
 
     Raises:
-        DataError: a record has none, or an impossible one.
+        DataError: a box is missing or invalid.
     """
-    # All at once; one by one only to name the wrong one.
+    # Check all at once, and one by one only to find the invalid one.
     found = finite_numbers([record.get("bbox") for record in records])
     if found is not None and found.reshape(-1, 4).shape == (len(records), 4):
         found = found.reshape(-1, 4)
@@ -45,9 +45,9 @@ def boxes(records: Sequence[Record], where: Where) -> list[list[float]]:
 def _box(record: Record, where: str) -> list[float]:
     box = record.get("bbox")
     if not isinstance(box, list | tuple) or len(box) != 4:
-        raise DataError(f"{where} needs a 'bbox' of four numbers, not {box!r}")
+        raise DataError(f"{where}: 'bbox' must have four numbers, not {box!r}")
     if not all(is_finite(side) for side in box) or min(box[2:]) < 0:
-        raise DataError(f"{where} has the impossible box {list(box)}")
+        raise DataError(f"{where}: invalid box {list(box)}")
     return [float(side) for side in box]
 
 
@@ -57,12 +57,12 @@ def check_inside(
     images: Mapping[int, Record],
     where: Where,
 ) -> None:
-    """Refuse boxes that begin beyond their image: it was of another size.
+    """Reject boxes that start outside the image (size mismatch).
 
-    Reaching over the border is common.
+    Boxes that reach beyond the image's right or lower edge are common, and accepted.
 
     Raises:
-        DataError: there is such a box.
+        DataError: a box starts outside its image.
     """
     sizes = {
         number: (image["width"], image["height"])
@@ -73,7 +73,7 @@ def check_inside(
         size = sizes.get(record["image_id"])
         if size and (box[0] > size[0] or box[1] > size[1]):
             raise DataError(
-                f"{where(index)} has the box {box}, which lies outside of its image of "
+                f"{where(index)}: box {box} is outside of its image of "
                 f"{[size[1], size[0]]} (height, width) pixels"
             )
 
@@ -81,10 +81,10 @@ def check_inside(
 def ground_truth_masks(
     records: Sequence[Record], images: Mapping[int, Record], where: Where
 ) -> list[Any]:
-    """Give the masks of polygons or RLE in compressed RLE.
+    """Return the masks in compressed RLE, converted from polygons or RLE.
 
     Raises:
-        DataError: a record has none, one that is broken, or one of another size than its image.
+        DataError: a mask is missing, invalid, or differs in size from its image.
     """
     return [
         _ground_truth_mask(record, images[record["image_id"]], where(index))
@@ -95,7 +95,7 @@ def ground_truth_masks(
 def _ground_truth_mask(record: Record, image: Record, where: str) -> Any:
     segmentation = record.get("segmentation")
     if not segmentation:
-        raise DataError(f"{where} has no 'segmentation'; score boxes only (iou type bbox)")
+        raise DataError(f"{where}: no 'segmentation'; score boxes only (IoU type bbox)")
     height, width = _size(image, where)
     if isinstance(segmentation, Mapping):
         _check_size(segmentation, [height, width], where)
@@ -108,7 +108,7 @@ def _ground_truth_mask(record: Record, image: Record, where: str) -> Any:
 def result_masks(
     records: Sequence[Record], images: Mapping[int, Record], where: Where
 ) -> list[Any]:
-    """Give the masks, which must be in compressed RLE.
+    """Return the masks, which must be in compressed RLE.
 
     Raises:
         DataError: as :func:`ground_truth_masks`.
@@ -122,7 +122,7 @@ def result_masks(
 def _result_mask(record: Record, image: Record, where: Where, index: int) -> Any:
     rle = record.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes):
-        raise DataError(f"{where(index)} needs a 'segmentation' in compressed RLE")
+        raise DataError(f"{where(index)}: 'segmentation' must be compressed RLE")
     if rle.get("size") != [image.get("height"), image.get("width")]:
         _check_size(rle, list(_size(image, where(index))), where(index))
     return rle
@@ -131,23 +131,21 @@ def _result_mask(record: Record, image: Record, where: Where, index: int) -> Any
 def _size(image: Record, where: str) -> tuple[int, int]:
     height, width = image.get("height"), image.get("width")
     if not height or not width:
-        raise DataError(f"{where}: the ground truth gives no size for image {image['id']}")
+        raise DataError(f"{where}: image {image['id']} has no height and width in the ground truth")
     return int(height), int(width)
 
 
 def _check_size(rle: Mapping[str, Any], size: list[int], where: str) -> None:
     found = list(rle.get("size") or [])
     if found != size:
-        raise DataError(
-            f"{where} has a mask of {found} (height, width) pixels on an image of {size}"
-        )
+        raise DataError(f"{where}: mask of {found} (height, width) pixels on an image of {size}")
 
 
 def areas(shapes: Sequence[Any], where: Where) -> list[float]:
-    """Give the areas, in pixels, of boxes or of masks in compressed RLE.
+    """Compute the areas, in pixels, of boxes or of masks in compressed RLE.
 
     Raises:
-        DataError: the runs of a mask are not those of an image of its size.
+        DataError: a mask is not valid RLE of its size.
     """
     return [
         _mask_area(shape, where, index) if isinstance(shape, Mapping) else shape[2] * shape[3]
@@ -159,9 +157,9 @@ def _mask_area(rle: Mapping[str, Any], where: Where, index: int) -> float:
     counts = rle["counts"]
     height, width = rle["size"]
     sums = run_sums(counts if isinstance(counts, str) else counts.decode("latin-1"))
-    # pycocotools says nothing of runs that end early, and scores what there is.
+    # pycocotools silently scores masks with too few runs.
     if sums is None or sums[0] != height * width:
         raise DataError(
-            f"{where(index)} has a broken mask: its runs do not fill {width} x {height} pixels"
+            f"{where(index)}: invalid mask: its runs do not fill {width} x {height} pixels"
         )
     return float(sums[1])

@@ -1,7 +1,7 @@
 """COCO metrics (Lin et al., Microsoft COCO, ECCV 2014) of detections or pseudo-masks.
 
-The numbers are pycocotools' (the tests hold them together to 1e-9); the work is done by
-faster-coco-eval, whose matching and accumulation are in C++.
+faster-coco-eval matches and accumulates in C++; the tests check that its metrics equal pycocotools'
+to 1e-9.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 Metrics = dict[str, float | None]
 Curves = dict[str, list[float]]
-_CURVES = {"AP50": 0, "AP75": 5}  # and the place of their IoU
+_CURVES = {"AP50": 0, "AP75": 5}  # name -> index of the IoU
 
 # COCO's area ranges, in the order of the evaluators' arrays.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -48,12 +48,12 @@ def evaluate(
 
     Args:
         ground_truth: COCO annotations: a path, or the loaded json.
-        results: COCO results, or COCO annotations, where a file without any ``score`` counts
-            with score 1: a path, or the loaded json. Images are matched by id.
+        results: COCO results or COCO annotations: a path, or the loaded json. Images are matched
+            by id. Annotations get score 1 if none has a ``score``.
         iou_type: ``bbox`` scores boxes, ``segm`` masks.
-        class_agnostic: every category is one; otherwise each is scored and the mean taken.
-        max_detections: the best that many detections of an image count (LVIS's own evaluation:
-            300; the published figures, also of LVIS: 100).
+        class_agnostic: treat all categories as one; otherwise average over categories.
+        max_detections: number of top-scoring detections used per image (LVIS's own evaluation:
+            300; the published scores, even on LVIS: 100).
 
     Returns:
         AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to
@@ -79,19 +79,19 @@ def evaluate_all(
     class_agnostic: bool = True,
     max_detections: int = 100,
 ) -> dict[str, Any]:
-    """Score boxes and masks in one go; the content of an ``evaluation/`` file.
+    """Score boxes and masks; returns the content of an ``evaluation/`` file.
 
     Args:
         ground_truth: as for :func:`evaluate`.
         results: as for :func:`evaluate`.
-        iou_types: what to score; when empty, boxes, and masks too if both sides have them.
+        iou_types: what to score; by default boxes, and masks if both sides have them.
         class_agnostic: as for :func:`evaluate`.
         max_detections: as for :func:`evaluate`.
 
     Returns:
         ``{"bbox": {...}, "segm": {...}, "precision": {"bbox": {...}, "segm": {...}},
-        "num_images", "num_ground_truth", "num_results"}``. ``precision`` has the curves that AP50
-        and AP75 are the means of: precision in percent at the recalls 0, 0.01, ... 1.
+        "num_images", "num_ground_truth", "num_results"}``. ``precision`` has the curves of
+        AP50 and AP75: precision in percent at the recalls 0, 0.01, ... 1.
 
     Raises:
         DataError: as for :func:`evaluate`.
@@ -99,7 +99,7 @@ def evaluate_all(
     truth = read_ground_truth(ground_truth)
     found = read_results(results, truth)
     if not iou_types:
-        # An empty list of results says nothing about masks: they score 0 where there are some.
+        # Empty results may have masks: score 0 if the ground truth has masks.
         masks = has_masks(truth) and (has_masks(found) or not found.records)
         iou_types = ("bbox", "segm") if masks else ("bbox",)
     scores: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _evaluate(
     truth: Records, results: Records, iou_type: IouType, class_agnostic: bool, max_detections: int
 ) -> tuple[Metrics, Curves]:
     if not truth.images:
-        raise DataError(f"{truth.name}: lists no image to evaluate on")
+        raise DataError(f"{truth.name}: no images to evaluate on")
     limits = sorted({1, 10, 100, max_detections})
     precision, recall = accumulate(
         sorted(truth.images),
@@ -154,7 +154,7 @@ def _evaluate(
 
 
 def _curves(precision: NDArray[np.float64]) -> Curves:
-    """Take the mean over the categories that have objects; (10 IoU, 101 recalls, categories)."""
+    """Average (10 IoU, 101 recall, categories) precision over the categories with objects."""
     defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
     if not defined.size:
         return {}
@@ -174,7 +174,7 @@ def accumulate(
     iou_type: IouType,
     limits: list[int],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Match and accumulate.
+    """Match results with annotations and accumulate precision and recall.
 
     Returns:
         precision of shape (10 IoU, 101 recall, categories, 4 areas, limits) and recall of
@@ -186,7 +186,7 @@ def accumulate(
     def dataset(records: list[Record]) -> Any:
         coco = COCO()
         coco.dataset = {
-            # The masks are RLE already; the evaluator asks for sizes but does not use them.
+            # The evaluator requires sizes, but does not use them for masks in RLE.
             "images": [{"id": image_id, "height": 0, "width": 0} for image_id in image_ids],
             "categories": [{"id": category_id} for category_id in category_ids],
             "annotations": records,

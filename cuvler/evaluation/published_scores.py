@@ -1,4 +1,4 @@
-"""Scores that the papers publish, to stand beside ours."""
+"""Scores published in the papers, for comparison."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +14,8 @@ class Published:
     """A detector's published scores.
 
     Attributes:
-        name: of the detector.
-        source: where the scores are printed.
+        name: name of the detector.
+        source: publication of the scores.
         scores: dataset (a key of ``config/datasets.yaml``) -> metric -> percent.
     """
 
@@ -26,7 +26,7 @@ class Published:
 
 @cache
 def published(iou_type: IouType) -> tuple[Published, ...]:
-    """Give what is published of boxes (``bbox``) or masks (``segm``), as far as it is known."""
+    """Return the known published scores of boxes (``bbox``) or masks (``segm``)."""
     import yaml
 
     entries = yaml.safe_load(_FILE.read_text(encoding="utf-8"))

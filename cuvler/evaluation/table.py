@@ -1,6 +1,6 @@
-"""One table over all detectors and datasets, in the layout of the papers.
+"""Tables of all detectors and datasets, in the layout of CutLER's Table 1.
 
-CutLER's Table 1: a detector a row, a dataset a column, AP50 and AR100 in each.
+Each row is a detector, each column a dataset, each cell AP50 and AR100.
 """
 
 import csv
@@ -22,9 +22,9 @@ class Row:
     """A detector's scores.
 
     Attributes:
-        name: of the detector, or of the method whose pseudo-masks were scored.
-        source: where it is published; None where the scores are ours.
-        scores: dataset -> metric -> percent, as far as there is one.
+        name: detector, or method of the scored pseudo-masks.
+        source: publication of the scores; None for measured scores.
+        scores: dataset -> metric -> percent; may lack datasets and metrics.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The scores of boxes or masks: ``rows``, over ``datasets`` in this order."""
+    """Scores of boxes or masks: one row per detector, one column per dataset, in this order."""
 
     iou_type: IouType
     datasets: tuple[str, ...]
@@ -42,15 +42,15 @@ class Table:
 
 
 def tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Lay out the scores of many datasets, boxes before masks.
+    """Arrange the scores of several datasets in tables, boxes before masks.
 
     Args:
-        metrics: dataset -> entry (a detector or method) -> what
-            :func:`cuvler.evaluation.evaluate_all` gives.
+        metrics: dataset -> entry (a detector or method) -> the result of
+            :func:`cuvler.evaluation.evaluate_all`.
 
     Returns:
-        A table for boxes and one for masks, where anything has them. Published rows come first,
-        reduced to the datasets that are there; then entries in the order they first come.
+        A table for boxes and one for masks, if any entry has them. Published rows come first,
+        limited to the given datasets, then the entries in order of appearance.
     """
     found = []
     for iou_type in _TITLES:
@@ -76,18 +76,18 @@ def _published(iou_type: IouType, datasets: Sequence[str]) -> list[Row]:
 
 
 def average(row: Row, datasets: Sequence[str], metric: str) -> float | None:
-    """Give a row's mean over all datasets; None where one has no score, or there is only one."""
+    """Return a row's mean over all datasets; None if one has no score or there is only one."""
     values = [row.scores.get(dataset, {}).get(metric) for dataset in datasets]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) > 1 else None
 
 
 def to_csv(found: Sequence[Table], titles: Mapping[str, str]) -> str:
-    """Write tables as CSV: a row a detector, unrounded, empty where there is no score.
+    """Format tables as CSV: one row per detector, unrounded, empty cells for missing scores.
 
     Args:
-        found: what :func:`tables` gives.
-        titles: dataset -> its name in the heading; its own where there is none.
+        found: the result of :func:`tables`.
+        titles: dataset -> its name in the heading; by default the dataset's key.
     """
     datasets = list(dict.fromkeys(name for table in found for name in table.datasets))
     stream = io.StringIO()
@@ -104,11 +104,11 @@ def to_csv(found: Sequence[Table], titles: Mapping[str, str]) -> str:
 
 
 def to_markdown(found: Sequence[Table], titles: Mapping[str, str]) -> str:
-    """Write tables as Markdown: AP50 | AR100 in each cell, published rows marked and explained.
+    """Format tables as Markdown: AP50 | AR100 in each cell, published rows with a footnote.
 
     Args:
-        found: what :func:`tables` gives.
-        titles: dataset -> its name in the heading; its own where there is none.
+        found: the result of :func:`tables`.
+        titles: dataset -> its name in the heading; by default the dataset's key.
     """
     parts = []
     notes: dict[str, str] = {}

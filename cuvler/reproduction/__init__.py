@@ -1,4 +1,4 @@
-"""Published detectors and pseudo-masks, scored here and laid side by side with the papers."""
+"""Score published detectors and pseudo-masks and compare with the published scores."""
 
 from cuvler.reproduction.entries import Entry, entries, missing_datasets
 from cuvler.reproduction.outcome import fetch, next_attempt, run_step, skip_reason, unknown_files

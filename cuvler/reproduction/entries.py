@@ -1,4 +1,4 @@
-"""Published detectors and pseudo-masks, and the datasets to score them on."""
+"""The published detectors and pseudo-masks, and the datasets they are scored on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ def entries() -> dict[str, Entry]:
 
 
 def missing_datasets(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the datasets of the entries that cannot be scored on here, each with the reason.
+    """Return the entries' datasets that are not available here, each with the reason.
 
-    Only the file system is looked at; nothing is fetched.
+    Only checks the file system; nothing is downloaded.
 
     Args:
         config: the workflow's settings.
@@ -57,8 +57,8 @@ def missing_datasets(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _missing(found: Presence) -> str | None:
     if found.entry.annotations is None:
-        return f"datasets.{found.entry.name}.annotations: needed to score against, not set"
+        return f"datasets.{found.entry.name}.annotations: not set; needed for scoring"
     if found.missing:
         source = f"; get it from {found.entry.source}" if found.entry.source else ""
-        return f"there is no {', '.join(map(str, found.missing))}{source}"
+        return f"missing: {', '.join(map(str, found.missing))}{source}"
     return None

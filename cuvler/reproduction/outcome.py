@@ -1,4 +1,4 @@
-"""Steps that can fail without stopping the others: what became of each is a file of its own."""
+"""Steps that may fail without stopping the others; each writes its outcome to a file."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,15 +16,15 @@ _SKIPPED = "skipped"
 
 
 def unknown_files(config: Mapping[str, Any], folder: Path = DOWNLOADS) -> dict[str, str]:
-    """Return the entries with a file that is neither here nor has an address, with the reason.
+    """Return the entries with a missing file of unknown URL, each with the reason.
 
     Args:
-        config: the workflow's settings, which may have addresses in ``download``.
-        folder: where downloads are.
+        config: the workflow's settings, which may have URLs in ``download``.
+        folder: folder of the downloads.
     """
     known = {*config["download"], *published_files()}
     return {
-        entry.name: f"{entry.file}: its address is not known; put the file at "
+        entry.name: f"{entry.file}: unknown URL; put the file at "
         f"{folder / entry.file}, or set download.{entry.file} in your config"
         for entry in entries().values()
         if entry.file not in known and not (folder / entry.file).exists()
@@ -34,20 +34,20 @@ def unknown_files(config: Mapping[str, Any], folder: Path = DOWNLOADS) -> dict[s
 def fetch(
     entry: Entry, folder: Path, link: Path, *, url: str | None = None, sha256: str | None = None
 ) -> None:
-    """Fetch an entry's file unless it is there, try it, and link to it.
+    """Download an entry's file if it is missing, check it, and link to it.
 
-    A detector is built and its weights loaded, on the CPU: a file that is not of this detector is
-    found here and not in a job that waited for a GPU.
+    Detectors are loaded on the CPU, so that a wrong file fails here and not in a job that had to
+    wait for a GPU.
 
     Args:
-        entry: a published one.
-        folder: of downloads.
+        entry: a published detector or set of pseudo-masks.
+        folder: folder of the downloads.
         link: the symbolic link to write.
-        url: where to fetch it from instead of the address that is known.
-        sha256: what the digest must be, with ``url``.
+        url: replaces the known URL.
+        sha256: expected SHA-256 of the file at ``url``.
 
     Raises:
-        CuvlerError: the file cannot be fetched, or is another one than expected.
+        CuvlerError: the file cannot be downloaded, or is not the expected one.
     """
     path, known = folder / entry.file, published_files().get(entry.file)
     if url:
@@ -68,18 +68,18 @@ def fetch(
 def run_step(
     step: Callable[[], None], output: Path, *, after: Path | None = None, attempt: int = 0
 ) -> str | None:
-    """Run a step, unless the one before was skipped; write what became of it.
+    """Run a step, unless the previous one was skipped, and write the outcome.
 
     Args:
-        step: writes ``output``, or raises :class:`~cuvler.errors.CuvlerError`; then, or where
-            the step before was skipped, ``{"skipped": reason}`` is written there. The same, and
-            the attempt, is written to ``output.outcome`` in the same folder.
-        output: what the step makes.
-        after: what the step before made.
+        step: writes ``output``, or raises :class:`~cuvler.errors.CuvlerError`. If it raises or
+            the previous step was skipped, ``{"skipped": reason}`` is written to ``output``. The
+            reason and the attempt are also written to ``{output}.outcome``.
+        output: the output of the step.
+        after: the output of the previous step.
         attempt: see :func:`next_attempt`.
 
     Returns:
-        Why it was skipped; None if it was not.
+        The reason for skipping; None if the step succeeded.
     """
     reason = skip_reason(after) if after else None
     if reason is None:
@@ -95,20 +95,20 @@ def run_step(
 
 
 def skip_reason(output: Path) -> str | None:
-    """Return why the step that made an output was skipped; None if it was not.
+    """Return why the step of an output was skipped; None if it was not.
 
     Raises:
-        DataError: its outcome is damaged.
+        DataError: the file of its outcome is damaged.
     """
     reason = _read(output).get(_SKIPPED)
     return None if reason is None else str(reason)
 
 
 def next_attempt(output: StrPath) -> int:
-    """Return the number of the attempt that a run makes at a step.
+    """Return the number of a step's next attempt, which increases only after failures.
 
-    It grows after a failure and stays after a success. As a parameter of the rule it makes
-    Snakemake run the step again in the next run if, and only if, it was skipped in the last.
+    As a parameter of the rule it makes Snakemake repeat a step if, and only if, it was skipped in
+    the previous run.
     """
     found = _read(Path(output))
     return int(found.get("attempt", 0)) + (_SKIPPED in found)

@@ -1,4 +1,4 @@
-"""Published and measured figures side by side."""
+"""Compare published and measured scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
 from cuvler.reproduction.entries import Entry
 
-TOLERANCE = 0.1  # percent points of a published figure, which is rounded to one decimal
+TOLERANCE = 0.1  # percentage points; published scores are rounded to one decimal
 _ROUNDING = 1e-9
 _UNPUBLISHED = ("AP", "AP50", "AR100")
 _SCORED: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
@@ -20,16 +20,16 @@ _HEADING = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of an entry on a dataset, in percent.
+    """A metric of an entry on a dataset, in percent.
 
     Attributes:
         entry: the entry.
         dataset: a name of the config's datasets.
-        iou_type: whether boxes or masks are scored.
+        iou_type: ``bbox`` for boxes, ``segm`` for masks.
         metric: ``AP``, ``AP50``...
-        measured: here; None where there is no ground truth to define it.
-        published: None where no figure is known.
-        source: where it is published.
+        measured: the measured value; None if the dataset has no ground truth for it.
+        published: the published value; None if unknown.
+        source: publication of the value.
     """
 
     entry: Entry
@@ -42,14 +42,14 @@ class Figure:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published; None where one of them is not known."""
+        """Measured minus published; None if either is unknown."""
         if self.measured is None or self.published is None:
             return None
         return self.measured - self.published
 
     @property
     def verdict(self) -> str:
-        """``within 0.1``, ``differs``, or empty where there is nothing to compare."""
+        """``within 0.1``, ``differs``, or empty if there is nothing to compare."""
         if self.difference is None:
             return ""
         within = abs(self.difference) <= TOLERANCE + _ROUNDING
@@ -57,15 +57,15 @@ class Figure:
 
 
 def figures(entry: Entry, dataset: str, scores: Mapping[str, Any]) -> list[Figure]:
-    """Pair an entry's scores on a dataset with the published figures.
+    """Pair an entry's scores on a dataset with the published scores.
 
     Args:
         entry: the entry.
         dataset: a name of the config's datasets.
-        scores: what :func:`cuvler.evaluation.evaluate_all` returns.
+        scores: the result of :func:`cuvler.evaluation.evaluate_all`.
 
     Returns:
-        One figure a published metric; AP, AP50 and AR100 where nothing is published.
+        One figure per published metric; AP, AP50 and AR100 if nothing is published.
     """
     found = []
     for iou_type in entry.iou_types:
@@ -90,20 +90,20 @@ def to_markdown(
     missing: Mapping[str, str],
     titles: Mapping[str, str],
 ) -> str:
-    """Write figures, and what has none, as a page of Markdown.
+    """Format figures, skipped entries and missing datasets as a page of Markdown.
 
     Args:
-        found: in the order of the rows.
+        found: figures, in the order of the rows.
         skipped: (entry, dataset, reason).
-        missing: dataset -> why nothing is scored on it.
-        titles: dataset -> its name in the table; its own where there is none.
+        missing: dataset -> reason.
+        titles: dataset -> its name in the table; by default the dataset's key.
     """
     compared = [figure for figure in found if figure.difference is not None]
     within = sum(figure.verdict != "differs" for figure in compared)
     parts = [
         "# Reproduction",
-        f"In percent. Of {len(compared)} figures with a published one, {within} are within "
-        f"{TOLERANCE} of it; {len(found) - len(compared)} have none to compare with.",
+        f"In percent. {within} of {len(compared)} figures with a published value are within "
+        f"{TOLERANCE} of it; {len(found) - len(compared)} have no published value.",
     ]
     notes: dict[str, str] = {}
     if found:
@@ -122,7 +122,7 @@ def to_markdown(
 def _by_reason(
     skipped: Sequence[tuple[Entry, str, str]], titles: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
-    """Put an entry's datasets that are skipped for one reason into one row."""
+    """Merge the datasets of an entry that were skipped for the same reason into one row."""
     rows: dict[tuple[str, str], list[str]] = {}
     for entry, name, reason in skipped:
         rows.setdefault((entry.title, reason), []).append(titles.get(name, name))
@@ -154,5 +154,5 @@ def _grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _one_line(cell: str) -> str:
-    """Keep a reason, which may hold anything, from ending its row or cell."""
+    """Replace line breaks and escape bars, so that a reason stays in its cell."""
     return " ".join(cell.split()).replace("|", "\\|")

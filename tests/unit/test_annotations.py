@@ -49,7 +49,7 @@ def write_shards(folder, rows, info=None):
     return paths
 
 
-def test_merged_is_coco_and_accounts_for_every_image(tmp_path):
+def test_the_output_is_coco_and_accounts_for_every_image(tmp_path):
     rows = listing(3)
     paths = write_shards(tmp_path / "shards", rows)
     statuses = merge_shards(rows, paths, tmp_path / "merged.json", max_failed=0.25)
@@ -65,7 +65,7 @@ def test_merged_is_coco_and_accounts_for_every_image(tmp_path):
         assert coco.annToMask(annotation).sum() == annotation["area"]
 
 
-def test_the_bytes_do_not_depend_on_the_shards(tmp_path):
+def test_the_output_does_not_depend_on_the_number_of_shards(tmp_path):
     results = set()
     for shards in (1, 2, 5, 8):
         rows = listing(shards)
@@ -75,7 +75,7 @@ def test_the_bytes_do_not_depend_on_the_shards(tmp_path):
     assert len(results) == 1
 
 
-def test_no_mask_anywhere_is_still_valid(tmp_path):
+def test_shards_without_masks_are_valid(tmp_path):
     rows = listing(1).iloc[1:2]
     merge_shards(rows, write_shards(tmp_path / "s", rows), tmp_path / "merged.json")
     merged = json.loads((tmp_path / "merged.json").read_text())
@@ -92,7 +92,7 @@ def edit(path: Path, change):
     ("change", "message"),
     [
         (lambda c: c["images"].pop(0), r"1\.json: 1 images of the listing are missing: 3 '\"\.jpg"),
-        (lambda c: c["images"].append({"id": 99}), r"1\.json: .*does not have in this shard.*99"),
+        (lambda c: c["images"].append({"id": 99}), r"1\.json: .*99"),
         (lambda c: c["images"].append(c["images"][0]), r"1\.json: images are listed twice"),
         (lambda c: c.update(images=[]), r"1\.json: 3 images of the listing are missing"),
         (lambda c: c.pop("images"), r"1\.json: 3 images of the listing are missing"),
@@ -107,10 +107,10 @@ def edit(path: Path, change):
         (lambda c: c.update(annotations=c["annotations"][2:]), r"1\.json: the masks of 4 '\""),
         (lambda c: c.update(annotations=c["annotations"][:2]), r"1\.json: the masks of 5 '\""),
         (lambda c: c["annotations"].reverse(), r"1\.json: the masks of 4 '\""),
-        (lambda c: c["annotations"].append(c["annotations"][0]), r"1\.json: a mask is of image 14"),
-        (lambda c: c["annotations"][0].update(image_id=99), r"1\.json: a mask is of image 99"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), r"1\.json: a mask of image 14"),
+        (lambda c: c["annotations"][0].update(image_id=99), r"1\.json: a mask of image 99"),
         (lambda c: c["annotations"][0].update(image_id=13), r"1\.json: a mask of 3 '\".* 0 x 0"),
-        (lambda c: c["info"].update(tau_m=0.3), r"1\.json: made with other settings.*tau_m: 0\.3"),
+        (lambda c: c["info"].update(tau_m=0.3), r"1\.json: .*tau_m: 0\.3"),
     ],
 )
 def test_a_wrong_shard_is_named_and_nothing_written(tmp_path, change, message):
@@ -171,7 +171,7 @@ def test_left_out_images_are_logged_with_their_reason(tmp_path, caplog):
     ]
 
 
-def test_a_first_shard_that_is_something_else_is_named(tmp_path):
+def test_a_first_shard_of_another_format_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
     paths[0].write_text("[]")
@@ -179,7 +179,7 @@ def test_a_first_shard_that_is_something_else_is_named(tmp_path):
         merge_shards(rows, paths, tmp_path / "merged.json")
 
 
-def test_a_cut_off_shard_is_named(tmp_path):
+def test_a_truncated_shard_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
     paths[1].write_text(paths[1].read_text()[:-50])
@@ -190,7 +190,7 @@ def test_a_cut_off_shard_is_named(tmp_path):
 def test_a_missing_shard_is_named(tmp_path):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
-    with pytest.raises(DataError, match="1 shard files were given, but the listing has 2"):
+    with pytest.raises(DataError, match=r"1 shard files, .* 2 shards"):
         merge_shards(rows, paths[:1], tmp_path / "merged.json")
 
 

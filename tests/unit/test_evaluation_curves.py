@@ -1,4 +1,4 @@
-"""Precision over recall: the curves whose areas the metrics are."""
+"""Precision over recall: the metrics are the means of these curves."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def truth():
 
 
 def results(truth, seed):
-    """Some of the objects, found a little beside their place, and some that are not there."""
+    """Some of the objects, slightly shifted, and some false positives."""
     rng = np.random.default_rng(seed)
     found = []
     for annotation in truth["annotations"]:

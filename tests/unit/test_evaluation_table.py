@@ -14,7 +14,7 @@ from cuvler.evaluation.table import average, tables, to_csv, to_markdown
 DATASETS = yaml.safe_load((Path(__file__).parents[2] / "config/datasets.yaml").read_text())[
     "datasets"
 ]
-# CutLER's Table 1, in its order.
+# The columns of CutLER's Table 1.
 ELEVEN = ["coco_val", "coco20k", "voc07", "lvis_val", "uvo_sparse_val", "clipart", "comic"]
 ELEVEN += ["watercolor", "kitti", "objects365_val", "openimages_val"]
 
@@ -37,7 +37,7 @@ class TestPublished:
         cutler = published("bbox")[0]
         assert (cutler.name, list(cutler.scores)) == ("CutLER", ELEVEN)
         assert cutler.scores["openimages_val"] == {"AP50": 17.3, "AR100": 29.6}
-        # The paper's abstract: 2.7 times the AP50 of before; its table: averages 24.3 and 35.5.
+        # The paper's abstract: 2.7 times the previous AP50; its table: averages 24.3 and 35.5.
         means = [
             sum(values[metric] for values in cutler.scores.values()) / 11
             for metric in ("AP50", "AR100")
@@ -87,7 +87,7 @@ class TestLayout:
         assert r"| cuvler_round0 | 28.0 \| – | 20.0 \| 30.0 | 36.0 \| – |" in lines  # noqa: RUF001
         assert "| Masks | COCO |" in lines
         assert any(line.startswith("[^1]: Wang et al.") for line in lines)
-        # In every table, as many cells in each line as in its heading.
+        # All lines of a table have the same number of cells.
         for block in text.split("\n\n"):
             cells = {row.replace(r"\|", "").count("|") for row in block.splitlines()}
             assert len(cells) == 1

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """A detector of random weights; it finds something in every image."""
+    """A detector with random weights that finds something in every image."""
     folder = tmp_path_factory.mktemp("detector")
     overrides = ["MODEL.RESNETS.RES2_OUT_CHANNELS", "8", "TEST.DETECTIONS_PER_IMAGE", "5"]
     cfg = load_detector_config(
@@ -66,7 +66,7 @@ def predict_to(path, detector, dataset, **options):
     return summary, json.loads(path.read_text())
 
 
-def test_results_are_cocos_in_the_order_of_the_listing(detector, dataset, tmp_path):
+def test_results_are_coco_in_the_order_of_the_listing(detector, dataset, tmp_path):
     summary, results = predict_to(tmp_path / "results.json", detector, dataset)
     ids = [record["image_id"] for record in results]
     assert ids == sorted(ids)
@@ -100,7 +100,7 @@ def test_unreadable_images_are_counted_and_named(detector, dataset, tmp_path, ca
     assert "4.png: left out, missing" in caplog.text
 
 
-def test_too_many_unreadable_images_stop_the_run_and_are_named(detector, dataset, tmp_path):
+def test_too_many_unreadable_images_are_an_error_that_names_them(detector, dataset, tmp_path):
     output = tmp_path / "results.json"
     predict_to(output, detector, dataset, options=replace(SERIAL, max_failed=0.4))
     output.unlink()
@@ -110,7 +110,7 @@ def test_too_many_unreadable_images_stop_the_run_and_are_named(detector, dataset
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (20_000, 400)])
-def test_images_of_any_shape_are_predicted_on(detector, tmp_path, size):
+def test_images_of_any_shape(detector, tmp_path, size):
     Image.effect_noise(size, 90).convert("RGB").save(tmp_path / "a.png")
     (tmp_path / "images.json").write_text('{"images": [{"id": 1, "file_name": "a.png"}]}')
     dataset = tmp_path / "images.json", tmp_path
@@ -119,7 +119,7 @@ def test_images_of_any_shape_are_predicted_on(detector, tmp_path, size):
     assert all(record["segmentation"]["size"] == [size[1], size[0]] for record in results)
 
 
-def test_no_readable_image_at_all_is_an_error(detector, dataset, tmp_path):
+def test_no_readable_image_is_an_error(detector, dataset, tmp_path):
     listing, _ = dataset
     output = tmp_path / "results.json"
     with pytest.raises(DataError, match="none of the 5 images"):
@@ -128,7 +128,7 @@ def test_no_readable_image_at_all_is_an_error(detector, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("options", [Options(batch_size=1, workers=0), Options(8, workers=2)])
-def test_neither_batches_nor_workers_change_the_file(detector, dataset, tmp_path, options):
+def test_the_file_does_not_depend_on_batches_and_workers(detector, dataset, tmp_path, options):
     predict_to(tmp_path / "one.json", detector, dataset)
     predict_to(tmp_path / "two.json", detector, dataset, options=options)
     one, two = ((tmp_path / name).read_text() for name in ("one.json", "two.json"))
@@ -139,14 +139,14 @@ def test_neither_batches_nor_workers_change_the_file(detector, dataset, tmp_path
 
 
 @pytest.mark.slow
-def test_several_processes_find_the_same(detector, dataset, tmp_path):
+def test_several_processes_write_the_same_file(detector, dataset, tmp_path):
     _, one = predict_to(tmp_path / "one.json", detector, dataset)
     _, two = predict_to(tmp_path / "two.json", detector, dataset, devices=["cpu", "cpu"])
     assert same(one, two)
 
 
 @pytest.mark.slow
-def test_several_processes_say_in_a_message_what_is_wrong(dataset, tmp_path, capfd):
+def test_errors_of_several_processes_are_logged(dataset, tmp_path, capfd):
     with pytest.raises(CuvlerError, match=r"exit code 1; its message is above"):
         predict_to(tmp_path / "one.json", tmp_path / "no", dataset, devices=["cpu", "cpu"])
     shown = capfd.readouterr().err
@@ -156,7 +156,7 @@ def test_several_processes_say_in_a_message_what_is_wrong(dataset, tmp_path, cap
 
 
 def same(one, two):
-    """The same but for the noise of arithmetic on another number of images at once."""
+    """Compare up to the rounding errors of another batch size."""
     if [record["image_id"] for record in one] != [record["image_id"] for record in two]:
         return False
     return all(
@@ -168,11 +168,11 @@ def same(one, two):
 
 
 def agree(one, two):
-    """The same mask but for a few pixels; empty ones have no IoU."""
+    """Compare masks up to a few pixels; empty ones have no IoU."""
     return one == two or coco_mask.iou([one], [two], [0])[0, 0] > 0.98
 
 
-def test_threshold_and_count_limit_what_is_kept(detector, dataset, tmp_path):
+def test_score_threshold_and_detections_per_image(detector, dataset, tmp_path):
     _, everything = predict_to(tmp_path / "all.json", detector, dataset)
     middle = sorted(record["score"] for record in everything)[len(everything) // 2]
     _, some = predict_to(
@@ -184,8 +184,8 @@ def test_threshold_and_count_limit_what_is_kept(detector, dataset, tmp_path):
     assert [record["image_id"] for record in first] == [3, 5, 9]
 
 
-def test_the_best_of_many_predictions_are_those_of_a_limited_detector(detector, dataset, tmp_path):
-    """So predictions made for evaluation serve self-training, which looks at fewer of them."""
+def test_the_best_predictions_equal_those_of_a_limited_detector(detector, dataset, tmp_path):
+    """So self-training, which uses fewer, can use the predictions made for evaluation."""
     many, few = (
         predict_to(
             tmp_path / "r.json", detector, dataset, options=replace(SERIAL, detections_per_image=n)
@@ -198,7 +198,7 @@ def test_the_best_of_many_predictions_are_those_of_a_limited_detector(detector, 
         assert same(best[:12], limited)
 
 
-def test_nothing_found_is_an_empty_list(detector, dataset, tmp_path):
+def test_no_predictions_are_an_empty_list(detector, dataset, tmp_path):
     summary, results = predict_to(
         tmp_path / "results.json", detector, dataset, options=Options(2, 1.0, workers=0)
     )
@@ -206,7 +206,7 @@ def test_nothing_found_is_an_empty_list(detector, dataset, tmp_path):
     assert summary.predictions == 0
 
 
-def test_a_coco_json_lists_images_too(detector, dataset, tmp_path):
+def test_images_of_a_coco_json(detector, dataset, tmp_path):
     listing, root = dataset
     images = [{"id": 5, "file_name": "1.png"}, {"id": 3, "file_name": "0.png"}]
     coco = tmp_path / "coco.json"
@@ -219,8 +219,8 @@ def test_a_coco_json_lists_images_too(detector, dataset, tmp_path):
         predict_dataset(detector, coco, root, tmp_path / "three.json", options=SERIAL)
 
 
-def test_predictions_are_in_the_pixels_that_the_json_means(detector, tmp_path):
-    """A turned photo whose annotations were written for the pixels as they are stored."""
+def test_predictions_have_the_orientation_of_the_annotations(detector, tmp_path):
+    """A rotated photo (EXIF) with annotations for the stored pixels, and one for upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.effect_noise((60, 40), 90).convert("RGB").save(tmp_path / "a.png", exif=exif)
@@ -257,7 +257,7 @@ def test_a_stopped_run_leaves_no_file(detector, dataset, tmp_path, monkeypatch):
 
 @pytest.fixture
 def two_found():
-    """In 20 x 20 pixels: a box that is not its mask's extent, and one with an empty mask."""
+    """In 20 x 20 pixels: a box that differs from its mask's, and one with an empty mask."""
     found = Instances((20, 20))
     found.pred_boxes = Boxes(torch.tensor([[3.5, 4.25, 13.5, 11.0], [1.0, 1.0, 2.0, 2.0]]))
     found.pred_masks = torch.zeros(2, 20, 20, dtype=torch.bool)
@@ -270,7 +270,7 @@ def two_found():
 CATEGORIES = ((3, "car"), (90, "toothbrush"))
 
 
-def test_records_have_the_predicted_boxes_and_scores_and_none_is_dropped(two_found):
+def test_records_have_the_predicted_boxes_and_scores_and_all_are_kept(two_found):
     records = list(coco_records(7, two_found, CATEGORIES))
     assert [r["bbox"] for r in records] == [[3.5, 4.25, 10, 6.75], [1, 1, 1, 1]]
     assert [r["score"] for r in records] == two_found.scores.tolist()
@@ -280,7 +280,7 @@ def test_records_have_the_predicted_boxes_and_scores_and_none_is_dropped(two_fou
     assert len(list(coco_records(7, two_found, CATEGORIES, 0.3))) == 1
 
 
-def test_boxes_have_the_digits_of_their_precision(two_found):
+def test_boxes_are_written_with_the_digits_of_float32(two_found):
     corners = torch.tensor([[0.1, 1 / 3, 19.7, 17.123456], [0.0, 0.0, 1e-6, 2e-5]])
     two_found.pred_boxes = Boxes(corners)
     written = json.loads(json.dumps([r["bbox"] for r in coco_records(7, two_found, CATEGORIES)]))
@@ -289,7 +289,7 @@ def test_boxes_have_the_digits_of_their_precision(two_found):
     np.testing.assert_array_equal(np.array(written, dtype=np.float32), sides.numpy())
 
 
-def test_annotations_of_pictures_have_the_masks_areas(two_found):
+def test_annotations_have_the_masks_areas(two_found):
     pictures = [(name, (20, 20), two_found) for name in ("a.png", "b.png")]
     coco = as_coco_annotations(pictures, CATEGORIES)
     assert coco["categories"] == [{"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}]
@@ -310,7 +310,7 @@ def test_detector_is_a_callable_on_images(detector):
     assert len(again(image)) == 1
 
 
-def test_test_time_augmentation_looks_at_the_mirror_image(detector, tmp_path):
+def test_test_time_augmentation_includes_flipping(detector, tmp_path):
     folder = tmp_path / "detector"
     folder.mkdir()
     (folder / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
@@ -324,7 +324,7 @@ def test_test_time_augmentation_looks_at_the_mirror_image(detector, tmp_path):
     mirrored = augmented(Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])))
     assert len(found) > 0
     assert found.pred_masks.shape == (len(found), 50, 70)
-    # What is found in the mirror image is the mirror image of what is found.
+    # The predictions of the flipped image are the flipped predictions.
     torch.testing.assert_close(found.scores, mirrored.scores, atol=1e-4, rtol=0)
     boxes = mirrored.pred_boxes.tensor[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
     boxes += torch.tensor([70.0, 0, 70, 0])
@@ -348,11 +348,11 @@ def test_test_time_augmentation_of_a_dataset(detector, dataset, tmp_path):
     assert results == []
 
 
-def test_detectors_that_are_not_there_are_named(detector, tmp_path):
+def test_unusable_detectors_are_named(detector, tmp_path):
     with pytest.raises(DataError, match=r"model_final\.pth: no such file"):
         load_detector(tmp_path)
     (tmp_path / "model_final.pth").write_bytes((detector / "model_final.pth").read_bytes())
-    # Without its config it is taken for one of the published detectors.
+    # Without a config it is loaded as one of the published detectors.
     with pytest.raises(DataError, match=r"model_final\.pth: .*config\.yaml"):
         load_detector(tmp_path, detector_config="demo", device="cpu")
     (tmp_path / "config.yaml").write_text("MODEL:\n  WIDTH: 3\n")
@@ -410,7 +410,7 @@ def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
     assert (np.asarray(picture) != np.asarray(Image.open(root / "0.png"))).any()
 
 
-def test_predict_command_refuses_names_that_collide(detector, dataset, tmp_path):
+def test_predict_command_refuses_duplicate_names(detector, dataset, tmp_path):
     _, root = dataset
     other = tmp_path / "other"
     other.mkdir()

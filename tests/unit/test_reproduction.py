@@ -1,4 +1,4 @@
-"""Published figures beside measured ones: the data, the outcomes and the table."""
+"""Published and measured scores: the data, the outcomes and the table."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ DATASETS = yaml.safe_load(
 
 
 @pytest.mark.parametrize("entry", entries().values(), ids=lambda entry: entry.name)
-def test_entries_refer_to_what_there_is(entry):
+def test_entries_refer_to_existing_files_and_datasets(entry):
     assert set(entry.datasets) <= set(DATASETS)
     assert (
         entry.detector_config is None
@@ -60,14 +60,14 @@ def test_every_published_checkpoint_and_json_is_scored():
 ENTRY = Entry("cutler", "CutLER", "a.pth", ("coco_val",), ("bbox", "segm"), "demo", "CutLER")
 
 
-def test_published_figures_are_compared_and_others_stand_alone():
+def test_measured_figures_are_compared_if_published():
     scores = {"bbox": {"AP": 12.3, "AP50": 21.85, "AR100": 30.0}, "segm": {"AP": 9.7}}
     found = {(f.iou_type, f.metric): f for f in figures(ENTRY, "coco_val", scores)}
     assert found["bbox", "AP50"].published == 21.9
     assert found["bbox", "AP50"].verdict == "within 0.1"
     assert found["bbox", "AR100"].verdict == "differs"
     assert found["bbox", "AR100"].difference == pytest.approx(-2.7)
-    # Published, but without ground truth to measure it.
+    # Published, but not measured for lack of ground truth.
     assert (found["segm", "AP50"].measured, found["segm", "AP50"].verdict) == (None, "")
     alone = figures(ENTRY, "imagenet_val", {"bbox": scores["bbox"]})
     assert [(f.metric, f.measured, f.published) for f in alone] == [
@@ -82,7 +82,7 @@ def test_the_tolerance_includes_its_bounds(measured, verdict):
     assert Figure(ENTRY, "coco_val", "bbox", "AP50", measured, 21.9).verdict == verdict
 
 
-def test_the_page_names_everything_once():
+def test_the_page_has_every_entry_once():
     found = [Figure(ENTRY, "coco_val", "bbox", "AP50", 21.84, 21.9, "a paper")]
     skipped = [(ENTRY, "voc07", "a | b\nc"), (ENTRY, "kitti", "a | b\nc")]
     page = to_markdown(found, skipped=skipped, missing={"clipart": "gone"}, titles={"kitti": "K"})
@@ -92,7 +92,7 @@ def test_the_page_names_everything_once():
     assert page.endswith("[^1]: a paper\n")
 
 
-def test_what_is_missing_has_a_reason(tmp_path):
+def test_missing_data_has_a_reason(tmp_path):
     image = tmp_path / "coco/val2017/1.jpg"
     labels = tmp_path / "coco/annotations/instances_val2017.json"
     for path in (image, labels):
@@ -120,7 +120,7 @@ def fail():
     raise DataError("no such file")
 
 
-def test_a_failure_is_an_outcome_and_skips_what_comes_after(tmp_path):
+def test_a_failure_is_an_outcome_and_skips_the_next_step(tmp_path):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     assert run_step(fail, first) == "no such file"
     called = []
@@ -130,7 +130,7 @@ def test_a_failure_is_an_outcome_and_skips_what_comes_after(tmp_path):
     assert (skip_reason(first), skip_reason(second)) == ("no such file", "no such file")
 
 
-def test_attempts_grow_with_failures_alone(tmp_path):
+def test_attempts_increase_only_after_failures(tmp_path):
     output = tmp_path / "output.json"
     assert next_attempt(output) == 0
     for attempt in (0, 1):
@@ -141,6 +141,6 @@ def test_attempts_grow_with_failures_alone(tmp_path):
     assert output.read_text() == "[]"
 
 
-def test_mistakes_in_the_code_are_no_outcome(tmp_path):
+def test_unexpected_errors_are_raised(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_step(lambda: 1 / 0, tmp_path / "output.json")

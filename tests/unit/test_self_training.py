@@ -52,7 +52,7 @@ def previous(*records, images=(1, 2, 3)):
 
 
 def cuvler(predictions, images=(1, 2, 3), **settings):
-    """Run on records in files; give the content that is written."""
+    """Write records to files, run, and return the output's content."""
     with TemporaryDirectory() as folder:
         found, output = Path(folder, "predictions.json"), Path(folder, "annotations.json")
         found.write_text(json.dumps(predictions))
@@ -70,7 +70,7 @@ def cutler(before, predictions, images=(1, 2, 3), **settings):
         return json.loads(output.read_text())
 
 
-def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
+def test_cuvler_keeps_scores_at_the_threshold_and_drops_scores_below():
     predictions = [record(1, 0.2), record(1, 0.1999), record(2, 0.9), record(1, 0.5)]
     content = cuvler(predictions, (1, 2), score_threshold=0.2)
     found = [(a["id"], a["image_id"], a["score"]) for a in content["annotations"]]
@@ -87,16 +87,16 @@ def test_cuvler_keeps_the_threshold_itself_and_leaves_out_what_is_under_it():
     }
 
 
-def test_the_best_predictions_of_an_image_are_looked_at():
+def test_the_number_of_predictions_per_image_is_limited():
     shifted = [record(1, (70 + shift) / 100, box=(shift, 3, 10, 8)) for shift in range(25)]
     predictions = [*shifted, record(2, 0.75), record(1, 0.99, box=(0, 0, 0, 0))]
     content = cuvler(predictions, score_threshold=0.7, detections_per_image=3)
     found = [(a["image_id"], a["score"]) for a in content["annotations"]]
-    # The empty mask is one of the three.
+    # The empty mask counts among the three.
     assert found == [(1, 0.94), (1, 0.93), (2, 0.75)]
     assert content["info"]["detections_per_image"] == 3
     assert content["info"]["num_predictions_empty"] == 1
-    # What is not looked at replaces nothing.
+    # Predictions beyond the limit replace no annotation.
     before = previous(record(1, 0.3, box=(5, 3, 10, 8)), record(1, 0.3, box=(23, 3, 10, 8)))
     content = cutler(before, predictions, score_threshold=0.7, detections_per_image=3)
     assert [a["bbox"][0] for a in content["annotations"] if a["image_id"] == 1] == [24, 23, 5]
@@ -106,7 +106,7 @@ def test_every_image_is_accounted_for():
     predictions = [record(1, 0.9), record(3, 0.1)]
     content = cuvler(predictions)
     size = {"width": WIDTH, "height": HEIGHT}
-    # Image 3's size is known from a prediction that was not kept.
+    # Image 3's size is known from a dropped prediction.
     assert content["images"] == [
         {"id": 1, "file_name": "1.jpg", **size},
         {"id": 3, "file_name": "3.jpg", **size},
@@ -114,7 +114,7 @@ def test_every_image_is_accounted_for():
     assert [(e["id"], e["status"]) for e in content["excluded"]] == [(2, "no_prediction")]
 
 
-def test_areas_count_the_mask_and_boxes_are_the_detectors():
+def test_areas_are_the_masks_and_boxes_the_detectors():
     holed = np.zeros((HEIGHT, WIDTH), bool)
     holed[5:15, 5:15] = True
     holed[8:10, 8:10] = False
@@ -124,20 +124,20 @@ def test_areas_count_the_mask_and_boxes_are_the_detectors():
     assert annotation["bbox"] == [4.5, 4.5, 11.0, 11.0]
 
 
-def test_masks_without_pixels_are_left_out_and_counted():
+def test_empty_masks_are_dropped_and_counted():
     empty = record(1, 0.9, box=(0, 0, 0, 0)) | {"bbox": [1.0, 1.0, 2.5, 3.0]}
     unsure = record(1, 0.1, box=(0, 0, 0, 0))
     content = cuvler([empty, record(1, 0.8), unsure], (1,))
     assert [a["score"] for a in content["annotations"]] == [0.8]
     assert content["info"]["num_predictions_kept"] == 1
     assert content["info"]["num_predictions_empty"] == 1
-    # Nor does one stand for an annotation that nothing else found.
+    # An empty mask does not replace an annotation either.
     content = cutler(previous(record(1, 0.3)), [empty], (1, 2, 3))
     assert [a["score"] for a in content["annotations"]] == [0.3]
 
 
 @pytest.mark.parametrize(("shift", "stays"), [(0, False), (3, False), (4, True), (20, True)])
-def test_cutler_drops_previous_annotations_that_were_found_again(shift, stays):
+def test_cutler_drops_previous_annotations_that_a_prediction_replaces(shift, stays):
     # Two 10 x 8 boxes, one shifted by s: IoU (10 - s) / (10 + s), 0.54 for 3 and 0.43 for 4.
     content = cutler(previous(record(1, 0.3, box=(2 + shift, 3, 10, 8))), [record(1, 0.9)])
     assert [a["score"] for a in content["annotations"]] == ([0.9, 0.3] if stays else [0.9])
@@ -153,7 +153,7 @@ def test_cutler_drops_at_an_overlap_of_exactly_one_half():
 def test_cutler_compares_with_kept_predictions_of_the_same_image_only():
     before = previous(record(1, 0.3), record(2, 0.3), record(3, 0.3))
     predictions = [record(1, 0.69), record(2, 0.7), record(5, 0.8)]
-    # Image 5 could not be used before: its predictions are all it has.
+    # Image 5 was excluded before, so it only has predictions.
     content = cutler(before, predictions, (1, 2, 3, 5), score_threshold=0.7)
     assert [(a["image_id"], a["score"]) for a in content["annotations"]] == [
         (1, 0.3),
@@ -174,7 +174,7 @@ boxes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(1, 20), st
     before=st.lists(st.tuples(st.integers(1, 2), boxes), max_size=5),
     found=st.lists(st.tuples(st.integers(1, 2), boxes, st.floats(0, 1)), min_size=1, max_size=5),
 )
-def test_cutler_equals_the_rule_written_with_arrays(before, found):
+def test_cutler_equals_an_implementation_with_arrays(before, found):
     previous_records = [record(image_id, 0.5, box) for image_id, box in before]
     predictions = [record(image_id, score, box) for image_id, box, score in found]
     predictions.append(record(3, 0.99))
@@ -194,7 +194,7 @@ def test_cutler_equals_the_rule_written_with_arrays(before, found):
     ]
 
 
-def test_the_order_of_the_records_does_not_matter():
+def test_the_output_does_not_depend_on_the_order_of_records():
     predictions = [record(i, score) for i in (1, 2, 3) for score in (0.3, 0.8, 0.5)]
     assert cuvler(predictions[::-1]) == cuvler(predictions)
     before = [record(i, 0.3, box=(20, 9, 9, 9)) for i in (1, 2, 3)]
@@ -208,7 +208,7 @@ def test_the_order_of_the_records_does_not_matter():
     [
         ([], r"0\.2 or more \(there are no predictions\)"),
         ([record(1, 0.1), record(1, 0.17)], r"the highest of 2 is 0\.17"),
-        ([record(9, 0.5)], "prediction 0 is of image 9, which is not"),
+        ([record(9, 0.5)], "prediction 0: image 9 "),
         ([record(1, 0.5), record(1, 0.5, size=(31, 40))], r"image 1 has masks of \(30, 40\) and"),
         ([record(1, float("nan"))], "score nan"),
         ([record(1, 1.5)], r"score 1\.5"),
@@ -221,13 +221,11 @@ def test_bad_predictions_are_named(predictions, message):
 
 
 def test_previous_annotations_of_another_dataset_are_named():
-    with pytest.raises(
-        DataError, match=r"previous\.json: image '3\.jpg' is of image 3, which is not"
-    ):
+    with pytest.raises(DataError, match=r"previous\.json: image '3\.jpg': image 3 "):
         cutler(previous(), [record(1, 0.9)], (1, 2))
 
 
-def test_a_failure_leaves_nothing(tmp_path):
+def test_a_failure_leaves_no_files(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([record(1, 0.1)]))
     with pytest.raises(DataError):
         cuvler_annotations(tmp_path / "p.json", listing(1), tmp_path / "out.json")
@@ -252,7 +250,7 @@ def run(files, *options):
 @pytest.mark.parametrize(
     ("keep_previous", "scores"), [(False, [0.9, 0.75]), (True, [0.9, 0.75, 0.5])]
 )
-def test_command_writes_either_recipe_and_the_same_bytes_again(files, keep_previous, scores):
+def test_command_writes_either_recipe_and_is_reproducible(files, keep_previous, scores):
     options = ["--previous", str(files["a.json"])] if keep_previous else []
     outcome = run(files, *options, "--score-threshold", "0.7")
     assert outcome.exit_code == 0, outcome.output
