@@ -35,12 +35,12 @@ def rows(page):
 def test_a_fresh_clone_plans_the_page_and_names_what_is_missing(workplace):
     output = workplace.snakemake("-n", "results/reproduction.md")
     assert jobs(output) == {"reproduction": 1, "total": 1}
-    assert "coco_val is skipped: there is no datasets/coco/val2017" in output
-    assert "model_cuvler_zero_shot.pth: its address is not known" in output
+    assert re.search("coco_val is skipped: .*datasets/coco/val2017", output)
+    assert "download.model_cuvler_zero_shot.pth" in output
     workplace.snakemake("results/reproduction.md")
     page = (workplace.folder / "results/reproduction.md").read_text()
     reasons = {row[0]: row[-1] for row in rows(page)}
-    assert "no datasets/coco/val2017" in reasons["COCO"]
+    assert "datasets/coco/val2017" in reasons["COCO"]
     assert "get it from https://cocodataset.org" in reasons["COCO"]
     assert "download.model_cuvler_zero_shot.pth" in reasons["CuVLER, zero-shot"]
 
@@ -181,7 +181,7 @@ def test_the_whole_page_against_a_server(workplace, tiny, scenes, server, packag
     settings = workplace.configure(**tiny)
 
     output = workplace.snakemake(TARGET, *settings)
-    assert "elsewhere is skipped: there is no gone, gone.json" in output
+    assert re.search(r"elsewhere is skipped: .*gone, gone\.json", output)
     page = (workplace.folder / TARGET).read_text()
     found = {(row[0], row[2], row[3]): row for row in rows(page) if len(row) == 8}
     results = workplace.folder / "results/demo/reproduction"
@@ -201,7 +201,7 @@ def test_the_whole_page_against_a_server(workplace, tiny, scenes, server, packag
     assert row[5] == f"{masks['segm']['AP']:.2f}"
     assert (row[4], row[7]) == (f"{published['AP']:.1f} [^1]", "within 0.1")
     assert found["masks", "masks", "AP50"][6:] == ["-0.20", "differs"]
-    assert "Of 2 figures with a published one, 1 are within 0.1" in page
+    assert "1 of 2 figures with a published value are within 0.1" in page
     assert "[^1]: a paper" in page
 
     # What is missing is named, each with its reason.
