@@ -1,26 +1,22 @@
 """Listing a dataset's images and assigning them to shards."""
 
 import hashlib
-import logging
-import os
 import re
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path, read_json
+from cuvler.image_folders import FolderState, find_images, images_digest, may_differ
 from cuvler.images import EXTENSIONS, Size, stated_size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-logger = logging.getLogger(__name__)
-
 _INT64_MAX = 2**63 - 1
 _COLUMNS = ["image_id", "file_name", "shard"]
 _SIZES = ["width", "height"]
+INITIAL_STATE = "initial"
 
 
 class ListedImage(NamedTuple):
@@ -61,7 +57,8 @@ def list_images(
     Returns:
         Columns ``image_id`` (int64, unique, ascending), ``file_name`` (relative to ``image_root``,
         with ``/``) and ``shard`` (int32, from 0); ``width`` and ``height`` (Int32, null if
-        unknown) if the ground truth states sizes.
+        unknown) if the ground truth states sizes. ``attrs["folders"]`` has the state of the folders
+        searched, for :func:`listed_state`; it is empty with ``ground_truth``.
 
     Raises:
         DataError: there are no images, a folder is not readable, a file name has no digits or is
@@ -70,14 +67,16 @@ def list_images(
     import numpy as np
     import pandas as pd
 
+    folders: dict[str, FolderState] = {}
     if ground_truth is None:
         if ids == "annotations":
             raise DataError("ids: annotations needs a ground_truth")
-        listing = pd.DataFrame({"file_name": sorted(_walk(Path(image_root)))})
-        if listing.empty:
+        images, folders = find_images(image_root)
+        if not images:
             raise DataError(
                 f"{image_root}: no image files ({', '.join(EXTENSIONS)}) in this folder"
             )
+        listing = pd.DataFrame({"file_name": images})
     else:
         listing = _annotated_images(ground_truth, with_ids=ids == "annotations")
     if ids != "annotations":
@@ -89,7 +88,9 @@ def list_images(
     _check_unique(listing)
     counts = [len(part) for part in np.array_split(np.arange(len(listing)), shards)]
     listing["shard"] = np.repeat(np.arange(shards, dtype=np.int32), counts)
-    return listing[[*_COLUMNS, *(name for name in _SIZES if name in listing)]]
+    listing = listing[[*_COLUMNS, *(name for name in _SIZES if name in listing)]]
+    listing.attrs["folders"] = folders
+    return listing
 
 
 def listed_images(listing: "pd.DataFrame") -> list[ListedImage]:
@@ -100,46 +101,6 @@ def listed_images(listing: "pd.DataFrame") -> list[ListedImage]:
         sides = (listing[name].fillna(0).tolist() for name in _SIZES)
         columns.append([size if all(size) else None for size in zip(*sides, strict=True)])
     return [ListedImage(*row) for row in zip(*columns, strict=True)]
-
-
-def _raise_unreadable(error: OSError) -> None:
-    # By default os.walk silently skips unreadable folders.
-    raise DataError(
-        f"{error.filename}: cannot be read ({error.strerror}), so its images would be missing; "
-        "make the folder readable, or move it out of the dataset"
-    ) from error
-
-
-def _walk(image_root: Path) -> Iterator[str]:
-    # Follow links to folders (ImageNet is often a tree of links), but visit each folder once.
-    seen: set[str] = set()
-    others: Counter[str] = Counter()
-    for folder, subfolders, files in os.walk(
-        image_root, onerror=_raise_unreadable, followlinks=True
-    ):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in files:
-            if name.startswith("."):
-                continue
-            if not name.lower().endswith(EXTENSIONS):
-                others[Path(name).suffix.lower() or "no extension"] += 1
-                continue
-            path = (Path(folder) / name).relative_to(image_root).as_posix()
-            try:
-                path.encode("utf-8")
-            except UnicodeEncodeError:  # JSON and parquet cannot store the name
-                raise DataError(f"{path!a}: not UTF-8; rename the file or folder") from None
-            yield path
-    if others:  # e.g. .heic photographs of phones
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.warning(
-            "%s: ignored files other than %s: %s", image_root, "/".join(EXTENSIONS), counts
-        )
 
 
 def _annotated_images(ground_truth: StrPath, *, with_ids: bool) -> "pd.DataFrame":
@@ -192,10 +153,61 @@ def _check_unique(listing: "pd.DataFrame") -> None:
         )
 
 
-def write_listing(listing: "pd.DataFrame", path: StrPath) -> None:
-    """Write a listing as parquet, atomically."""
+def write_listing(listing: "pd.DataFrame", path: StrPath, *, state: str = INITIAL_STATE) -> None:
+    """Write a listing as parquet, atomically.
+
+    Args:
+        listing: as returned by :func:`list_images`.
+        path: the file.
+        state: what :func:`listed_state` returns until the images change.
+    """
+    listing = listing.copy(deep=False)
+    listing.attrs["state"] = state
     with atomic_path(path) as temporary:
         listing.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def listed_state(path: StrPath, image_root: StrPath) -> str:
+    """Return a string that changes when images are added to an image root or removed.
+
+    The workflow passes it to the job that lists the images, and Snakemake runs that job again when
+    it has changed. While the images are those of the listing, it is the string stored there, at
+    first ``INITIAL_STATE``; otherwise it is a digest of their names. Without changes this costs
+    one ``stat`` a folder.
+
+    An image root that is missing or has no images counts as unchanged: it may not be mounted.
+
+    Args:
+        path: the listing, made from a folder; it need not exist yet.
+        image_root: the folder of images.
+
+    Raises:
+        DataError: the listing is damaged or inside the image root, or a folder cannot be read.
+    """
+    _require_outside(path, image_root)
+    try:
+        attributes = _read_parquet(path, columns=[]).attrs
+    except FileNotFoundError:
+        return INITIAL_STATE
+    state = str(attributes.get("state", INITIAL_STATE))
+    folders = {name: FolderState(*values) for name, values in attributes.get("folders", {}).items()}
+    if not Path(image_root).is_dir() or not may_differ(image_root, folders):
+        return state
+    # Exact, unlike may_differ: a new link to a folder that is already searched adds no images.
+    found = images_digest(find_images(image_root)[1])
+    return state if found in ("", images_digest(folders)) else found
+
+
+def _require_outside(path: StrPath, image_root: StrPath) -> None:
+    """Refuse results inside an image root: every run would list the images of the one before."""
+    file, folder = Path(path).resolve(), Path(image_root).resolve()
+    if file.is_relative_to(folder):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if not hidden:
+            raise DataError(
+                f"{image_root}: contains the results ({path}), which would be searched for images; "
+                "set results to a folder outside, or to a hidden one (.results)"
+            )
 
 
 def listing_sha256(listing: "pd.DataFrame") -> str:
@@ -217,10 +229,10 @@ def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
         DataError: the file is missing, damaged, or has no such shard.
     """
     import pandas as pd
-    import pyarrow as pa
 
     try:
-        listing = pd.read_parquet(path, page_checksum_verification=True)
+        listing = _read_parquet(path)
+        listing.attrs = {}  # pandas copies them in every operation, and there may be many folders
         # Damage outside the checksummed pages can rename a column or turn it into an index.
         if not isinstance(listing.index, pd.RangeIndex) or list(listing.columns) not in (
             _COLUMNS,
@@ -232,8 +244,24 @@ def read_listing(path: StrPath, shard: int | None = None) -> "pd.DataFrame":
             raise ValueError("its ids, shards or sizes are not integers")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: not a listing ({error}); delete it and run again") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
     if shard is None:
         return listing
     return listing[listing["shard"] == shard].reset_index(drop=True)
+
+
+def _read_parquet(path: StrPath, columns: list[str] | None = None) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: StrPath, error: Exception) -> DataError:
+    return DataError(f"{path}: not a listing ({error}); delete it and run again")

@@ -7,7 +7,7 @@ import click
 
 from cuvler.commands import options
 from cuvler.errors import DataError
-from cuvler.listing import list_images, write_listing
+from cuvler.listing import INITIAL_STATE, list_images, write_listing
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,20 @@ logger = logging.getLogger(__name__)
     show_default=True,
     help="How many parts of equal size the images are divided into.",
 )
+@click.option(
+    "--state",
+    default=INITIAL_STATE,
+    help="Stored in the listing; the workflow changes it when the folder's images have changed.",
+)
 @options.output("The listing to write (.parquet).")
 def command(
-    dataset: str, image_root: Path, ground_truth: Path | None, ids: str, shards: int, output: Path
+    dataset: str,
+    image_root: Path,
+    ground_truth: Path | None,
+    ids: str,
+    shards: int,
+    state: str,
+    output: Path,
 ) -> None:
     """List a dataset's images and deal them into shards.
 
@@ -50,5 +61,5 @@ def command(
                 "datasets_root in your config to where it is"
             )
     listing = list_images(image_root, ground_truth=ground_truth, ids=ids, shards=shards)  # type: ignore[arg-type]
-    write_listing(listing, output)
+    write_listing(listing, output, state=state)
     logger.info("%s: %d images in %d shards", dataset, len(listing), shards)

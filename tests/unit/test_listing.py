@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from cuvler.errors import DataError
 from cuvler.listing import (
+    INITIAL_STATE,
     list_images,
     listed_images,
+    listed_state,
     listing_sha256,
     read_listing,
     write_listing,
@@ -204,3 +206,49 @@ class TestListing:
         (tmp_path / "l.parquet").write_bytes(b"PAR1 but no more")
         with pytest.raises(DataError, match=r"l\.parquet"):
             read_listing(tmp_path / "l.parquet")
+
+
+class TestListedState:
+    @pytest.fixture
+    def root(self, tmp_path):
+        touch(tmp_path / "photos", "a.jpg", "b/c.jpg")
+        return tmp_path / "photos"
+
+    def test_it_changes_with_the_images_until_they_are_listed(self, tmp_path, root):
+        path = tmp_path / "l.parquet"
+        assert listed_state(path, root) == INITIAL_STATE
+        write_listing(list_images(root), path)
+        assert listed_state(path, root) == INITIAL_STATE
+        states = {INITIAL_STATE}
+        for name in ("d.jpg", "b/e.jpg"):
+            touch(root, name)
+            state = listed_state(path, root)
+            assert state not in states
+            states.add(state)
+        # The workflow gives the state to the job.
+        write_listing(list_images(root), path, state=state)
+        assert listed_state(path, root) == state
+        (root / "a.jpg").unlink()
+        assert listed_state(path, root) not in states
+
+    def test_a_root_that_is_not_there_keeps_it(self, tmp_path, root):
+        path = tmp_path / "l.parquet"
+        write_listing(list_images(root), path, state="x")
+        root.rename(tmp_path / "elsewhere")
+        assert listed_state(path, root) == "x"
+        root.mkdir()  # a mount point
+        assert listed_state(path, root) == "x"
+
+    def test_results_among_the_images_are_refused(self, tmp_path, root):
+        with pytest.raises(DataError, match=r"photos: contains the results .*l\.parquet"):
+            listed_state(root / "results/images/l.parquet", root)
+        assert listed_state(root / ".results/images/l.parquet", root) == INITIAL_STATE
+
+    def test_a_damaged_listing_is_named(self, tmp_path, root):
+        (tmp_path / "l.parquet").write_bytes(b"PAR1 but no more")
+        with pytest.raises(DataError, match=r"l\.parquet"):
+            listed_state(tmp_path / "l.parquet", root)
+
+    def test_readers_do_not_carry_the_folders(self, tmp_path, root):
+        write_listing(list_images(root), tmp_path / "l.parquet")
+        assert read_listing(tmp_path / "l.parquet").attrs == {}

@@ -74,6 +74,46 @@ def test_a_dataset_in_another_folder_is_listed_anew(workplace, tiny, scenes):
     assert len(read_listing(workplace.folder / listing)) == 9
 
 
+def test_images_that_are_added_or_removed_are_noticed(workplace, scenes):
+    photos = workplace.folder / "photos"
+    shutil.copytree(scenes / "val/images", photos / "deep")
+    first, second, _ = sorted((photos / "deep").iterdir())
+    target = "results/demo/annotations/mine/votecut.json"
+    settings = workplace.configure(
+        datasets={"mine": "photos"},
+        images={"shards": 2},
+        pseudo_masks={"votecut": {"backbones": ["pixels_p16"]}},
+    )
+
+    def run():
+        workplace.snakemake(target, *settings)
+        assert "Nothing to be done" in workplace.snakemake(target, *settings)
+        merged = json.loads((workplace.folder / target).read_text())
+        return [image["file_name"] for image in merged["images"]]
+
+    names = [f"deep/{path.name}" for path in sorted((photos / "deep").iterdir())]
+    assert run() == names
+    # Neither other files nor a new time of a folder matter, and their images are not listed.
+    (photos / "deep/notes.txt").touch()
+    os.utime(photos)
+    assert run() == names
+    (photos / "new").mkdir()
+    shutil.copy(first, photos / "new/1.jpg")
+    plan = workplace.snakemake("-n", target, *settings)
+    assert re.search(r"^images +1$", plan, re.MULTILINE)
+    assert re.search(r"^pseudo_masks +2$", plan, re.MULTILINE)
+    assert run() == [*names, "new/1.jpg"]
+    second.unlink()
+    assert run() == [names[0], names[2], "new/1.jpg"]
+    # The photos of before: the listing's first parameters are not mistaken for those of now.
+    shutil.rmtree(photos / "new")
+    shutil.copy(first, second)
+    assert run() == names
+    # Images that are out of reach for a while do not undo anything.
+    photos.rename(workplace.folder / "elsewhere")
+    assert "Nothing to be done" in workplace.snakemake(target, *settings)
+
+
 def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):
     settings = workplace.configure(**tiny)
     workplace.snakemake(ANNOTATIONS, *settings)

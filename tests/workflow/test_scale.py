@@ -4,8 +4,11 @@ import os
 import re
 import resource
 import subprocess
+import time
 
 import pytest
+
+from cuvler.listing import INITIAL_STATE, listed_state
 
 pytestmark = pytest.mark.workflow
 
@@ -22,6 +25,19 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 """
+
+
+@pytest.fixture
+def seen(tmp_path):
+    """The file that the hook writes; environment() turns the hook on."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(HOOK)
+    return tmp_path / "seen"
+
+
+def environment(seen):
+    path = [os.fspath(seen.parent / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path), "SEEN": os.fspath(seen)}
 
 
 def plan(workplace, *arguments, **environment):
@@ -43,32 +59,42 @@ def test_the_plan_for_imagenet_takes_seconds(workplace):
     assert seconds < 20
 
 
-def test_the_plan_looks_at_no_image(workplace, tmp_path):
+def test_the_plan_looks_at_no_image(workplace, seen):
     folder = workplace.folder / "datasets/imagenet/train/n01440764"
     folder.mkdir(parents=True)
     (folder / "n01440764_1.JPEG").touch()
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook/sitecustomize.py").write_text(HOOK)
-    seen = tmp_path / "seen"
-    environment = {"PYTHONPATH": str(tmp_path / "hook"), "SEEN": str(seen)}
     target = "results/images/imagenet_train.parquet"
-    plan(workplace, target, **environment)
+    plan(workplace, target, **environment(seen))
     assert not seen.exists(), seen.read_text()
     # The hook sees what it should: the listing does look at the images' folders.
-    words = [
-        "cuvler",
-        "images",
-        "--dataset",
-        "x",
-        "--image-root",
-        folder.parent,
-        "--output",
-        "x.parquet",
-    ]
+    words = ["cuvler", "images", "--dataset", "x"]
+    words += ["--image-root", folder.parent, "--output", "x.parquet"]
     command = workplace.command() | {"args": words}
-    command["env"] |= environment
+    command["env"] |= environment(seen)
     subprocess.run(**command, check=True)
     assert os.fspath(folder) in seen.read_text()
+
+
+def test_the_plan_looks_at_no_image_but_at_the_times_of_folders(workplace, seen):
+    root = workplace.folder / "datasets/imagenet/train"
+    for number in range(1000):
+        folder = root / f"n{number:08d}"
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}_1.JPEG").touch()
+        os.utime(folder, (1, 1))
+    os.utime(root, (1, 1))
+    target = "results/images/imagenet_train.parquet"
+    workplace.snakemake(target)
+    _, output = plan(workplace, target, **environment(seen))
+    assert "Nothing to be done" in output
+    assert not seen.exists(), seen.read_text()
+    assert listed_state(workplace.folder / target, root) == INITIAL_STATE  # imports pandas
+    start = time.process_time()
+    listed_state(workplace.folder / target, root)
+    assert time.process_time() - start < 0.5
+    (root / "n00000007/n00000007_2.JPEG").touch()
+    _, output = plan(workplace, target, **environment(seen))
+    assert "Params have changed" in output
 
 
 def test_the_plan_of_hours_has_snakemakes_jobs(workplace):

@@ -9,7 +9,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from cuvler import config as settings
-from cuvler import layout
+from cuvler import layout, listing
 from cuvler.commands.method_options import method_arguments
 from cuvler.download.published import published_files
 from cuvler.errors import CuvlerError
@@ -87,6 +87,19 @@ def listed_ground_truth(wildcards):
     if found.ground_truth:
         return layout.GROUND_TRUTH.of(dataset=found.name)
     return [found.annotations] if found.annotations and found.annotations.exists() else []
+
+
+@cache
+def listed_state(name):
+    """The state of a dataset's folder of images; cached, because a job deletes the listing first."""
+    found = dataset(name)
+    if found.annotations:
+        return listing.INITIAL_STATE
+    try:
+        path = layout.LISTING.under(config["results"], dataset=name)
+        return listing.listed_state(path, found.images)
+    except CuvlerError as error:
+        raise WorkflowError(f"datasets.{name}.images: {error}")
 
 
 def scored_ground_truth(wildcards):

@@ -21,7 +21,9 @@ rule images:
         ),
         ids=lambda wildcards: dataset(wildcards.dataset).ids,
         shards=lambda wildcards: dataset(wildcards.dataset).shards,
+        # Changes when images are added to the folder or removed.
+        state=lambda wildcards: listed_state(wildcards.dataset),
     shell:
         "cuvler images --dataset {wildcards.dataset} --image-root {params.image_root:q}"
         " {params.ground_truth:q} --ids {params.ids} --shards {params.shards}"
-        " --output {output:q} &> {log:q}"
+        " --state {params.state:q} --output {output:q} &> {log:q}"
