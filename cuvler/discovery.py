@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuvler.eigenvectors.backbones import BACKBONES
+from cuvler.eigenvectors.backbones import BACKBONES, backbone_spec
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 from cuvler.pseudo_masks import PseudoMask
@@ -56,9 +56,9 @@ def discover(
     Args:
         image: any size and mode; it is taken as RGB.
         method: ``votecut``; ``maskcut``, which works with one backbone; or one of another package.
-        backbones: names from the table of backbones. Without any, the method's own (the six ViTs
-            of CuVLER or the one of CutLER), or, where their weights are neither given nor can be
-            fetched, the weights-free ``pixels_*`` with a warning.
+        backbones: names from the table of backbones; by default the method's own, the six ViTs
+            of CuVLER or the one of CutLER. ``pixels_p16``, ``pixels_p14`` and ``pixels_p8`` are
+            hand-made patch descriptors, which need no weights.
         weights: weight files by backbone; those not named are fetched from the hub, once.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
         tau: patches whose features have a cosine above it are joined.
@@ -73,7 +73,7 @@ def discover(
         ConfigError: the method, a setting or a backbone is not known, a value is not allowed, or
             the number of backbones is not the method's; weights are given for a backbone that is
             not used; there is no such device.
-        DataError: weights cannot be read, or those of a named backbone cannot be fetched.
+        DataError: weights cannot be read, or are neither given nor can be fetched.
     """
     chosen, loaded = load_method(
         method, settings, backbones=backbones, weights=weights or {}, device=device
@@ -124,41 +124,39 @@ def load_method(
     for backbone in files:
         if backbone not in used:
             raise ConfigError(f"weights of {backbone!r} are given, but used are {', '.join(used)}")
-    try:
-        return method, [_backbone(one, files.get(one), device) for one in used]
-    except DataError as error:
-        if files or backbones is not None:
-            raise
-        stand_ins = _stand_ins(method)
-        logger.warning(
-            "the weights of the ViTs cannot be had (%s). Hand-made patch descriptors (%s) stand "
-            "in: expect masks of coloured regions rather than of objects",
-            error,
-            ", ".join(stand_ins),
-        )
-    method = make_method(name, settings, backbones=stand_ins)
-    return method, [_backbone(one, None, device) for one in stand_ins]
+    for one in used:
+        if one not in files and backbone_spec(one).timm is not None:
+            files[one] = _fetched(one, method)
+    return method, [_backbone(one, files.get(one), device) for one in used]
 
 
-def _stand_ins(method: Method) -> list[str]:
-    """What can take the place of a method's ViTs: all descriptors, or the finest."""
-    pixels = [spec.name for spec in BACKBONES.values() if spec.timm is None]
-    return pixels if "backbones" in type(method).model_fields else pixels[-1:]
+def _fetched(name: str, method: Method) -> str:
+    from cuvler.eigenvectors.weights import fetch_backbone
+
+    path = _cache() / f"{name}.safetensors"
+    if not path.exists():
+        try:
+            fetch_backbone(backbone_spec(name), path)
+        except DataError as error:
+            raise DataError(
+                f"{error}; or choose hand-made patch descriptors, which need no weights and find "
+                f"coloured regions rather than objects: backbones={_weights_free(method)}",
+                parameter="backbone",
+            ) from error
+    return str(path)
+
+
+def _weights_free(method: Method) -> list[str]:
+    """Return the hand-made descriptors that a method can use: all of them, or the finest."""
+    names = [spec.name for spec in BACKBONES.values() if spec.timm is None]
+    return names if "backbones" in type(method).model_fields else names[-1:]
 
 
 @lru_cache(maxsize=16)
 def _backbone(name: str, weights: str | None, device: str) -> "Backbone":
-    from cuvler.eigenvectors.backbones import backbone_spec
     from cuvler.eigenvectors.features import load_backbone
-    from cuvler.eigenvectors.weights import fetch_backbone
 
-    spec = backbone_spec(name)
-    if weights is None and spec.timm is not None:
-        fetched = _cache() / f"{name}.safetensors"
-        if not fetched.exists():
-            fetch_backbone(spec, fetched)
-        weights = str(fetched)
-    return load_backbone(spec, weights=weights, device=device)
+    return load_backbone(backbone_spec(name), weights=weights, device=device)
 
 
 def _cache() -> Path:

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import yaml
 
-from cuvler.errors import DataError
-
 from .conftest import PAGES, REPOSITORY, blocks
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -72,6 +70,7 @@ PREDICT = {
     "cutler_cascade_final.pth": "output",
     "model_cuvler_zero_shot.pth": "output",
 }
+WEIGHTS_FREE = 'backbones=["pixels_p16", "pixels_p8"]'
 # A detector of two iterations is sure of nothing.
 UNSURE = {
     "--score-threshold 0.7": "--score-threshold 0",
@@ -93,7 +92,12 @@ EXERCISED = {
     "cuvler plan": Run(""),
     "cuvler status": Run(""),
     "cuvler status all --configfile mine.yaml": Run(""),
-    "cuvler discover photo.jpg": Run("discovered/photo.masks.png"),
+    "cuvler discover photo.jpg": Run(
+        "discovered/photo.masks.png", {"photo.jpg": "photo.jpg --backbone pixels_p16"}
+    ),
+    "cuvler discover photo.jpg --backbone pixels_p16 --backbone pixels_p8": Run(
+        "discovered/photo.masks.png"
+    ),
     "cuvler predict photo.jpg --detector results/detectors/cuvler_round1": Run(
         "predicted/photo.masks.png"
     ),
@@ -351,13 +355,11 @@ def test_make_would_do_what_it_should(command, how):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_runs_from_top_to_bottom(page, place, monkeypatch):
-    def offline(*args, **kwargs):
-        raise DataError("no network")
-
-    monkeypatch.setattr("cuvler.eigenvectors.weights.fetch_backbone", offline)
     monkeypatch.chdir(place)
     names = {}
     for block in blocks(page, "python"):
+        # The weights of the ViTs are not fetched here.
+        block = block.replace("discover(image)", f"discover(image, {WEIGHTS_FREE})")
         exec(compile(block, page.name, "exec"), names)
 
 

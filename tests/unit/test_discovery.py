@@ -1,5 +1,4 @@
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -54,19 +53,30 @@ def test_nothing_to_find_is_no_crash(size):
         assert mask.mask.shape == size[::-1]
 
 
-def test_without_weights_pixels_vote_and_a_warning_says_so(disc, monkeypatch, caplog, tmp_path):
-    def offline(*args, **kwargs):
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    def fetch(*args, **kwargs):
         raise DataError("no network")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("cuvler.eigenvectors.weights.fetch_backbone", offline)
-    with caplog.at_level(logging.WARNING):
-        assert cuvler.discover(disc[0])
-    assert "no network" in caplog.text
-    assert "pixels_p16" in caplog.text
-    assert cuvler.discover(disc[0], method="maskcut")
-    with pytest.raises(DataError, match="no network"):
-        cuvler.discover(disc[0], backbones=["dino_s16"])
+    monkeypatch.setattr("cuvler.eigenvectors.weights.fetch_backbone", fetch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choice"),
+    [
+        ({}, PIXELS),
+        ({"method": "maskcut"}, PIXELS[-1:]),
+        ({"backbones": ["pixels_p16", "dino_s16"]}, PIXELS),
+    ],
+)
+def test_nothing_takes_the_place_of_weights_that_are_missing(offline, disc, arguments, choice):
+    with pytest.raises(DataError, match="no network") as error:
+        cuvler.discover(disc[0], **arguments)
+    # What the message says to choose works.
+    assert f"backbones={list(choice)}" in str(error.value)
+    assert error.value.parameter == "backbone"  # the command line adds the option
+    assert cuvler.discover(disc[0], **arguments | {"backbones": choice})
 
 
 def test_an_unknown_backbone_is_named(disc):
