@@ -1,4 +1,4 @@
-"""The data sets known by name: what they are scored by, what of them is here, where to get it."""
+"""The datasets of a config and which of their files exist on this machine."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ MAX_DETECTIONS = 100
 
 @dataclass(frozen=True)
 class Presence:
-    """A dataset's entry, and what of it is on this machine.
+    """A dataset and which of its files exist.
 
     Attributes:
-        entry: as the config has it.
-        missing: its folders and files that are not there (or folders that are empty).
-        made: whether its ground truth has been made; None where it has none to make.
+        entry: the dataset's entry in the config.
+        missing: its files and folders that do not exist, and folders that are empty.
+        made: whether its ground truth has been made; None if the annotations are used as they are.
     """
 
     entry: Dataset
@@ -29,10 +29,10 @@ class Presence:
 
 
 def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """Read config files as Snakemake does: later ones go first, key by key.
+    """Read config files as Snakemake does: later files override earlier ones, key by key.
 
     Raises:
-        ConfigError: a file is missing, or not YAML of settings, or none of them has datasets.
+        ConfigError: a file is missing or not a YAML mapping, or a required key is in none of them.
     """
     require_extra("workflow")
     import yaml
@@ -44,10 +44,12 @@ def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
             with open(path, encoding="utf-8") as stream:
                 settings = yaml.safe_load(stream) or {}
             if not isinstance(settings, dict):
-                raise ConfigError(f"{path}: holds no settings (key: value), but {settings!r:.80}")
+                raise ConfigError(f"{path}: not a mapping (key: value) but {settings!r:.80}")
             update_config(config, settings)
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file; run this where `snakemake` is run") from None
+            raise ConfigError(
+                f"{path}: no such file; run this in the folder in which Snakemake runs"
+            ) from None
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -55,16 +57,16 @@ def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     missing = {"datasets", "datasets_root", "images", "results"} - config.keys()
     if missing:
         names = ", ".join(map(str, paths))
-        raise ConfigError(f"{names}: say nothing of {', '.join(sorted(missing))}")
+        raise ConfigError(f"{names}: missing {', '.join(sorted(missing))}")
     return config
 
 
 def presence(config: Mapping[str, Any], names: Sequence[str] = ()) -> list[Presence]:
-    """Look which of a config's datasets are there.
+    """Check which files of a config's datasets exist.
 
     Args:
         config: the workflow's settings.
-        names: the datasets to look at; all when empty.
+        names: the datasets to check; all if empty.
 
     Raises:
         ConfigError: a dataset is not in the config.
@@ -73,10 +75,10 @@ def presence(config: Mapping[str, Any], names: Sequence[str] = ()) -> list[Prese
     if unknown:
         known = ", ".join(config["datasets"])
         raise ConfigError(f"{', '.join(unknown)}: not in the config; known: {known}")
-    return [_look(dataset(config, name)) for name in names or config["datasets"]]
+    return [_check(dataset(config, name)) for name in names or config["datasets"]]
 
 
-def _look(entry: Dataset) -> Presence:
+def _check(entry: Dataset) -> Presence:
     made = None
     wanted = [entry.images]
     if entry.ground_truth:
@@ -84,10 +86,10 @@ def _look(entry: Dataset) -> Presence:
         made = entry.annotations is not None and entry.annotations.exists()
     elif entry.annotations:
         wanted.append(entry.annotations)
-    return Presence(entry, [path for path in wanted if not _is_there(path)], made)
+    return Presence(entry, [path for path in wanted if not _exists(path)], made)
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     if not path.is_dir():
         return path.exists()
     with os.scandir(path) as entries:

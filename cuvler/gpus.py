@@ -1,7 +1,7 @@
-"""The GPUs of this machine: how many there are, and which ones a command may use.
+"""The GPUs of this machine and locks on them.
 
-Snakemake counts GPUs, but does not say which of them a job holds. So commands that run at the same
-time divide the GPUs among themselves, by a lock file for each.
+Snakemake counts GPUs but does not assign them to jobs. Commands that run at the same time divide
+them among themselves, with one lock file per GPU.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _QUERY = ("--query-gpu=index,uuid", "--format=csv,noheader")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_TIMEOUT = 60  # seconds; a driver that is loaded first takes some
+_TIMEOUT = 60  # seconds; the first query loads the driver, which takes some
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Gpu:
     """A GPU.
 
     Attributes:
-        name: in ``CUDA_VISIBLE_DEVICES``.
-        uuid: the same in every process, whichever GPUs are visible there.
+        name: its name in ``CUDA_VISIBLE_DEVICES``.
+        uuid: the same in every process, regardless of ``CUDA_VISIBLE_DEVICES``.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Gpu:
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """List the NVIDIA GPUs that a process may use, without importing torch.
+    """Return the NVIDIA GPUs that a process may use, without importing torch.
 
-    They are those that ``nvidia-smi`` lists, of which ``CUDA_VISIBLE_DEVICES`` may choose some.
-    Where ``nvidia-smi`` is missing or fails, there are none.
+    These are the GPUs listed by ``nvidia-smi``, restricted by ``CUDA_VISIBLE_DEVICES``. The list is
+    empty if ``nvidia-smi`` is missing or fails.
 
     Raises:
         CuvlerError: ``nvidia-smi`` does not answer.
@@ -60,7 +60,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
 
 
 def _uuids() -> dict[str, str]:
-    """Ask for each GPU's index and UUID."""
+    """Return each GPU's UUID by index."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
@@ -80,7 +80,7 @@ def _uuids() -> dict[str, str]:
 
 
 def _uuid(name: str, uuids: Mapping[str, str]) -> str | None:
-    """The UUID of a device named by its index, its UUID or the start of it, or as a MIG device."""
+    """Return the UUID of a device given its index, its UUID or a prefix of it, or a MIG device."""
     if name.startswith("MIG-") and uuids:
         return name
     starts = (uuid for uuid in uuids.values() if name.startswith("GPU-") and uuid.startswith(name))
@@ -89,14 +89,14 @@ def _uuid(name: str, uuids: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def hold_gpus(count: int, environment: MutableMapping[str, str] = os.environ) -> Iterator[None]:
-    """Hold GPUs that no other command of this user holds, and make only these visible.
+    """Lock GPUs that no other command of this user has locked, and make only these visible.
 
-    The locks end with the process, however it ends. Where fewer GPUs are free, GPUs are shared with
-    other commands, which is logged; where fewer are visible, nothing is changed. To be called
-    before torch has looked for GPUs.
+    The locks are released when the process ends, however it ends. If fewer GPUs are free, some are
+    shared with other commands, which is logged; if fewer are visible, nothing changes. Call this
+    before torch initializes CUDA.
 
     Raises:
-        CuvlerError: the lock files cannot be written, or as :func:`visible_gpus`.
+        CuvlerError: the lock files cannot be written, or ``nvidia-smi`` does not answer.
     """
     visible = visible_gpus(environment) if count else []
     if not 0 < count <= len(visible):
@@ -111,7 +111,7 @@ def hold_gpus(count: int, environment: MutableMapping[str, str] = os.environ) ->
         shared = [gpu for gpu in visible if gpu not in free][: count - len(free)]
         if shared:
             names = ", ".join(gpu.name for gpu in shared)
-            logger.warning("%s: in use by other commands too, as no other GPU is free", names)
+            logger.warning("%s: shared with other commands, no other GPU is free", names)
         if count < len(visible):
             environment[_VISIBLE] = ",".join(gpu.name for gpu in [*free, *shared])
         try:
@@ -124,7 +124,7 @@ def hold_gpus(count: int, environment: MutableMapping[str, str] = os.environ) ->
 
 
 def _lock(gpu: Gpu, locks: ExitStack) -> bool:
-    """Lock a GPU until ``locks`` are closed; False if another command holds it."""
+    """Lock a GPU until ``locks`` is closed; return False if another command holds it."""
     folder = Path(tempfile.gettempdir(), f"cuvler-gpus-{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

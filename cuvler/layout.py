@@ -1,7 +1,7 @@
-"""The names of a run's files and detectors: the one place that builds and parses them.
+"""Build and parse the paths of a run's files and the names of detectors.
 
-A :class:`File` is one kind of file, such as all listings. Its path is a pattern with wildcards, in
-Snakemake's notation, so that the rules can use it as it is. Logs and benchmarks follow from it.
+A :class:`File` describes one kind of file, such as listings. Its path is a pattern with wildcards
+in Snakemake's notation, which rules use directly. The paths of logs and benchmarks derive from it.
 """
 
 import os
@@ -18,7 +18,7 @@ _DETECTOR = re.compile(
     rf"(?P<recipe>{_NAME})_round(?P<round>{_NUMBER})(?:_(?P<percent>{_NUMBER})percent)?"
 )
 
-# What each wildcard stands for, as a regular expression.
+# Regular expressions of the wildcards' values.
 WILDCARDS: Mapping[str, str] = {
     "dataset": _NAME,
     "method": _NAME,
@@ -42,8 +42,8 @@ class DetectorName:
 
     Attributes:
         recipe: a key of ``recipes`` in the config.
-        round: of self-training; 0 is the detector that learned from pseudo-masks.
-        percent: of the labels that it was fine-tuned on; ``None`` for none.
+        round: round of self-training; 0 is the detector trained on pseudo-masks.
+        percent: percentage of the labels it was fine-tuned on; ``None`` if not fine-tuned.
     """
 
     recipe: str
@@ -56,10 +56,10 @@ class DetectorName:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read a name, as ``str`` writes it.
+        """Parse a name as written by ``str``.
 
         Raises:
-            ValueError: it is not a detector's name.
+            ValueError: not a detector's name.
         """
         match = _DETECTOR.fullmatch(name)
         if match is None:
@@ -71,7 +71,7 @@ class DetectorName:
 
     @property
     def previous(self) -> Self | None:
-        """The detector whose predictions this one learned from; ``None`` for the first."""
+        """The detector that made the predictions this one was trained on; ``None`` for round 0."""
         if self.round == 0 or self.percent is not None:
             return None
         return replace(self, round=self.round - 1)
@@ -87,10 +87,10 @@ class File:
     """One kind of file.
 
     Attributes:
-        rule: the rule that makes it.
-        pattern: its path under ``root``, with wildcards.
-        job: what the files of one job have in common, and no other job's; names the log.
-        root: the pathvar of the folder it is in, ``results`` or ``resources``.
+        rule: the rule that writes it.
+        pattern: its path relative to ``root``, with wildcards.
+        job: a pattern that identifies the job; names the log.
+        root: pathvar of the folder that contains it, ``results`` or ``resources``.
     """
 
     rule: str
@@ -100,39 +100,39 @@ class File:
 
     @property
     def output(self) -> str:
-        """The path for a rule's input or output, with pathvar and wildcards."""
+        """The path as a rule's input or output, with pathvar and wildcards."""
         return f"<{self.root}>/{self.pattern}"
 
     @property
     def log(self) -> str:
-        """The path for a rule's log."""
+        """The path of the rule's log."""
         return f"<{LOGS}>/{self.job}.log"
 
     @property
     def benchmark(self) -> str:
-        """The path for a rule's benchmark."""
+        """The path of the rule's benchmark."""
         return f"<{BENCHMARKS}>/{self._benchmark}"
 
     @property
     def _benchmark(self) -> str:
-        # Without the folders that all jobs of the rule have in common.
+        # Without the folders common to all jobs of the rule.
         return f"{self.rule}/{self.job[max(self.job.find('{'), 0) :]}.tsv"
 
     def of(self, **names: object) -> str:
-        """Fill in wildcards of :attr:`output`; those that are not given stay.
+        """Return :attr:`output` with some wildcards filled in.
 
         Raises:
-            KeyError: there is no such wildcard.
-            ValueError: a name has a character that its wildcard does not allow.
+            KeyError: the pattern has no such wildcard.
+            ValueError: a value does not match its wildcard.
         """
         return f"<{self.root}>/{_fill(self.pattern, names)}"
 
     def under(self, root: str | os.PathLike[str], **names: object) -> Path:
-        """Fill in all wildcards, and give the path of the file in the folder ``root``.
+        """Return the path of one file in the folder ``root``.
 
         Raises:
-            KeyError: a wildcard is not given, or there is no such wildcard.
-            ValueError: as :meth:`of`.
+            KeyError: a wildcard is missing, or the pattern has no such wildcard.
+            ValueError: a value does not match its wildcard.
         """
         filled = _fill(self.pattern, names)
         if missing := _wildcards(filled):
@@ -140,10 +140,10 @@ class File:
         return Path(root, filled)
 
     def names(self, path: str | os.PathLike[str]) -> dict[str, str]:
-        """Read the wildcards' values from the path of such a file, in any folder.
+        """Return the wildcards' values in the path of such a file, in any folder.
 
         Raises:
-            ValueError: it is not the path of such a file.
+            ValueError: not the path of such a file.
         """
         last_parts = Path(path).parts[-self._depth - 1 :]
         match = _regex(self.pattern).fullmatch("/".join(last_parts))
@@ -156,15 +156,15 @@ class File:
         return self.pattern.count("/")
 
     def root_of(self, path: str | os.PathLike[str]) -> Path:
-        """The folder that the path of such a file starts from, such as the folder of results."""
+        """Return the folder that such a file's path is relative to, such as the results folder."""
         return Path(path).parents[self._depth]
 
     def log_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
-        """The log of the job that makes a file, where ``results`` is the folder of results."""
+        """Return the log of the job that writes a file, given the results folder."""
         return Path(results, LOGS, f"{self.job.format(**self.names(path))}.log")
 
     def benchmark_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
-        """The benchmark of the job that makes a file; some rules have none."""
+        """Return the benchmark of the job that writes a file; it need not exist."""
         return Path(results, BENCHMARKS, self._benchmark.format(**self.names(path)))
 
 
@@ -173,7 +173,7 @@ def _wildcards(pattern: str) -> list[str]:
 
 
 def _fill(pattern: str, names: Mapping[str, object]) -> str:
-    """Put names in place of some wildcards."""
+    """Replace some wildcards by values."""
     for wildcard, name in names.items():
         if wildcard not in _wildcards(pattern):
             raise KeyError(f"{pattern}: has no wildcard {wildcard}")
@@ -191,7 +191,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 
 def _file(rule: str, pattern: str, *, job: str = "", root: str = "results") -> File:
-    """A file whose log has its path without the suffixes, unless ``job`` says otherwise."""
+    """Return a kind of file; by default its log has its path without suffixes."""
     folder, slash, name = pattern.rpartition("/")
     return File(rule, pattern, job or f"{folder}{slash}{name.partition('.')[0]}", root)
 
@@ -232,7 +232,7 @@ REPRODUCTION_EVALUATION = _file(
 )
 REPRODUCTION = _file("reproduction", "reproduction.md")
 
-# By the rule that makes them, in the order of the data.
+# By rule, in the order in which the pipeline writes them.
 FILES: Mapping[str, File] = {
     file.rule: file
     for file in (
@@ -264,5 +264,5 @@ FILES: Mapping[str, File] = {
 
 
 def file_of(rule: str, path: str | os.PathLike[str]) -> File:
-    """The kind of a planned file; what a rule of the user's own makes is a kind for itself."""
+    """Return the kind of a planned file; each file of a user's own rule is a kind of its own."""
     return FILES.get(rule) or _file(rule, Path(path).as_posix().lstrip("/"))

@@ -1,7 +1,7 @@
-"""What a run will take: jobs, hours, bytes and files of each stage, before anything is there.
+"""Estimate the jobs, hours, bytes and files of each stage before a run.
 
-The jobs are those of Snakemake's own plan. What they take is reckoned from how many images each
-works on and from rates, in images a second, of one GPU or of one processor core.
+The jobs are those planned by Snakemake. The estimates follow from the number of images per job and
+from throughputs of one GPU or CPU core.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from cuvler.errors import ConfigError
 from cuvler.layout import DetectorName, file_of
 from cuvler.pseudo_masks.methods import find_method, method_names
 
-# Images of datasets that are known by name, from their publications.
+# Number of images of well-known datasets, from their publications.
 IMAGES = {
     "imagenet_train": 1_281_167,
     "imagenet_val": 50_000,
@@ -35,7 +35,7 @@ IMAGES = {
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second of one device, or the device's TFLOP/s, and how the number was come by."""
+    """Throughput of one device, in images/s or TFLOP/s, and where the value comes from."""
 
     value: float
     source: str
@@ -56,22 +56,23 @@ RATES = {
 
 
 def known_rates() -> dict[str, Rate]:
-    """Give :data:`RATES` and those that methods declare."""
+    """Return :data:`RATES` and the rates declared by methods."""
     methods = {name: find_method(name) for name in method_names()}
     declared = {f"pseudo_masks/{name}": Rate(*m.rate) for name, m in methods.items() if m.rate}
     return RATES | declared
 
 
-# Bytes: a mask's record with its run-length encoding, masks found and predictions made an image.
+# Bytes of a mask's record with its run-length encoding; masks and predictions per image; bytes of
+# an image's record and of a detector.
 _MASK_BYTES = 600
 _MASKS = 5
 _PREDICTIONS = 100
 _IMAGE_BYTES = 130
 _DETECTOR_BYTES = 310_000_000
-# Layers, channels of the sizes of ViT that timm's names tell.
+# Layers and channels of ViTs, by the size in timm's names.
 _VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024), "giant": (40, 1536)}
 
-# Stages of which a row is made for each value of a wildcard.
+# Stages with one row per value of a wildcard.
 _SPLIT_BY = {"eigenvectors": ("backbone",), "pseudo_masks": ("method",)}
 
 
@@ -80,13 +81,13 @@ class Row:
     """One stage's share of a run.
 
     Attributes:
-        stage: the rule; of eigenvectors with the backbone, of pseudo-masks with the method.
-        jobs: how many.
-        images: that they work on; of detectors, that they are trained on in all iterations.
-        gpu_hours: hours of one GPU.
-        cpu_hours: hours of one core, of jobs without a GPU.
-        size: bytes of what they write.
-        files: what they write, with logs and benchmarks.
+        stage: the rule, with the backbone for eigenvectors and the method for pseudo-masks.
+        jobs: number of jobs.
+        images: number of images processed; for detectors, iterations x batch size.
+        gpu_hours: GPU-hours.
+        cpu_hours: core-hours of jobs without a GPU.
+        size: bytes written.
+        files: number of files written, including logs and benchmarks.
     """
 
     stage: str
@@ -100,13 +101,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Planner:
-    """Reckons jobs' needs.
+    """Estimates the cost of jobs.
 
     Attributes:
         config: the workflow's settings.
-        sizes: images of each dataset that is in the plan.
-        rates: as :func:`known_rates`.
-        training: gives the number of images that a detector is trained on, over all iterations.
+        sizes: number of images of each dataset in the plan.
+        rates: throughputs by name, see :func:`known_rates`.
+        training: maps a detector's name to its training images (iterations x batch size).
     """
 
     config: Mapping[str, Any]
@@ -116,13 +117,13 @@ class Planner:
     used: set[str] = field(default_factory=set)
 
     def rows(self, outputs: Iterable[tuple[str, Path]]) -> list[Row]:
-        """Add up files, (rule, output), to a row for each stage, in the order they come."""
+        """Return one row per stage, in order, for planned files given as (rule, output)."""
         rows: dict[str, Row] = {}
         known = set()
         for rule, output in outputs:
             file = file_of(rule, output)
             names = file.names(output)
-            reckon = {
+            estimate = {
                 "eigenvectors": self._eigenvectors,
                 "pseudo_masks": self._pseudo_masks,
                 "annotations": self._annotations,
@@ -141,9 +142,9 @@ class Planner:
                 continue
             known.add(job)
             row.jobs += 1
-            row.files += 2 if reckon else 1  # a log, and of longer jobs a benchmark
-            if reckon:
-                reckon(row, names)
+            row.files += 2 if estimate else 1  # a log, and for longer jobs a benchmark
+            if estimate:
+                estimate(row, names)
         return list(rows.values())
 
     def _rate(self, name: str) -> float:
@@ -219,11 +220,11 @@ class Planner:
 
 
 def _no_rate(name: str) -> str:
-    return f"no rate is known for {name}; give {name}=NUMBER, in images a second"
+    return f"no rate is known for {name}; give {name}=NUMBER, in images per second"
 
 
 def _teraflop(spec: BackboneSpec) -> float:
-    """The arithmetic of a ViT's forward pass on one image: projections and attention."""
+    """Return the TFLOP of a ViT's forward pass on one image: projections and attention."""
     sizes = [size for name, size in _VITS.items() if spec.timm and f"_{name}_" in spec.timm]
     if not sizes:
         raise ConfigError(_no_rate(f"eigenvectors/{spec.name}"), parameter="rate")

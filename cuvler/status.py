@@ -1,4 +1,4 @@
-"""How far a run is, from Snakemake's plan and the files that are there; nothing is locked."""
+"""Progress of a run, from Snakemake's plan and the existing files. Nothing is locked."""
 
 import re
 import statistics
@@ -15,15 +15,15 @@ from cuvler.layout import FILES, LISTING, file_of
 
 State = Literal["done", "running", "failed", "quiet", "waiting"]
 
-# Stages write a line a minute. A log without one for so long is that of a job that was killed,
-# or of one that works in silence.
+# Seconds without a log line after which a job counts as quiet: it was killed, or works without
+# logging. Stages log once a minute.
 _QUIET = 15 * 60
-_TAIL = 8192  # bytes of a log that are read
+_TAIL = 8192  # bytes read from the end of a log
 _PROGRESS = re.compile(r"(\d+) of (\d+) \w+, ([\d.e+-]+) a second")
 _FAILURES = "|".join(status for status in ImageStatus if status not in USABLE)
 _LEFT_OUT = re.compile(rf"(\d+) (?:{_FAILURES}|images left out)\b")
 _ERROR = re.compile(r"^(?:Error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M)
-# detectron2's own; it is a str(timedelta).
+# As logged by detectron2: a str(timedelta).
 _ETA = re.compile(r"eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 
 
@@ -33,16 +33,16 @@ class Job:
 
     Attributes:
         rule: its name.
-        output: the file it makes.
-        state: what became of it: ``quiet`` jobs began but have not said anything for long.
+        output: the file it writes.
+        state: ``quiet`` jobs have started but not logged anything for a while.
         log: its log; it need not exist.
-        images: how many it has to work on; ``None`` where images do not say how far it is.
-        images_done: how many of them are done.
-        left_out: images that could not be used.
-        seconds: what it took; ``None`` unless done and measured.
-        rate: images a second that it says; ``None`` unless running.
-        eta: seconds left that it says; ``None`` unless running.
-        error: the last error in its log, if it failed.
+        images: number of images to process; ``None`` if its progress is not counted in images.
+        images_done: number of images processed.
+        left_out: number of images that could not be used.
+        seconds: run time; ``None`` unless done and measured.
+        rate: logged images per second; ``None`` unless running.
+        eta: logged remaining seconds; ``None`` unless running.
+        error: the last error in the log of a failed job.
     """
 
     rule: str
@@ -60,12 +60,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """The jobs of one rule, or of one rule's folder of shards.
+    """The jobs of one rule, or those that share a folder of shards.
 
     Attributes:
         rule: the rule.
-        name: the folder of shards, dataset/method or dataset/method/backbone, or nothing.
-        jobs: in the plan's order.
+        name: the folder of shards, dataset/method or dataset/method/backbone; otherwise empty.
+        jobs: in the order of the plan.
     """
 
     rule: str
@@ -73,17 +73,17 @@ class Stage:
     jobs: list[Job] = field(default_factory=list)
 
     def count(self, state: State) -> int:
-        """How many jobs are in a state."""
+        """Return the number of jobs in a state."""
         return sum(job.state == state for job in self.jobs)
 
     @property
     def done(self) -> bool:
-        """Whether all jobs are."""
+        """Whether all jobs are done."""
         return self.count("done") == len(self.jobs)
 
     @cached_property
     def images(self) -> tuple[int, int, int] | None:
-        """Images done, all, and left out; ``None`` where unknown."""
+        """Numbers of images done, in total and left out; ``None`` if unknown."""
         sizes = [job.images for job in self.jobs if job.images is not None]
         if len(sizes) < len(self.jobs):
             return None
@@ -91,45 +91,45 @@ class Stage:
         return done, sum(sizes), sum(job.left_out for job in self.jobs)
 
     @property
-    def longest_said(self) -> float | None:
-        """The most seconds that one of the running jobs says it takes yet."""
+    def longest_eta(self) -> float | None:
+        """Largest remaining time logged by a running job, in seconds."""
         return max((job.eta for job in self.jobs if job.eta is not None), default=None)
 
     def eta(self, others: Iterable[Job] = ()) -> float | None:
-        """Seconds until the last job is done, as many running at a time as now.
+        """Estimate the seconds until the last job is done, with as many jobs running as now.
 
-        By the speed of the jobs that are done, of those that run, or of ``others``, the jobs of
-        the same rule; ``None`` where none tells.
+        Estimated from finished jobs, else from running ones, else from ``others``, jobs of the
+        same rule; ``None`` if there is no estimate.
         """
         if self.done:
             return 0.0
         waiting = [job for job in self.jobs if job.state != "done" and job.eta is None]
-        abreast = max(1, self.count("running"))
+        concurrent = max(1, self.count("running"))
         rate = _rate(self.jobs) or _rate(others)
         if self.images is not None and rate:
-            return (self.images[1] - self.images[0]) / (rate * abreast)
+            return (self.images[1] - self.images[0]) / (rate * concurrent)
         times = [job.seconds for job in (*self.jobs, *others) if job.seconds is not None]
         if waiting and not times:
             return None
-        rest = len(waiting) * statistics.fmean(times) / abreast if waiting else 0.0
-        return (self.longest_said or 0.0) + rest
+        rest = len(waiting) * statistics.fmean(times) / concurrent if waiting else 0.0
+        return (self.longest_eta or 0.0) + rest
 
 
 def _rate(jobs: Iterable[Job]) -> float | None:
-    """Images a second of one job."""
+    """Return the images per second of one job, or ``None`` if unknown."""
     jobs = list(jobs)
     done = [(j.images, j.seconds) for j in jobs if j.images and j.seconds]
     if done:
         return sum(images for images, _ in done) / sum(seconds for _, seconds in done)
-    said = [job.rate for job in jobs if job.rate]
-    return statistics.fmean(said) if said else None
+    logged = [job.rate for job in jobs if job.rate]
+    return statistics.fmean(logged) if logged else None
 
 
 def read_plan(summary: str) -> list[tuple[str, Path, bool]]:
-    """Read what ``snakemake --summary`` prints.
+    """Parse the output of ``snakemake --summary``.
 
     Returns:
-        Rule, output, and whether it is done, for each planned file, in the order of the data.
+        Rule, output and whether it is up to date, for each planned file in pipeline order.
     """
     header, *lines = summary.splitlines()
     columns = header.split("\t")
@@ -149,11 +149,11 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> list[Stage]:
-    """Look at the files of every planned job.
+    """Return the stages of a run with the state of every planned job.
 
     Args:
-        plan: as :func:`read_plan` gives it.
-        now: the time, in seconds since the epoch.
+        plan: as returned by :func:`read_plan`.
+        now: the current time in seconds since the epoch.
 
     Raises:
         DataError: a listing is damaged.
@@ -168,7 +168,7 @@ def stages(plan: Iterable[tuple[str, Path, bool]], now: float | None = None) -> 
         return []
     results = LISTING.root_of(next(iter(listings.values())))
     sizes = {dataset: _shard_sizes(path) for dataset, path in listings.items()}
-    # A job that makes several files has one log.
+    # A job that writes several files has one log.
     jobs: dict[tuple[str, Path], list[tuple[Path, bool]]] = {}
     for rule, output, done in plan:
         log = file_of(rule, output).log_of(output, results)
@@ -203,7 +203,8 @@ def _done(rule: str, output: Path, log: Path, images: int | None, benchmark: Pat
 
 
 def _open(rule: str, output: Path, log: Path, images: int | None, now: float) -> Job:
-    # Snakemake removes what a job is to make anew when it starts: the log is of the last time.
+    # Outputs are deleted when a job starts: while the output exists, the job has not started again
+    # and the log is of its previous run.
     if output.exists() or not log.exists():
         return Job(rule, output, "waiting", log, images)
     text = _tail(log)
@@ -211,8 +212,8 @@ def _open(rule: str, output: Path, log: Path, images: int | None, now: float) ->
         return Job(rule, output, "failed", log, images, error=errors[-1])
     if now - log.stat().st_mtime > _QUIET:
         return Job(rule, output, "quiet", log, images)
-    said = _PROGRESS.findall(text)
-    count, rate = (int(said[-1][0]), float(said[-1][2])) if said else (0, None)
+    logged = _PROGRESS.findall(text)
+    count, rate = (int(logged[-1][0]), float(logged[-1][2])) if logged else (0, None)
     eta = [
         86400 * int(days or 0) + 3600 * int(hours) + 60 * int(minutes) + int(seconds)
         for days, hours, minutes, seconds in _ETA.findall(text)
@@ -242,7 +243,7 @@ def _tail(log: Path) -> str:
 
 
 def _seconds(benchmark: Path) -> float | None:
-    """The time of the last run; a file that is just being written tells none."""
+    """Return the run time of a job, or ``None`` if its benchmark is missing or incomplete."""
     try:
         return float(benchmark.read_text(encoding="utf-8").splitlines()[-1].split("\t")[0])
     except (FileNotFoundError, IndexError, ValueError):

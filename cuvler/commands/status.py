@@ -73,8 +73,8 @@ def _row(stage: Stage, eta: float | None) -> tuple[str, ...]:
     states = [f"{stage.count(s)} {s}" for s in ("running", "failed", "quiet") if stage.count(s)]
     progress = f"{stage.count('done')}/{len(stage.jobs)}"
     left = "" if stage.done else "?" if eta is None else duration(eta)
-    if eta is None and stage.longest_said is not None:
-        left = f"over {duration(stage.longest_said)}"
+    if eta is None and stage.longest_eta is not None:
+        left = f"over {duration(stage.longest_eta)}"
     return f"{stage.rule} {stage.name}".strip(), progress, images, left_out, ", ".join(states), left
 
 

@@ -144,11 +144,9 @@ class TestCommand:
         )
         assert "gone.yaml: no such file" in str(self.run("--configfile", "gone.yaml", status=1))
         (tmp_path / "list.yaml").write_text("- a")
-        assert "list.yaml: holds no settings" in str(
-            self.run("--configfile", "list.yaml", status=1)
-        )
+        assert "list.yaml: not a mapping" in str(self.run("--configfile", "list.yaml", status=1))
         assert "config: cannot be read" in str(self.run("--configfile", "config", status=1))
         (tmp_path / "bad.yaml").write_text("a: [")
         assert "bad.yaml: not YAML" in str(self.run("--configfile", "bad.yaml", status=1))
         (tmp_path / "config/config.yaml").write_text("")
-        assert "say nothing of datasets_root, images" in str(self.run(status=1))
+        assert "missing datasets_root, images" in str(self.run(status=1))
