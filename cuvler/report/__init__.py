@@ -1,4 +1,4 @@
-"""The report: one page that shows what a run found, how well, and how long it took."""
+"""The HTML report: scores, masks, galleries, losses and run times of a run."""
 
 from cuvler.report.inputs import Inputs
 from cuvler.report.page import make_report

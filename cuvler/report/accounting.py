@@ -1,4 +1,4 @@
-"""What became of every image, and how the masks are distributed."""
+"""Image statuses and mask statistics of an annotations file."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _NAMED = 20  # excluded images named on the page
 
 @dataclass(frozen=True)
 class Accounting:
-    """One file of annotations, in numbers.
+    """Statistics of one annotations file.
 
     Attributes:
-        info: the settings it was made with.
-        statuses: status -> number of images: ``ok`` (with masks), ``no_mask``, and those of
-            the images that could not be used.
-        excluded: the first images that could not be used, with ``status`` and ``reason``.
-        masks_per_image: of the usable images, (images,) int.
-        sizes: side of the square of the mask's area over that of the image's, (masks,) in 0-1.
-        scores: (masks,); empty unless every mask has one. So are cluster_sizes and crf_success:
-            annotations of self-training mix masks that were voted with predictions.
+        info: the settings that made it.
+        statuses: status -> number of images: ``ok`` (with masks), ``no_mask``, and the statuses of
+            excluded images.
+        excluded: the first excluded images, with ``status`` and ``reason``.
+        masks_per_image: (images,) int, of the usable images.
+        sizes: (masks,), square root of mask area / image area, 0-1.
+        scores: (masks,); empty unless every mask has one. The same holds for ``cluster_sizes`` and
+            ``crf_success``, because self-training annotations mix voted masks and predictions.
     """
 
     info: dict[str, Any]
@@ -39,20 +39,20 @@ class Accounting:
 
     @property
     def num_images(self) -> int:
-        """Images of any status."""
+        """Number of images of any status."""
         return sum(self.statuses.values())
 
     @property
     def num_masks(self) -> int:
-        """Masks of all images."""
+        """Number of masks."""
         return int(self.masks_per_image.sum())
 
 
 def account(path: Path) -> Accounting:
-    """Count COCO annotations, read record by record.
+    """Compute the statistics of an annotations file, reading it record by record.
 
     Raises:
-        DataError: the file is missing or not whole.
+        DataError: the file is missing or damaged.
     """
     info: dict[str, Any] = {}
     masks: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Charts as SVG that takes its colours from the page, so that they fit light and dark."""
+"""Charts as SVG, with the colours of the page, for light and dark mode."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from cuvler.report.training import Losses
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Matplotlib writes these colours; the page's variables take their place.
+# Placeholder colours for matplotlib, replaced by the page's CSS variables.
 _INK, _FAINT = "#010203", "#040506"
 _SERIES = tuple(f"#0a000{number}" for number in range(1, 9))
 _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
@@ -23,7 +23,7 @@ _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # names can contain dollar signs
     "font.size": 10,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -55,16 +55,15 @@ def histogram(
     limits: tuple[float, float] | None = None,
     marked: tuple[str, NDArray[np.bool_]] | None = None,
 ) -> Markup:
-    """Draw how many values fall where.
+    """Draw a histogram.
 
     Args:
-        values: (n,), not empty. Whole numbers get a bar each.
-        label: of the horizontal axis.
+        values: (n,), not empty. Integers in a small range get one bar each.
+        label: label of the horizontal axis.
         unit: what is counted.
-        alt: what the chart shows, for those who cannot see it.
-        limits: of the horizontal axis; without them, those of the values.
-        marked: a name for some of the values, and which they are, (n,); their part of each bar
-            has another colour.
+        alt: description of the chart for screen readers.
+        limits: range of the horizontal axis; by default the range of the values.
+        marked: name and (n,) mask of a subset that is drawn in another colour.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -92,7 +91,7 @@ def histogram(
 
 
 def loss_curves(losses: Losses, *, alt: str) -> Markup:
-    """Draw the total loss and its parts over the iterations."""
+    """Draw the total loss and its parts over iterations."""
 
     def draw(axes: "Axes") -> None:
         for (name, values), colour in zip(losses.curves.items(), _SERIES, strict=False):
@@ -108,7 +107,7 @@ def loss_curves(losses: Losses, *, alt: str) -> Markup:
 
 
 def score_curves(losses: Losses, *, alt: str) -> Markup:
-    """Draw the AP of boxes and masks over the iterations."""
+    """Draw box AP and mask AP over iterations."""
 
     def draw(axes: "Axes") -> None:
         for (name, (iterations, values)), colour in zip(
@@ -124,11 +123,11 @@ def score_curves(losses: Losses, *, alt: str) -> Markup:
 
 
 def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Markup:
-    """Draw precision over recall: an entry a colour, an IoU a kind of line.
+    """Draw precision-recall curves, one colour per entry and one line style per IoU threshold.
 
     Args:
         curves: entry -> AP50, AP75 -> precision in percent at 101 recalls.
-        alt: what the chart shows, for those who cannot see it.
+        alt: description of the chart for screen readers.
     """
     recalls = np.linspace(0, 100, 101)
 
@@ -144,12 +143,12 @@ def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt
 
 
 def bars(rows: Sequence[str], series: Mapping[str, Sequence[float | None]], *, alt: str) -> Markup:
-    """Draw horizontal bars in percent, grouped by row, first row on top.
+    """Draw horizontal bars of percentages, grouped by row, first row on top.
 
     Args:
-        rows: names.
-        series: name -> one value a row.
-        alt: what the chart shows, for those who cannot see it.
+        rows: names of the rows.
+        series: name -> one value per row.
+        alt: description of the chart for screen readers.
     """
     thickness = 0.8 / len(series)
     positions = np.arange(len(rows))
@@ -185,8 +184,8 @@ def _svg(draw: "Callable[[Axes], None]", alt: str, *, width: float, height: floa
     import matplotlib
     from matplotlib.figure import Figure
 
-    # Names inside the SVG are made from this salt: equal charts get equal bytes, and charts of
-    # one page do not share names.
+    # The salt determines the ids in the SVG: the output is reproducible, and ids of charts on one
+    # page do not collide.
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": alt}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
@@ -201,7 +200,7 @@ def _svg(draw: "Callable[[Axes], None]", alt: str, *, width: float, height: floa
     svg = re.sub(
         r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_accessible(alt)}>", svg, count=1
     )
-    return Markup(svg)  # noqa: S704 (made here; the only foreign text, alt and labels, is escaped)
+    return Markup(svg)  # noqa: S704 (generated here; alt and labels are escaped)
 
 
 def _accessible(alt: str) -> str:

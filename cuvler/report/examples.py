@@ -1,4 +1,4 @@
-"""The images a detector does best and worst on."""
+"""A detector's best and worst images."""
 
 from typing import Any
 
@@ -13,17 +13,16 @@ from cuvler.report.inputs import Inputs, of_dataset
 
 
 def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[Card]] | None:
-    """Show the last detector's best and worst images, beside the ground truth.
+    """Draw the last detector's best and worst images with the ground truth.
 
-    An image's measure is the mean, over its objects, of the IoU with the detection that
-    matches best among those shown.
+    Images are ranked by :func:`mean_best_iou` of the detections drawn.
 
     Returns:
-        The detector's name, the best, the worst first; ``None`` without predictions, ground
-        truth or images.
+        The detector's name, the best images (best first) and the worst (worst first); ``None``
+        without predictions, ground truth or images.
 
     Raises:
-        DataError: a file is missing or damaged, or belongs to other images.
+        DataError: a file is missing or damaged, or does not match the images.
     """
     predictions = of_dataset(inputs.predictions, dataset)
     if dataset not in inputs.ground_truth or not predictions:
@@ -55,7 +54,10 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
 
 
 def mean_best_iou(objects: list[Record], detections: list[Record], image: Record) -> float:
-    """Mean over objects of the best detection's IoU; of boxes where objects have no masks."""
+    """Return the mean over objects of the highest IoU with a detection.
+
+    Masks are compared, or boxes if not all objects have masks.
+    """
     if not detections:
         return 0.0
     pairs: tuple[list[Any], list[Any]]

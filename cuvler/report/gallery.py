@@ -1,4 +1,4 @@
-"""Galleries: the same few images as every stage of the pipeline sees them."""
+"""Galleries: a few images with the results of every stage."""
 
 import base64
 import io
@@ -25,12 +25,12 @@ from cuvler.report.inputs import SIDE, Inputs, of_dataset
 Record = dict[str, Any]
 Size = tuple[int, int]
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
-_SHOWN = 12  # masks drawn on one picture, the best
+_SHOWN = 12  # masks drawn per picture
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Some images' stored eigenvectors of one backbone: what they are, and (k, h, w) by image."""
+    """Stored eigenvectors of one backbone: their kind, and (k, h, w) by image."""
 
     kind: type[Need]
     images: Vectors
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: its place in the row, what it shows, and the picture itself."""
+    """One picture with its captions; ``source`` is a data URL."""
 
     title: str
     note: str
@@ -50,7 +50,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Card:
-    """One image as all the panels; or why it could not be shown."""
+    """The panels of one image, or the error if it cannot be opened."""
 
     file_name: str
     note: str
@@ -59,14 +59,14 @@ class Card:
 
     @property
     def columns(self) -> int:
-        """Panels in a row, so that rows are full where there is room for five."""
+        """Panels per row: at most five, in rows of equal length."""
         rows = -(-len(self.panels) // 5) or 1
         return -(-len(self.panels) // rows)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Masks to lay over images: where they come from, and the records by image id."""
+    """Masks to draw over images: their source and the records by image id."""
 
     title: str
     kind: str
@@ -74,7 +74,7 @@ class Layer:
     records: dict[int, list[Record]]
 
     def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
-        """Draw this layer over one image (``size``: its full height and width)."""
+        """Draw the masks of one image over it; ``size`` is its original (height, width)."""
         shown = self.records.get(image_id, [])
         masks = [self._mask(record, image_id, size, picture.size) for record in shown]
         scores = [record["score"] for record in shown if "score" in record]
@@ -94,13 +94,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What masks are made of, for a method that shows it: VoteCut's proposals.
+    """The proposals of a method that has them, such as VoteCut.
 
     Attributes:
-        name: of the pseudo-masks they became.
-        method: with the settings that made them.
-        vectors: backbone -> image id -> (k, h, w) eigenvectors, of which the method takes the
-            first.
+        name: name of the pseudo-masks made from them.
+        method: the method with its settings.
+        vectors: backbone -> image id -> (k, h, w) eigenvectors; the method uses the first ones.
     """
 
     name: str
@@ -110,7 +109,7 @@ class Proposals:
     def panel(
         self, image_id: int, file_name: str, picture: Image.Image, size: Size
     ) -> Panel | None:
-        """Draw the proposals' outlines over one image; None for a method that shows none."""
+        """Draw the proposals' outlines over one image; ``None`` if the method has no proposals."""
         maps = {
             backbone: self.vectors[backbone][image_id][: need.k]
             for backbone, need in self.method.needs().items()
@@ -127,12 +126,12 @@ class Proposals:
 
 
 def make_gallery(inputs: Inputs, dataset: str) -> list[Card]:
-    """Show images spread evenly over a dataset, as every stage sees them.
+    """Draw images spread evenly over a dataset with the results of every stage.
 
-    The panels are the image, the eigenvectors, proposals, masks, detections and the truth.
+    The panels are the image, eigenvectors, proposals, masks, detections and the ground truth.
 
     Raises:
-        DataError: a file is missing or damaged, or belongs to other images.
+        DataError: a file is missing or damaged, or does not match the images.
     """
     images = _choose(inputs, dataset)
     vectors = {
@@ -161,13 +160,13 @@ def make_card(
     *,
     side: int = SIDE,
 ) -> Card:
-    """Draw one image's panels, ``side`` pixels at most: image, heat maps, layers."""
+    """Draw the panels of one image: the image, heat maps and layers, at most ``side`` pixels."""
     image_id, file_name, stated = listed
     try:
         image = open_image(image_root / file_name, stated)
     except ImageError as error:
         return Card(file_name, note, [], error=str(error))
-    # Small images are doubled, so that contours and scores are fine lines on them too.
+    # Small images are enlarged, at most twofold, so that contours and scores stay thin.
     scale = min(2.0, side / max(image.size))
     picture = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -186,7 +185,7 @@ def make_card(
 
 
 def make_panel(title: str, note: str, alt: str, picture: Image.Image) -> Panel:
-    """Put a picture into the page itself, as WebP."""
+    """Return a panel with the picture embedded as WebP."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=78, method=4)
     source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -196,9 +195,9 @@ def make_panel(title: str, note: str, alt: str, picture: Image.Image) -> Panel:
 def best_records(
     path: Path, images: Collection[int], *, score_threshold: float = 0.0
 ) -> dict[int, list[Record]]:
-    """Collect the records of some images, by image, best first, as many as a picture bears.
+    """Return the highest-scoring records of some images, by image id.
 
-    Crowds are passed over; records without a score keep their order and are not limited.
+    Crowds are skipped; records without scores keep their order and are not limited in number.
     """
     found: dict[int, list[Record]] = {}
     for record in stream_records(path):
@@ -212,13 +211,13 @@ def best_records(
 
 
 def truth_layer(inputs: Inputs, dataset: str, images: Collection[int]) -> Layer:
-    """The ground truth of some images."""
+    """Return the ground truth of some images as a layer."""
     path = inputs.ground_truth[dataset]
     return Layer("ground truth", "objects", path, best_records(path, images))
 
 
 def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
-    """Pick image id -> image, evenly over the ids of the dataset's first list of images."""
+    """Choose images spread evenly over the ids of the ground truth or the first annotations."""
     lists = [*of_dataset(inputs.annotations, dataset).values()]
     if dataset in inputs.ground_truth:
         lists.insert(0, inputs.ground_truth[dataset])
@@ -238,7 +237,7 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
 def _proposals(
     inputs: Inputs, dataset: str, vectors: Mapping[tuple[str, str], Stored]
 ) -> list[Proposals]:
-    """The proposals of the dataset's pseudo-masks, by the settings in there."""
+    """Return the proposals of the dataset's pseudo-masks, with the settings stored in them."""
     found = []
     for name, path in of_dataset(inputs.annotations, dataset).items():
         sections = (item for section, item in stream_annotations(path) if section == "info")
@@ -270,10 +269,9 @@ def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer
 
 
 def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
-    """Name the panels: a backbone; the method where there are several; each of several vectors.
+    """Return the heat maps to draw: title -> image id -> (h, w).
 
-    Returns:
-        Title -> image id -> (h, w).
+    Titles name the backbone, with the method and the number of the vector if there are several.
     """
     several = len({method for method, _ in vectors}) > 1
     titled: dict[str, Vectors] = {}
@@ -286,7 +284,7 @@ def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
 
 
 def _vectors(folder: Path, images: Collection[int]) -> Stored:
-    """Read some images' eigenvectors, where the shards have them."""
+    """Read the eigenvectors of some images from the shards that have them."""
     from cuvler.eigenvectors.store import open_eigenvectors
 
     found: dict[int, NDArray[np.float32]] = {}

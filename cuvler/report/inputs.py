@@ -1,36 +1,35 @@
-"""What the report is made of."""
+"""The inputs of the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SIDE, _SMALL_SIDE = 640, 360
-_FEW = 3  # datasets whose pictures are shown at their full size
+_FEW = 3  # largest number of datasets with pictures of full size
 Key = tuple[str, str]  # dataset, and the method or detector
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The report's files; what is not given is left out of the page.
+    """The files shown by the report; sections without inputs are omitted.
 
     Attributes:
         metrics: dataset -> the json of ``cuvler metrics``.
-        evaluations: (dataset, entry of its metrics) -> the json of ``cuvler evaluation``, for its
-            curves.
-        fine_tuning: dataset -> the metrics of detectors that learned classes.
-        image_roots: dataset -> the folder its file names start from; only these have galleries.
+        evaluations: (dataset, entry) -> the json of ``cuvler evaluation``, for curves.
+        fine_tuning: dataset -> the metrics of fine-tuned detectors.
+        image_roots: dataset -> its image root; only these datasets have galleries.
         ground_truth: dataset -> COCO json.
-        eigenvectors: (dataset, method, backbone) -> the folder of the shards, ``.zarr.zip``.
-        annotations: (dataset, method) -> COCO annotations: pseudo-masks, or what a round of
-            self-training learns from.
+        eigenvectors: (dataset, method, backbone) -> folder of the shards, ``.zarr.zip``.
+        annotations: (dataset, method) -> annotations: merged pseudo-masks or those of a
+            self-training round.
         predictions: (dataset, detector) -> COCO results.
         detectors: detector -> its folder, with detectron2's ``metrics.json``.
-        benchmarks: folder of Snakemake's benchmark files, one sub-folder a rule.
-        gpus: rule -> how many GPUs each of its jobs held; eigenvectors count if their files say
-            that they were extracted on one.
-        config: the run's settings as text, shown as they are.
-        images: how many images a gallery shows.
-        score_threshold: detections under this score are not drawn.
+        benchmarks: folder of Snakemake's benchmark files, one subfolder per rule.
+        gpus: rule -> GPUs held by each job; eigenvectors count only if their files state that they
+            were extracted on a GPU.
+        config: the config as text.
+        images: number of images per gallery.
+        score_threshold: detections with lower scores are not drawn.
     """
 
     metrics: Mapping[str, Path] = field(default_factory=dict)
@@ -50,10 +49,10 @@ class Inputs:
 
     @property
     def side(self) -> int:
-        """Pixels of a picture's longer side: pages of many datasets must open on a phone too."""
+        """Longer side of a picture in pixels; smaller if many datasets would make a large page."""
         return SIDE if len(self.image_roots) <= _FEW else _SMALL_SIDE
 
 
 def of_dataset(files: Mapping[Key, Path], dataset: str) -> dict[str, Path]:
-    """Pick one dataset's files, by method or detector."""
+    """Return the files of one dataset by method or detector."""
     return {name: path for (of, name), path in files.items() if of == dataset}

@@ -1,4 +1,4 @@
-"""Putting the report together."""
+"""Render the report."""
 
 from importlib import resources
 from typing import Any
@@ -15,12 +15,12 @@ from cuvler.report.tables import read_metrics, versions
 
 
 def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
-    """Make the page: HTML that needs no other file and no network.
+    """Return the report as one self-contained HTML page.
 
-    The same inputs and packages give the same page, byte for byte.
+    The same inputs and package versions give the same bytes.
 
     Raises:
-        DataError: an input is missing, damaged, or does not belong to the others.
+        DataError: an input is missing or damaged, or does not match the others.
     """
     metrics = {dataset: read_metrics(path) for dataset, path in inputs.metrics.items()}
     accounts = {key: account(path) for key, path in inputs.annotations.items()}

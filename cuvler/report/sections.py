@@ -1,4 +1,4 @@
-"""What the page's sections show, from files to numbers, charts and pictures."""
+"""The content of the page's sections: numbers, charts and pictures."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cuvler.report.tables import (
     IOU_TYPES,
     class_tables,
     metrics_tables,
-    round_before,
+    previous_round,
     rule_times,
 )
 from cuvler.report.training import AUGMENTED, Losses, read_losses
@@ -41,7 +41,7 @@ class Tile:
 def tiles(
     metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], Accounting]
 ) -> list[Tile]:
-    """Sum the run up in a few numbers: scores on the first dataset, masks of the first method."""
+    """Return the summary: scores on the first dataset and masks of the first method."""
     shown = []
     for dataset, entries in list(metrics.items())[:1]:
         shown += _score_tiles(dataset, entries)
@@ -52,7 +52,7 @@ def tiles(
 
 
 def _score_tiles(dataset: str, entries: dict[str, Any]) -> list[Tile]:
-    """Name the best entry by AP, and what its round of self-training brought."""
+    """Return the highest AP of masks and boxes, and the gain of the last self-training round."""
     tiles = []
     for iou_type, what in (("segm", "Mask AP"), ("bbox", "Box AP")):
         values = {name: entry.get(iou_type, {}).get("AP") for name, entry in entries.items()}
@@ -62,7 +62,7 @@ def _score_tiles(dataset: str, entries: dict[str, Any]) -> list[Tile]:
         best = max(scores, key=lambda name: scores[name])
         note = f"best of {len(scores)}: {best}"
         tiles.append(Tile(f"{what} on {dataset}", percent(scores[best]), note))
-        before = round_before(best)
+        before = previous_round(best)
         if iou_type == "segm" and before in scores:
             gain = change(scores[best] - scores[before])
             tiles.append(Tile("Mask AP by self-training", gain, f"{best} over {before}"))
@@ -70,10 +70,10 @@ def _score_tiles(dataset: str, entries: dict[str, Any]) -> list[Tile]:
 
 
 def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Any]:
-    """A dataset's scores as tables, bars and curves.
+    """Return a dataset's scores as tables, bars and curves.
 
     Raises:
-        DataError: a file of scores is missing or damaged.
+        DataError: an evaluation file is missing or damaged.
     """
     full = metrics_tables(dataset, entries)
     series = {
@@ -93,7 +93,7 @@ def metrics_section(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> di
 
 
 def fine_tuning_section(entries: dict[str, Any]) -> dict[str, Any]:
-    """Scores of detectors that learned classes: the mean over the classes, and of each class."""
+    """Return the scores of fine-tuned detectors: means over classes, and AP per class."""
     return {
         "headline": metrics_tables(None, entries, HEADLINE),
         "classes": class_tables(entries),
@@ -101,12 +101,12 @@ def fine_tuning_section(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def overview(metrics: dict[str, dict[str, Any]]) -> list[Table]:
-    """All detectors on all datasets, in the layout of the papers; nothing for one dataset."""
+    """Return the tables of all detectors on all datasets; empty for a single dataset."""
     return tables(metrics) if len(metrics) > 1 else []
 
 
 def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, Markup]:
-    """Precision over recall of the entries whose evaluation is given, masks before boxes."""
+    """Draw precision over recall of entries with an evaluation file, masks before boxes."""
     files = of_dataset(inputs.evaluations, dataset)
     found = {
         name: read_json(path).get("precision", {})
@@ -125,10 +125,10 @@ def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, 
 
 
 def galleries(inputs: Inputs) -> dict[str, Any]:
-    """Dataset -> the same images through every stage, and the best and worst.
+    """Return, by dataset, the gallery and the last detector's best and worst images.
 
     Raises:
-        DataError: a file is missing or damaged, or belongs to other images.
+        DataError: a file is missing or damaged, or does not match the images.
     """
     shown = {}
     for dataset in inputs.image_roots:
@@ -139,7 +139,7 @@ def galleries(inputs: Inputs) -> dict[str, Any]:
 
 
 def account_section(what: str, counted: Accounting) -> dict[str, Any]:
-    """What became of the images of one file of annotations, and how its masks are distributed."""
+    """Return the image statuses and mask histograms of one annotations file."""
     shares = (0.0, 1.0)
     refined = counted.crf_success
     marked = ("not refined", refined == 0) if refined.size else None
@@ -160,7 +160,7 @@ def account_section(what: str, counted: Accounting) -> dict[str, Any]:
             )
     facts = {"images": f"{counted.num_images:,}", "masks": f"{counted.num_masks:,}"}
     if counted.masks_per_image.size:
-        facts["masks an image"] = f"{counted.masks_per_image.mean():.2f}"
+        facts["masks per image"] = f"{counted.masks_per_image.mean():.2f}"
     if refined.size:
         facts["refined by the CRF"] = f"{100 * refined.mean():.1f} %"
     settings = json.dumps(counted.info, indent=2, ensure_ascii=False) if counted.info else ""
@@ -168,7 +168,7 @@ def account_section(what: str, counted: Accounting) -> dict[str, Any]:
 
 
 def training_section(detector: str, folder: Path) -> dict[str, Any]:
-    """A detector's losses, and the samples it learned from where a picture lies beside it.
+    """Return a detector's loss curves and, if its folder has them, augmented samples.
 
     Raises:
         DataError: the losses are missing.
@@ -189,7 +189,7 @@ def training_section(detector: str, folder: Path) -> dict[str, Any]:
 
 
 def _pastes(detector: str) -> bool:
-    """Tell whether a detector learned from copy-paste: those fine-tuned on labels did not."""
+    """Check whether a detector was trained with copy-paste; fine-tuned ones were not."""
     try:
         return DetectorName.parse(detector).percent is None
     except ValueError:
@@ -214,7 +214,7 @@ def _samples(detector: str, path: Path) -> Panel:
 
 
 def run_section(inputs: Inputs) -> dict[str, Any]:
-    """Time, memory and processors by rule.
+    """Return run time, memory, CPU time and GPU time by rule.
 
     Raises:
         DataError: a file is not a benchmark.
@@ -224,7 +224,7 @@ def run_section(inputs: Inputs) -> dict[str, Any]:
     times = rule_times(inputs.benchmarks, _held_gpus(inputs))
     facts = {
         "jobs": f"{sum(rule.jobs for rule in times):,}",
-        "time of all jobs": duration(sum(rule.total for rule in times)),
+        "total time of jobs": duration(sum(rule.total for rule in times)),
         "CPU-hours": f"{sum(rule.cpu for rule in times) / 3600:.2f}",
         "GPU-hours": f"{sum(rule.gpu for rule in times) / 3600:.2f}",
     }
@@ -232,7 +232,7 @@ def run_section(inputs: Inputs) -> dict[str, Any]:
 
 
 def _held_gpus(inputs: Inputs) -> dict[str, int]:
-    """Leave out eigenvectors where the device was chosen by itself and was the CPU."""
+    """Return the GPUs held by each rule, without eigenvectors if extracted on the CPU."""
     from cuvler.eigenvectors.store import open_eigenvectors
 
     held = dict(inputs.gpus)

@@ -1,4 +1,4 @@
-"""The report's numbers: metrics with their changes between rounds, times, versions."""
+"""The tables of the report: scores with changes between rounds, run times, versions."""
 
 import platform
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One score in percent; its change against the round before; whether it is the best."""
+    """A score in percent, its change from the previous round, and whether it is the best."""
 
     value: float | None
     change: float | None
@@ -41,14 +41,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class MetricsTable:
-    """A dataset's scores of masks or boxes.
+    """The scores of masks or boxes on a dataset.
 
     Attributes:
         title: Masks or Boxes.
-        columns: names of the metrics, or of the entries where rows are classes.
+        columns: metrics, or entries if the rows are classes.
         rows: entry or class -> column -> cell.
-        published: scores of the papers, laid out like ``rows``; the best of a column is ours.
-        sources: published entry -> where it is printed.
+        published: scores from the papers, like ``rows``; never marked as best.
+        sources: published entry -> paper and table.
     """
 
     title: str
@@ -59,10 +59,10 @@ class MetricsTable:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Read what ``cuvler metrics`` wrote.
+    """Read a file written by ``cuvler metrics``.
 
     Raises:
-        DataError: the file is missing or holds something else.
+        DataError: the file is missing or not such a file.
     """
     entries = read_json(path)
     if not isinstance(entries, dict) or not all(
@@ -75,12 +75,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
 def metrics_tables(
     dataset: str | None, entries: Mapping[str, Any], columns: tuple[str, ...] = METRICS
 ) -> list[MetricsTable]:
-    """Lay out a dataset's scores, masks before boxes; those that no entry has are left out.
+    """Return the tables of a dataset's scores, masks before boxes, omitting empty ones.
 
     Args:
-        dataset: whose published scores stand beside them; ``None`` where there are none.
-        entries: entry -> what ``cuvler evaluation`` wrote.
-        columns: the metrics.
+        dataset: the dataset with published scores to include; ``None`` for no published scores.
+        entries: entry -> output of ``cuvler evaluation``.
+        columns: metrics.
     """
     tables = []
     for iou_type, title in IOU_TYPES.items():
@@ -103,7 +103,7 @@ def metrics_tables(
 
 
 def class_tables(entries: Mapping[str, Any]) -> list[MetricsTable]:
-    """Lay out the AP of each class, a class a row and an entry a column, masks before boxes."""
+    """Return tables of AP with one row per class and one column per entry, masks before boxes."""
     tables = []
     for iou_type, title in IOU_TYPES.items():
         scores = {name: entry[iou_type] for name, entry in entries.items() if iou_type in entry}
@@ -120,7 +120,7 @@ def class_tables(entries: Mapping[str, Any]) -> list[MetricsTable]:
 
 
 def _label(entry: Published) -> str:
-    """Tell apart what several papers print of one detector."""
+    """Return a name that is unique if several papers report the same detector."""
     return f"{entry.name}, {entry.source.split(',')[0]}"
 
 
@@ -132,33 +132,33 @@ def _cell(scores: Mapping[str, Mapping[str, Any]], name: str, column: str) -> Ce
     value = scores[name][column]
     known = [entry[column] for entry in scores.values() if entry[column] is not None]
     best = value is not None and len(known) > 1 and value == max(known)
-    before = scores.get(round_before(name) or "", {}).get(column)
+    before = scores.get(previous_round(name) or "", {}).get(column)
     change = None if value is None or before is None else value - before
     return Cell(value, change, best)
 
 
-def round_before(name: str) -> str | None:
-    """Name the detector that ``name`` was self-trained from: cuvler_round1, cuvler_round0."""
+def previous_round(name: str) -> str | None:
+    """Return the detector of the previous round: cuvler_round0 for cuvler_round1."""
     try:
         previous = DetectorName.parse(name).previous
-    except ValueError:  # a method, whose pseudo-masks are scored
+    except ValueError:  # a method: its pseudo-masks are scored
         return None
     return str(previous) if previous else None
 
 
 @dataclass(frozen=True)
 class RuleTime:
-    """What a rule's jobs took.
+    """Run time and memory of a rule's jobs.
 
     Attributes:
-        rule: its name.
-        jobs: how many are on record.
-        total: seconds of all jobs in sum.
+        rule: the rule.
+        jobs: number of recorded jobs.
+        total: total seconds of all jobs.
         longest: seconds of the longest job.
-        memory: MB of the largest job; ``None`` where all were too short to be measured.
-        cpu: seconds of processors, of the jobs long enough to be measured.
-        gpu: seconds of GPUs that the jobs held.
-        share: of the time of all rules, 0-1.
+        memory: largest memory of a job in MB; ``None`` if all were too short to be measured.
+        cpu: CPU seconds of the jobs long enough to be measured.
+        gpu: GPU seconds held by the jobs.
+        share: share of the total time of all rules, 0-1.
     """
 
     rule: str
@@ -173,7 +173,7 @@ class RuleTime:
 
 @dataclass(frozen=True)
 class _Job:
-    """One line of a benchmark file: seconds, MB, seconds of processors."""
+    """A line of a benchmark file: seconds, MB, CPU seconds."""
 
     seconds: float
     memory: float | None
@@ -181,11 +181,11 @@ class _Job:
 
 
 def rule_times(folder: Path, gpus: Mapping[str, int]) -> list[RuleTime]:
-    """Read Snakemake's benchmark files, a sub-folder a rule; the longest rule comes first.
+    """Read Snakemake's benchmark files and return the times by rule, longest first.
 
     Args:
-        folder: the files.
-        gpus: rule -> GPUs each of its jobs held.
+        folder: folder of the files, with one subfolder per rule.
+        gpus: rule -> GPUs held by each job.
 
     Raises:
         DataError: a file is not a benchmark.
@@ -226,7 +226,7 @@ def _benchmark(path: Path) -> list[_Job]:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and the packages that make the results, as far as installed."""
+    """Return the versions of Python and of the installed packages that affect results."""
     found = {"Python": platform.python_version()}
     for package in _PACKAGES:
         try:

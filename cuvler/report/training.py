@@ -1,4 +1,4 @@
-"""A detector's losses and scores, from the lines that detectron2 writes while it trains."""
+"""Losses and scores of a detector, from detectron2's ``metrics.json``."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 
 from cuvler.errors import DataError
 
-# A picture beside a detector: training samples as copy-paste made them.
+# A picture in a detector's folder: training samples after copy-paste.
 AUGMENTED = "augmented.png"
 
-# What the curves are sums of, by the beginning of detectron2's names.
+# Curves and the prefixes of detectron2's losses that they sum.
 _PARTS = {
     "classification": "loss_cls",
     "boxes": "loss_box_reg",
     "masks": "loss_mask",
     "proposals": "loss_rpn",
 }
-# Scores while training, by detectron2's names.
+# Scores during training and detectron2's names of them.
 _SCORES = {"boxes": "bbox/AP", "masks": "segm/AP"}
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Curves of one detector.
+    """Loss and score curves of one detector.
 
     Attributes:
         iterations: (n,) ascending.
-        curves: ``total`` and its parts -> (n,); NaN where a line does not give it.
-        broken_lines: lines that could not be read; a killed job leaves one behind.
-        skipped_batches: batches without finite losses, which were not learned from.
+        curves: ``total`` and its parts -> (n,); NaN if a line lacks the part.
+        broken_lines: number of unreadable lines; a killed job can leave one.
+        skipped_batches: number of batches skipped because of infinite or NaN losses.
         scores: ``boxes`` and ``masks`` -> iterations (m,) and AP in percent (m,), where the
-            detector was scored while it trained.
+            detector was scored during training.
     """
 
     iterations: NDArray[np.int64]
@@ -45,9 +45,9 @@ class Losses:
 
 
 def read_losses(folder: Path) -> Losses:
-    """Read ``metrics.json`` of a detector's folder.
+    """Read ``metrics.json`` in a detector's folder.
 
-    Where a resumed run went over iterations again, the later lines count.
+    If a resumed run repeated iterations, the later lines are used.
 
     Raises:
         DataError: the file is missing or has no losses.

@@ -6,8 +6,8 @@ from cuvler.report.tables import (
     HEADLINE,
     RuleTime,
     metrics_tables,
+    previous_round,
     read_metrics,
-    round_before,
     rule_times,
     versions,
 )
@@ -17,7 +17,7 @@ def entry(value, iou_types=("bbox", "segm")):
     return {t: dict.fromkeys(METRICS, value) for t in iou_types}
 
 
-def test_changes_are_against_the_round_before_and_the_best_is_marked():
+def test_changes_are_against_the_previous_round_and_the_best_is_marked():
     entries = {"votecut": entry(5.0), "a_round0": entry(10.0), "a_round1": entry(9.5)}
     entries["b_round1"] = entry(7.0)  # its round 0 was not scored
     masks, boxes = metrics_tables("mine", entries, HEADLINE)
@@ -56,8 +56,8 @@ def test_published_scores_stand_below_and_are_never_the_best():
         ("votecut", None),
     ],
 )
-def test_round_before(name, before):
-    assert round_before(name) == before
+def test_previous_round(name, before):
+    assert previous_round(name) == before
 
 
 @pytest.mark.parametrize("content", [[], {"a": 1}, {"a": {"AP": 3}}])
