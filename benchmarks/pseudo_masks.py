@@ -39,8 +39,8 @@ from cuvler.pseudo_masks.crf import dense_crf
 from cuvler.pseudo_masks.kmeans import kmeans_1d
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.pseudo_masks.refinement import crop_of, fill_holes
+from cuvler.pseudo_masks.shard import process_shard
 from cuvler.pseudo_masks.vote_cut import VoteCut
-from cuvler.pseudo_masks.voting import process_shard
 
 KS = (2, 3)
 PIXELS = ("pixels_p16", "pixels_p14", "pixels_p8")

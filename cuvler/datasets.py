@@ -9,6 +9,7 @@ from typing import Any
 from cuvler.config import Dataset, dataset
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
+from cuvler.files import StrPath
 
 MAX_DETECTIONS = 100
 
@@ -28,7 +29,7 @@ class Presence:
     made: bool | None
 
 
-def read_config(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+def read_config(paths: Sequence[StrPath]) -> dict[str, Any]:
     """Read config files as Snakemake does: later files override earlier ones, key by key.
 
     Raises:

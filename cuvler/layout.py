@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+from cuvler.files import StrPath
+
 _NAME = "[A-Za-z0-9_-]+"
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _DETECTOR = re.compile(
@@ -127,7 +129,7 @@ class File:
         """
         return f"<{self.root}>/{_fill(self.pattern, names)}"
 
-    def under(self, root: str | os.PathLike[str], **names: object) -> Path:
+    def under(self, root: StrPath, **names: object) -> Path:
         """Return the path of one file in the folder ``root``.
 
         Raises:
@@ -139,7 +141,7 @@ class File:
             raise KeyError(f"{self.pattern}: no {missing[0]} given")
         return Path(root, filled)
 
-    def names(self, path: str | os.PathLike[str]) -> dict[str, str]:
+    def names(self, path: StrPath) -> dict[str, str]:
         """Return the wildcards' values in the path of such a file, in any folder.
 
         Raises:
@@ -155,15 +157,15 @@ class File:
     def _depth(self) -> int:
         return self.pattern.count("/")
 
-    def root_of(self, path: str | os.PathLike[str]) -> Path:
+    def root_of(self, path: StrPath) -> Path:
         """Return the folder that such a file's path is relative to, such as the results folder."""
         return Path(path).parents[self._depth]
 
-    def log_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
+    def log_of(self, path: StrPath, results: StrPath) -> Path:
         """Return the log of the job that writes a file, given the results folder."""
         return Path(results, LOGS, f"{self.job.format(**self.names(path))}.log")
 
-    def benchmark_of(self, path: str | os.PathLike[str], results: str | os.PathLike[str]) -> Path:
+    def benchmark_of(self, path: StrPath, results: StrPath) -> Path:
         """Return the benchmark of the job that writes a file; it need not exist."""
         return Path(results, BENCHMARKS, self._benchmark.format(**self.names(path)))
 
@@ -263,6 +265,6 @@ FILES: Mapping[str, File] = {
 }
 
 
-def file_of(rule: str, path: str | os.PathLike[str]) -> File:
+def file_of(rule: str, path: StrPath) -> File:
     """Return the kind of a planned file; each file of a user's own rule is a kind of its own."""
     return FILES.get(rule) or _file(rule, Path(path).as_posix().lstrip("/"))

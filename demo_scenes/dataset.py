@@ -1,6 +1,5 @@
 """Writing the demo's data sets: jpegs, and annotations in COCO's format."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from PIL import Image
 
 from cuvler import masks
 from cuvler.errors import DataError
-from cuvler.files import atomic_path, write_json
+from cuvler.files import StrPath, atomic_path, write_json
 from cuvler.progress import with_progress
 from demo_scenes.catalogue import CATEGORIES
 from demo_scenes.composition import compose
@@ -26,9 +25,7 @@ Picture = tuple[dict[str, Any], list[tuple[str, masks.Rle]]]
 _QUALITY = 90
 
 
-def generate(
-    output: str | os.PathLike[str], *, train: int, val: int, seed: int = 0, workers: int = 1
-) -> None:
+def generate(output: StrPath, *, train: int, val: int, seed: int = 0, workers: int = 1) -> None:
     """Render still lifes into ``output/{train,val}/images/*.jpg`` with ``annotations.json``.
 
     Every picture shows one to five shaded solids on a textured ground. The annotations are

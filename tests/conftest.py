@@ -82,7 +82,7 @@ def lucky(level):
 
 
 def one(mask):
-    return [PseudoMask(mask, mask, score=1.0, cluster_size=1, crf_success=False)]
+    return [PseudoMask(mask)]
 
 
 class Split(Method):

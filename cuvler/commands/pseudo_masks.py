@@ -12,7 +12,7 @@ from cuvler.errors import DataError
 from cuvler.listing import read_listing
 from cuvler.progress import with_progress
 from cuvler.pseudo_masks.methods import make_method
-from cuvler.pseudo_masks.voting import info_of, process_shard, read_attributes, write_shard
+from cuvler.pseudo_masks.shard import info_of, process_shard, read_attributes, write_shard
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """Extraction: the images of a shard through a backbone and the normalized cut into a file."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from cuvler.eigenvectors.needs import Need
 from cuvler.eigenvectors.normalized_cut import Eigenpairs
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
+from cuvler.files import StrPath
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_image
 from cuvler.listing import listed_images, listing_sha256
@@ -40,9 +40,9 @@ class Prepared:
 
 def extract_shard(
     listing: pd.DataFrame,
-    image_root: str | os.PathLike[str],
+    image_root: StrPath,
     backbone: Backbone,
-    output: str | os.PathLike[str],
+    output: StrPath,
     *,
     need: Need,
     tau: float = 0.15,

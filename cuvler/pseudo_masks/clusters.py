@@ -1,25 +1,10 @@
-"""Clustering proposals by IoU, and the vote of each cluster on its mask."""
-
-from dataclasses import dataclass
+"""Clustering proposals by IoU."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _MIN_IOU = 0.6  # IoU above which two proposals are neighbours.
 _MAX_MOVES = 5  # Largest number of moves of a cluster's pivot.
-
-
-@dataclass(frozen=True, eq=False)
-class Vote:
-    """The mask of a cluster.
-
-    Attributes:
-        mask: (h, w) bool, never empty.
-        size: number of proposals in the cluster.
-    """
-
-    mask: NDArray[np.bool_]
-    size: int
 
 
 def overlaps(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -73,24 +58,3 @@ def _grow(
             break
         members = grown
     return pivot, members
-
-
-def vote(proposals: NDArray[np.bool_], *, tau_m: float = 0.2, max_masks: int = 10) -> list[Vote]:
-    """Cluster proposals and compute the masks of the first clusters.
-
-    A pixel belongs to a mask if more than ``tau_m`` of the cluster's members contain it.
-
-    Args:
-        proposals: (n, h, w) bool, none empty.
-        tau_m: fraction of the members, in [0, 1).
-        max_masks: number of clusters used, in the order in which they are found.
-
-    Returns:
-        At most ``max_masks`` votes, largest cluster first.
-    """
-    votes = []
-    for members in cluster(overlaps(proposals))[:max_masks]:
-        count = np.count_nonzero(proposals[members], axis=0)
-        votes.append(Vote(count > tau_m * len(members), len(members)))
-    # With a high tau_m no pixel may reach the threshold.
-    return sorted((v for v in votes if v.mask.any()), key=lambda v: -v.size)

@@ -75,7 +75,7 @@ def refine_cuts(
             continue
         mask = _resize(refined, image.size)
         if mask.any():
-            masks.append(PseudoMask(mask, coarse, score=1.0, cluster_size=1, crf_success=True))
+            masks.append(PseudoMask(mask, vote_mask=coarse))
     return masks
 
 

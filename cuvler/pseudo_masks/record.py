@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 class PseudoMask:
     """The mask of one object.
 
+    A method without scores, vote or CRF gives the mask alone; the defaults are those of a mask
+    from one proposal.
+
     Attributes:
         mask: (H, W) bool, the refined mask at the image's size; never empty.
         vote_mask: bool, the mask before refinement: VoteCut's vote at (60, 60), MaskCut's cut
-            at (480, 480).
+            at (480, 480); None if the method has none.
         score: in (0, 1], relative to the image's best mask.
         cluster_size: number of proposals that voted.
         crf_success: False if the refinement was rejected and ``mask`` is the resized vote mask.
     """
 
     mask: NDArray[np.bool_]
-    vote_mask: NDArray[np.bool_]
-    score: float
-    cluster_size: int
-    crf_success: bool
+    vote_mask: NDArray[np.bool_] | None = None
+    score: float = 1.0
+    cluster_size: int = 1
+    crf_success: bool = True

@@ -1,6 +1,7 @@
 """VoteCut: self-supervised ViTs vote on the objects of an image."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -9,12 +10,46 @@ from PIL import Image
 from pydantic import Field
 
 from cuvler.eigenvectors.needs import Eigenvectors
-from cuvler.pseudo_masks.clusters import vote
+from cuvler.pseudo_masks.clusters import cluster, overlaps
 from cuvler.pseudo_masks.crf import Crf, CrfSetting
 from cuvler.pseudo_masks.methods import Backbones, Distinct, Method, NoRepeats
 from cuvler.pseudo_masks.proposals import propose, resize_nearest
 from cuvler.pseudo_masks.record import PseudoMask
 from cuvler.pseudo_masks.refinement import refine
+
+
+@dataclass(frozen=True, eq=False)
+class Vote:
+    """The mask of a cluster.
+
+    Attributes:
+        mask: (h, w) bool, never empty.
+        size: number of proposals in the cluster.
+    """
+
+    mask: NDArray[np.bool_]
+    size: int
+
+
+def vote(proposals: NDArray[np.bool_], *, tau_m: float = 0.2, max_masks: int = 10) -> list[Vote]:
+    """Cluster proposals and compute the masks of the first clusters.
+
+    A pixel belongs to a mask if more than ``tau_m`` of the cluster's members contain it.
+
+    Args:
+        proposals: (n, h, w) bool, none empty.
+        tau_m: fraction of the members, in [0, 1).
+        max_masks: number of clusters used, in the order in which they are found.
+
+    Returns:
+        At most ``max_masks`` votes, largest cluster first.
+    """
+    votes = []
+    for members in cluster(overlaps(proposals))[:max_masks]:
+        count = np.count_nonzero(proposals[members], axis=0)
+        votes.append(Vote(count > tau_m * len(members), len(members)))
+    # With a high tau_m no pixel may reach the threshold.
+    return sorted((v for v in votes if v.mask.any()), key=lambda v: -v.size)
 
 
 def votecut(

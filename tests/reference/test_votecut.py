@@ -29,8 +29,8 @@ from cuvler.files import read_json
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.pseudo_masks import votecut
-from cuvler.pseudo_masks.clusters import vote
 from cuvler.pseudo_masks.proposals import propose
+from cuvler.pseudo_masks.vote_cut import vote
 
 GOLDEN = Path(__file__).parent / "votecut"
 IMAGES = read_json(GOLDEN / "votecut.json")["images"]

@@ -14,8 +14,8 @@ from cuvler.eigenvectors.features import load_backbone
 from cuvler.eigenvectors.needs import Eigenvectors
 from cuvler.errors import DataError
 from cuvler.listing import list_images
+from cuvler.pseudo_masks.shard import info_of, process_shard, read_attributes, write_shard
 from cuvler.pseudo_masks.vote_cut import VoteCut
-from cuvler.pseudo_masks.voting import info_of, process_shard, read_attributes, write_shard
 from cuvler.report.accounting import account
 
 

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuvler.pseudo_masks.clusters import cluster, overlaps, vote
+from cuvler.pseudo_masks.clusters import cluster, overlaps
+from cuvler.pseudo_masks.vote_cut import vote
 
 
 def boxes(*specs, size=20):

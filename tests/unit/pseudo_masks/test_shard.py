@@ -12,9 +12,9 @@ from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenve
 from cuvler.errors import DataError
 from cuvler.listing import read_listing, write_listing
 from cuvler.masks import decode
-from cuvler.pseudo_masks import voting
+from cuvler.pseudo_masks import shard as shard_module
+from cuvler.pseudo_masks.shard import process_shard, write_shard
 from cuvler.pseudo_masks.vote_cut import VoteCut
-from cuvler.pseudo_masks.voting import process_shard, write_shard
 
 NAMES = ("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png")
 GRIDS = {"a": 30, "b": 34}
@@ -169,7 +169,7 @@ def test_a_crash_is_recorded(dataset, monkeypatch):
         for index, item in enumerate(items):
             yield item, None if index else function(item)
 
-    monkeypatch.setattr(voting, "map_isolated", all_but_the_first_die)
+    monkeypatch.setattr(shard_module, "map_isolated", all_but_the_first_die)
     listing = read_listing(dataset / "listing.parquet")
     stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
     method = VoteCut(backbones=tuple(GRIDS))
