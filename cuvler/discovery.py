@@ -1,4 +1,4 @@
-"""Discovery in single images: from a picture to masks without files between the stages."""
+"""Discover objects in single images, without intermediate files."""
 
 import logging
 import os
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EPS = 1e-5  # the weight of patches that are not alike
+_EPS = 1e-5  # edge weight of dissimilar patches
 
 Weights = Mapping[str, StrPath]
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found in an image, and what it was found with.
+    """The objects found in an image and the eigenvectors used.
 
     Attributes:
         masks: best first.
-        eigenvectors: title -> (h, w) float32: what the method was given, backbone by backbone.
+        eigenvectors: title -> (h, w) float32, in the order of the backbones.
     """
 
     masks: list[PseudoMask]
@@ -54,26 +54,25 @@ def discover(
     """Find the objects in an image by VoteCut (CuVLER, section 3.1) or MaskCut (CutLER, 3.2).
 
     Args:
-        image: any size and mode; it is taken as RGB.
-        method: ``votecut``; ``maskcut``, which works with one backbone; or one of another package.
+        image: any size and mode; converted to RGB.
+        method: ``votecut``, ``maskcut`` (which uses one backbone) or a method of another package.
         backbones: names from the table of backbones; by default the method's own, the six ViTs
             of CuVLER or the one of CutLER. ``pixels_p16``, ``pixels_p14`` and ``pixels_p8`` are
             hand-made patch descriptors, which need no weights.
-        weights: weight files by backbone; those not named are fetched from the hub, once.
+        weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
-        tau: patches whose features have a cosine above it are joined.
-        **settings: of the method, by name: ``ks``, ``tau_m`` and ``crf`` of
+        tau: cosine similarity of features above which patches are similar.
+        **settings: settings of the method: ``ks``, ``tau_m`` and ``crf`` of
             :class:`cuvler.pseudo_masks.vote_cut.VoteCut`, ``n`` and ``crf`` of
             :class:`cuvler.pseudo_masks.mask_cut.MaskCut`.
 
     Returns:
-        Masks of the image's size, best first; empty where nothing was found.
+        Masks of the image's size, best first; empty if nothing was found.
 
     Raises:
-        ConfigError: the method, a setting or a backbone is not known, a value is not allowed, or
-            the number of backbones is not the method's; weights are given for a backbone that is
-            not used; there is no such device.
-        DataError: weights cannot be read, or are neither given nor can be fetched.
+        ConfigError: a method, setting, backbone or device is unknown, a value or the number of
+            backbones is not allowed, or weights are given for a backbone that is not used.
+        DataError: weights cannot be read or downloaded. Nothing replaces a missing backbone.
     """
     chosen, loaded = load_method(
         method, settings, backbones=backbones, weights=weights or {}, device=device
@@ -84,9 +83,9 @@ def discover(
 def discover_with(
     image: Image.Image, method: Method, backbones: Sequence["Backbone"], *, tau: float = 0.15
 ) -> Discovery:
-    """Find the objects in an image with what :func:`load_method` gives; see :func:`discover`.
+    """Find the objects in an image with a loaded method; see :func:`load_method`.
 
-    A backbone whose eigensolver fails takes no part; where all fail, there are no masks.
+    Backbones for which the eigensolver fails are left out; if all fail, there are no masks.
     """
     rgb = image.convert("RGB")
     vectors: dict[str, NDArray[np.float32]] = {}
@@ -97,7 +96,7 @@ def discover_with(
         prepared = backbone.prepare(rgb)[None].to(backbone.device)
         pairs = needs[name].solve(backbone.features(prepared), grid, tau=tau, eps=_EPS)
         if pairs.status[0] == "failed":
-            logger.warning("%s: the eigensolver failed; it takes no part", name)
+            logger.warning("%s: the eigensolver failed; left out", name)
             continue
         vectors[name] = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)
         titled |= zip(needs[name].titles(name), vectors[name], strict=True)
@@ -114,7 +113,7 @@ def load_method(
     weights: Weights,
     device: str = "auto",
 ) -> tuple[Method, list["Backbone"]]:
-    """Make a method and load its backbones, which are kept for the next call.
+    """Make a method and load its backbones, which stay in memory for later calls.
 
     Arguments and errors are those of :func:`discover`.
     """
@@ -123,7 +122,9 @@ def load_method(
     used = list(method.needs())
     for backbone in files:
         if backbone not in used:
-            raise ConfigError(f"weights of {backbone!r} are given, but used are {', '.join(used)}")
+            raise ConfigError(
+                f"weights of {backbone!r} are given, but it is not used; used: {', '.join(used)}"
+            )
     for one in used:
         if one not in files and backbone_spec(one).timm is not None:
             files[one] = _fetched(one, method)
