@@ -1,6 +1,7 @@
 """Opening images, with the same colours, orientation and errors everywhere."""
 
 import errno
+import math
 import struct
 import time
 import warnings
@@ -87,7 +88,7 @@ def image_size(path: StrPath, size: Size | None = None) -> Size:
 def stated_size(image: Mapping[str, Any]) -> Size | None:
     """Return the (width, height) of a COCO image record, or None if it has none."""
     sides = image.get("width"), image.get("height")
-    if not all(isinstance(side, int | float) and side >= 1 for side in sides):
+    if not all(isinstance(side, int | float) and 1 <= side < math.inf for side in sides):
         return None
     return int(image["width"]), int(image["height"])
 

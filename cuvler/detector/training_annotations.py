@@ -15,6 +15,7 @@ from cuvler.coco_json import is_finite
 from cuvler.detector.processes import LocalRank
 from cuvler.errors import DataError
 from cuvler.files import StrPath, read_json
+from cuvler.images import stated_size
 
 Record = dict[str, Any]
 Box = tuple[float, float, float, float]
@@ -133,8 +134,7 @@ def read_annotations(
             {
                 "file_name": str(Path(image_root) / image["file_name"]),
                 "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
+                **_sides(image),
                 "instances": instances.get(image["id"], []),
             }
             for image in content["images"]
@@ -147,6 +147,16 @@ def read_annotations(
     if not records:
         raise DataError(f"{path}: no annotated image to train on")
     return Annotations(records, ((1, "object"),) if class_agnostic else tuple(named))
+
+
+def _sides(image: Record) -> dict[str, int]:
+    size = stated_size(image)
+    if size is None:
+        raise ValueError(
+            f"image {image['id']}: width {image.get('width')} and height {image.get('height')} "
+            "are not sides in pixels"
+        )
+    return dict(zip(("width", "height"), size, strict=True))
 
 
 def _instances(annotations: list[Record], classes: dict[int, int]) -> dict[int, list[Instance]]:

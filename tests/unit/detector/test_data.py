@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -120,6 +121,21 @@ def test_official_annotations_without_score_with_polygons_and_crowds(dataset):
     assert load_sample(records[0]).scores.tolist() == [1.0]
     assert load_sample(records[0]).masks.sum() == 20 * 10
     np.testing.assert_array_equal(load_sample(records[1]).masks, full.masks)
+
+
+def test_sides_may_be_written_as_floats(dataset):
+    plain = read_annotations(dataset, dataset.parent).records[1]
+    change(dataset, lambda content: content["images"][1].update(width=64.0, height=48.0))
+    floats = read_annotations(dataset, dataset.parent).records[1]
+    assert plain == floats
+    np.testing.assert_array_equal(load_sample(floats).image, load_sample(plain).image)
+
+
+@pytest.mark.parametrize("side", [0, -48, None, "48", math.inf])
+def test_images_without_valid_sides_are_named(dataset, side):
+    change(dataset, lambda content: content["images"][1].update(height=side))
+    with pytest.raises(DataError, match=rf"annotations\.json: image 11: .*64.*height {side}"):
+        read_annotations(dataset, dataset.parent)
 
 
 def test_classes_are_categories_or_one(dataset):
