@@ -110,7 +110,7 @@ def test_only_known_places_unpickle():
     # Training records that the program has pickled itself; and files of which the user gives
     # the sha256, asking for it.
     assert unpickling == [
-        ("records.py", "pickle.loads"),
         ("tensor_files.py", "pickle.load"),
         ("tensor_files.py", "torch.load"),
+        ("training_annotations.py", "pickle.loads"),
     ]
