@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cuvler.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,9 +38,19 @@ class Eigenvectors(_Vectors):
     def solve(
         self, features: "Tensor", _grid: tuple[int, int], *, tau: float, eps: float
     ) -> "Eigenpairs[Tensor]":
-        """Solve a batch of images' features (b, n, d); see ``ncut``."""
+        """Solve a batch of images' features (b, n, d); see ``ncut``.
+
+        Raises:
+            ConfigError: an image has too few patches for ``k`` eigenvectors.
+        """
         from cuvler.eigenvectors.normalized_cut import ncut
 
+        patches = features.shape[-2]
+        if self.k >= patches:
+            raise ConfigError(
+                f"{self.k} eigenvectors of each image (num_eigenvectors, --k): an image has "
+                f"{patches} patches, so choose less than {patches}"
+            )
         return ncut(features, tau=tau, eps=eps, k=self.k)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,6 +13,7 @@ from cuvler.eigenvectors import ncut
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.features import load_backbone
 from cuvler.eigenvectors.needs import Eigenvectors
+from cuvler.errors import ConfigError
 from cuvler.images import open_image
 from cuvler.pseudo_masks import votecut
 from cuvler.pseudo_masks.proposals import propose
@@ -115,6 +117,13 @@ def test_several_eigenvectors_vote(solved):
         assert found & {mask.vote_mask.tobytes() for mask in alone}
     assert method.info()["num_eigenvectors"] == 2
     assert "num_eigenvectors" not in VoteCut().info()
+
+
+def test_more_eigenvectors_than_an_image_has_are_refused():
+    with pytest.raises(ConfigError, match=r"^6 eigenvectors .*num_eigenvectors.* 6 patches"):
+        Eigenvectors(6).solve(torch.rand(1, 6, 4), (2, 3), tau=0.15, eps=1e-5)
+    pairs = Eigenvectors(5).solve(torch.rand(1, 6, 4), (2, 3), tau=0.15, eps=1e-5)
+    assert pairs.vectors.shape == (1, 5, 6)
 
 
 def test_importing_the_package_is_light():
