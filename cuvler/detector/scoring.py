@@ -50,8 +50,8 @@ class Scorer:
 
         Raises:
             ConfigError: ``TEST.EVAL_PERIOD`` is 0.
-            DataError: the ground truth has no image or lacks classes of the detector, or an image
-                is missing.
+            DataError: the ground truth has no image, no annotations or lacks classes of the
+                detector, or an image is missing.
         """
         if cfg.TEST.EVAL_PERIOD <= 0:
             raise ConfigError(
@@ -129,6 +129,8 @@ def _check(cfg: CfgNode, ground_truth: Path, image_root: Path) -> list[ListedIma
             "truth for scoring during training must have them"
         )
     rows = read_images(ground_truth)
+    if not truth.records:
+        raise DataError(f"{ground_truth}: has no annotations; scoring during training needs some")
     first = image_root / rows[0].file_name
     if not first.is_file():
         raise DataError(

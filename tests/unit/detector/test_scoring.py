@@ -143,4 +143,8 @@ def test_unusable_ground_truth_is_refused_before_training(
     (tmp_path / "empty.json").write_text('{"images": [], "annotations": []}')
     with pytest.raises(DataError, match=r"empty\.json: has no images"):
         run(evaluate=(tmp_path / "empty.json", root))
+    unlabelled = json.loads(annotations.read_text()) | {"annotations": []}
+    (tmp_path / "unlabelled.json").write_text(json.dumps(unlabelled))
+    with pytest.raises(DataError, match=r"unlabelled\.json: has no annotations"):
+        run(evaluate=(tmp_path / "unlabelled.json", root))
     assert not (tmp_path / "run").exists()
