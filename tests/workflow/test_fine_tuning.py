@@ -90,6 +90,14 @@ def test_detectors_can_be_scored_while_they_train(workplace):
     assert output.count(f" --evaluate {made} ") == jobs(output)["detector"] == 2
 
 
+def test_ground_truth_that_is_missing_is_found_before_any_training(workplace):
+    settings = workplace.configure(fine_tuning={"validation": "coco_val"})
+    inputs = re.search(
+        r"^rule fine_tuning:\n +input: (.+)", workplace.snakemake("-n", TARGET, *settings), re.M
+    )
+    assert "results/demo/images/coco_val.parquet" in inputs[1].split(", ")
+
+
 @pytest.mark.slow
 def test_from_scenes_to_the_ap_of_each_class(workplace, tiny):
     opts = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]

@@ -111,9 +111,20 @@ def scored_ground_truth(wildcards):
 
 
 def validation_ground_truth(section):
-    """An input: what the detectors of a section are scored against while they train, if anything."""
-    wildcards = SimpleNamespace(dataset=config[section]["validation"])
-    return lambda _: scored_ground_truth(wildcards) if wildcards.dataset else []
+    """Input: the ground truth for scoring the detectors of a section during training, if set.
+
+    And the dataset's listing, which needs no other job: where the user's own ground truth is
+    missing, it fails at once, and not the training after all jobs before it.
+    """
+    name = config[section]["validation"]
+
+    def inputs(_):
+        if not name:
+            return []
+        truth = scored_ground_truth(SimpleNamespace(dataset=name))
+        return [layout.LISTING.of(dataset=name), *([truth] if isinstance(truth, str) else truth)]
+
+    return inputs
 
 
 def validation_options(section):
