@@ -106,7 +106,7 @@ def load_detector_config(
         raise ConfigError(f"{overrides[-1]}: overrides come in pairs, KEY VALUE KEY VALUE ...")
     batch = dict(zip(overrides[::2], overrides[1::2], strict=True)).get("SOLVER.IMS_PER_BATCH")
     if batch is not None:
-        scale_schedule(cfg, _batch_size(batch))
+        _scale_schedule(cfg, _batch_size(batch))
     with _errors_with("overrides"):
         cfg.merge_from_list(list(overrides))
     _check_copy_paste(cfg)
@@ -174,7 +174,7 @@ def _batch_size(value: str) -> int:
     return int(value)
 
 
-def scale_schedule(cfg: CfgNode, batch: int) -> None:
+def _scale_schedule(cfg: CfgNode, batch: int) -> None:
     """Set the batch size; scale learning rate and schedule linearly (Goyal et al., 2017)."""
     factor = batch / cfg.SOLVER.IMS_PER_BATCH
     cfg.SOLVER.IMS_PER_BATCH = batch

@@ -21,7 +21,7 @@ from cuvler.errors import CuvlerError
 logger = logging.getLogger(__name__)
 
 # Name in metrics.json and TensorBoard of the number of batches skipped so far.
-SKIPPED = "skipped_batches"
+_SKIPPED = "skipped_batches"
 ADVICE = (
     "Lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS, and check these images' annotations."
 )
@@ -141,7 +141,7 @@ class Loop(SimpleTrainer):  # type: ignore[misc]
             self._write_metrics(losses, data_time)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        get_event_storage().put_scalar(SKIPPED, self.skipped, smoothing_hint=False)
+        get_event_storage().put_scalar(_SKIPPED, self.skipped, smoothing_hint=False)
 
     def _skip(self) -> None:
         self.skipped += 1

@@ -28,20 +28,20 @@ RENAMED = {
     "COPY_PASTE_RANDOM_NUM": "INPUT.COPY_PASTE.RANDOM_COUNT",
 }
 # Their keys that need more than a new name.
-COMBINED = (
+_COMBINED = (
     "BASE_LR_MULTIPLIER",
     "BASE_LR_MULTIPLIER_NAMES",
     "COPY_PASTE_MIN_RATIO",
     "COPY_PASTE_MAX_RATIO",
 )
 # Their keys that do not affect training -> the equivalent here.
-WITHOUT_EFFECT = {
+_WITHOUT_EFFECT = {
     "VISUALIZE_COPY_PASTE": "every training writes augmented.png with its first samples",
     "NO_SEGM": "`cuvler evaluation` can score boxes only",
 }
 _EVALUATION = "scoring is set by options of `cuvler evaluation`"
 # detectron2's keys that are inputs of the commands here.
-ELSEWHERE = {
+_ELSEWHERE = {
     "DATASETS.TRAIN": "the annotations are an input of training",
     "DATASETS.TEST": "detectors are scored by `cuvler evaluation`",
     "MODEL.WEIGHTS": "initial weights are an input of training",
@@ -49,7 +49,7 @@ ELSEWHERE = {
 }
 # Their heads, and detectron2's -> ours, which equal detectron2's if DropLoss and soft targets are
 # off.
-ROI_HEADS = {
+_ROI_HEADS = {
     "CustomCascadeROIHeads": "PseudoLabelCascadeROIHeads",
     "CustomStandardROIHeads": "PseudoLabelStandardROIHeads",
     "CascadeROIHeads": "PseudoLabelCascadeROIHeads",
@@ -58,7 +58,7 @@ ROI_HEADS = {
 _HEADS, _MASK_HEAD = "MODEL.ROI_HEADS.NAME", "MODEL.ROI_MASK_HEAD.NAME"
 _SCALE = (0.3, 1.0)  # the papers' zero-shot detectors; used if a config has only one bound
 _CUSTOM_HEADS = ("CustomCascadeROIHeads", "CustomStandardROIHeads")
-MASK_HEADS = {"MaskRCNNConvUpsampleHead": "PseudoLabelMaskHead"}
+_MASK_HEADS = {"MaskRCNNConvUpsampleHead": "PseudoLabelMaskHead"}
 
 
 def is_published(content: Content, base: CfgNode) -> bool:
@@ -109,7 +109,7 @@ def translate(content: Content, base: CfgNode) -> tuple[Content, list[str]]:
     if _get(result, "MODEL.ROI_HEADS.NUM_CLASSES") not in (None, 1):
         put("DATASETS.CLASS_AGNOSTIC", False, "MODEL.ROI_HEADS.NUM_CLASSES")
     lines += [f"{names[key]}: no effect; {_reason(key)}" for key in values if _reason(key)]
-    for key, reason in ELSEWHERE.items():
+    for key, reason in _ELSEWHERE.items():
         if _get(result, key) is not None:
             result = _without(result, {tuple(key.split(".")): None})
             lines.append(f"{key}: no effect; {reason}")
@@ -119,7 +119,7 @@ def translate(content: Content, base: CfgNode) -> tuple[Content, list[str]]:
 def _reason(key: str) -> str:
     if key.startswith("EVAL"):
         return _EVALUATION
-    return WITHOUT_EFFECT.get(key, "")
+    return _WITHOUT_EFFECT.get(key, "")
 
 
 def _paste(values: Content, names: dict[str, str], put: _Put) -> None:
@@ -169,20 +169,20 @@ def _are_predictors(parts: list[Any], result: Content) -> bool:
 
 def _name_heads(result: Content, put: _Put) -> None:
     name = _get(result, _HEADS)
-    if name not in ROI_HEADS:
+    if name not in _ROI_HEADS:
         raise ConfigError(
             f"{_HEADS}: {name} has no DropLoss and soft targets; choose one of "
-            f"{', '.join(ROI_HEADS)}"
+            f"{', '.join(_ROI_HEADS)}"
         )
-    put(_HEADS, ROI_HEADS[name], _HEADS)
+    put(_HEADS, _ROI_HEADS[name], _HEADS)
     mask = _get(result, _MASK_HEAD) or "MaskRCNNConvUpsampleHead"
-    if mask in MASK_HEADS:
-        put(_MASK_HEAD, MASK_HEADS[mask], _MASK_HEAD)
+    if mask in _MASK_HEADS:
+        put(_MASK_HEAD, _MASK_HEADS[mask], _MASK_HEAD)
 
 
 def _their_keys(content: Content, base: CfgNode) -> dict[_Path, Any]:
     """Return the tables' keys in any section, except those that are also detectron2's."""
-    tables = {*RENAMED, *COMBINED, *WITHOUT_EFFECT}
+    tables = {*RENAMED, *_COMBINED, *_WITHOUT_EFFECT}
     return {
         path: value
         for path, value in _leaves(content)

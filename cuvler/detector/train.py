@@ -112,7 +112,7 @@ def _train_process(
     scorer = Scorer(cfg, *evaluate) if evaluate else None
     trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations), scorer)
     logger.info(
-        "training on %d images, iterations %d to %d of %d images",
+        "training on %d images, iterations %d to %d, batch size %d",
         len(data.records),
         trainer.start_iter,
         trainer.max_iter,

@@ -57,14 +57,14 @@ def evaluate(
 
     Returns:
         AP (over IoU 0.50:0.05:0.95), AP50, AP75, APs, APm, APl (areas up to 32 ** 2, up to
-        96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` where there is no ground
-        truth to define it. Where more than 100 detections count, also AR at their number (LVIS:
-        AR300). Unless class-agnostic, also the AP of each category, by detectron2's name for it:
+        96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` if the ground truth
+        has no such objects. If ``max_detections`` is above 100, also AR at that number (LVIS:
+        AR300). Unless class-agnostic, also the AP of each category, named like in detectron2:
         ``AP-person``.
 
     Raises:
-        DataError: the files do not belong together or hold what cannot be scored; the
-            message names the file and the record.
+        DataError: the files do not match or have invalid records; the message names the file
+            and the record.
     """
     truth = read_ground_truth(ground_truth)
     found = read_results(results, truth)

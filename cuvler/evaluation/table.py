@@ -13,7 +13,7 @@ from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
 
 METRICS = ("AP50", "AR100")
-AVERAGE = "Average"
+_AVERAGE = "Average"
 _TITLES: dict[IouType, str] = {"bbox": "Boxes", "segm": "Masks"}
 
 
@@ -115,7 +115,7 @@ def to_markdown(found: Sequence[Table], titles: Mapping[str, str]) -> str:
     for table in found:
         names = [titles.get(name, name) for name in table.datasets]
         averaged = len(names) > 1
-        heading = [_TITLES[table.iou_type], *([AVERAGE] if averaged else []), *names]
+        heading = [_TITLES[table.iou_type], *([_AVERAGE] if averaged else []), *names]
         lines = [_line(heading), _line(["---"] * len(heading))]
         for row in table.rows:
             means = {m: average(row, table.datasets, m) for m in METRICS}

@@ -11,11 +11,11 @@ from cuvler.errors import CuvlerError
 from cuvler.files import StrPath, read_json, write_json
 from cuvler.reproduction.entries import Entry, entries
 
-DOWNLOADS = Path("resources/downloads")
+_DOWNLOADS = Path("resources/downloads")
 _SKIPPED = "skipped"
 
 
-def unknown_files(config: Mapping[str, Any], folder: Path = DOWNLOADS) -> dict[str, str]:
+def unknown_files(config: Mapping[str, Any], folder: Path = _DOWNLOADS) -> dict[str, str]:
     """Return the entries with a missing file of unknown URL, each with the reason.
 
     Args:

@@ -58,7 +58,7 @@ AREAS = [32**2, 32**2 - 1e-6, 32**2 + 1e-6, 96**2, 96**2 - 1e-6, 96**2 + 1e-6, N
 def cases(draw):
     """Ground truth with crowds and empty images; results near it, elsewhere, with tied scores.
 
-    Areas lie at the limits between sizes, and images have more results than the least limit.
+    Areas are at the limits between sizes, and images have more results than the smallest limit.
     """
     annotations, results = [], []
     for image_id in (7, 9, 20):
