@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from cuvler.detector.published_config import is_published, translate
+from cuvler.detector.published_config import COMBINED, RENAMED, is_published, translate
 from cuvler.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -153,10 +153,12 @@ def _errors_with(source: object) -> Iterator[None]:
 
 
 def _hint(message: str) -> str:
-    """Suggest a similar key for one that does not exist."""
+    """Suggest a key for one that does not exist: ours for a published one, or a similar one."""
     unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", message)
     if not unknown:
         return ""
+    if ours := (RENAMED | COMBINED).get(unknown[1].rpartition(".")[2]):
+        return f"; it is {ours} here"
     close = difflib.get_close_matches(unknown[1], list(_keys(base_config())), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

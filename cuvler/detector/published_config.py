@@ -27,13 +27,13 @@ RENAMED = {
     "COPY_PASTE_RATE": "INPUT.COPY_PASTE.RATE",
     "COPY_PASTE_RANDOM_NUM": "INPUT.COPY_PASTE.RANDOM_COUNT",
 }
-# Their keys that need more than a new name.
-_COMBINED = (
-    "BASE_LR_MULTIPLIER",
-    "BASE_LR_MULTIPLIER_NAMES",
-    "COPY_PASTE_MIN_RATIO",
-    "COPY_PASTE_MAX_RATIO",
-)
+# Their keys that need more than a new name -> ours.
+COMBINED = {
+    "BASE_LR_MULTIPLIER": "SOLVER.PREDICTOR_LR_FACTOR",
+    "BASE_LR_MULTIPLIER_NAMES": "SOLVER.PREDICTOR_LR_FACTOR",
+    "COPY_PASTE_MIN_RATIO": "INPUT.COPY_PASTE.SCALE",
+    "COPY_PASTE_MAX_RATIO": "INPUT.COPY_PASTE.SCALE",
+}
 # Their keys that do not affect training -> the equivalent here.
 _WITHOUT_EFFECT = {
     "VISUALIZE_COPY_PASTE": "every training writes augmented.png with its first samples",
@@ -182,7 +182,7 @@ def _name_heads(result: Content, put: _Put) -> None:
 
 def _their_keys(content: Content, base: CfgNode) -> dict[_Path, Any]:
     """Return the tables' keys in any section, except those that are also detectron2's."""
-    tables = {*RENAMED, *_COMBINED, *_WITHOUT_EFFECT}
+    tables = {*RENAMED, *COMBINED, *_WITHOUT_EFFECT}
     return {
         path: value
         for path, value in _leaves(content)

@@ -9,7 +9,7 @@ import yaml
 pytest.importorskip("detectron2")
 
 from cuvler.detector.config import base_config, load_detector_config
-from cuvler.detector.published_config import RENAMED, is_published, translate
+from cuvler.detector.published_config import COMBINED, RENAMED, is_published, translate
 from cuvler.errors import ConfigError
 
 # The settings common to both systems' detectors, in a detectron2 config of theirs.
@@ -227,7 +227,7 @@ def test_each_key_in_any_section(section, theirs, value, ours, expected):
 
 def test_every_renamed_key_is_tested_and_exists_here():
     known = {key for key, _ in leaves(base_config())}
-    assert set(RENAMED.values()) <= known
+    assert {*RENAMED.values(), *COMBINED.values()} <= known
     assert set(RENAMED) <= {theirs for theirs, *_ in KEYS}
 
 
@@ -269,3 +269,15 @@ def test_other_configs_are_not_translated(load, caplog):
 def test_keys_that_cannot_be_translated_are_errors(load, text, message):
     with pytest.raises(ConfigError, match=message):
         load(text)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("SOLVER.BASE_LR_MULTIPLIER", r"SOLVER\.PREDICTOR_LR_FACTOR"),
+        ("MODEL.ROI_HEADS.USE_DROPLOSS", r"MODEL\.ROI_HEADS\.DROP_LOSS"),
+    ],
+)
+def test_published_keys_as_overrides_are_named_in_our_terms(theirs, ours):
+    with pytest.raises(ConfigError, match=rf"{theirs}; it is {ours} here"):
+        load_detector_config("cutler_cascade", num_gpus=0, overrides=[theirs, "2"])
