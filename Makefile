@@ -1,6 +1,6 @@
-# make demo         sets everything up and runs the pipeline on generated scenes: CuVLER
-# make demo-cutler  the same by CutLER, into the same tables
-# make test         sets everything up and passes the tests
+# make demo         install everything and run CuVLER on generated scenes
+# make demo-cutler  also run CutLER, with results in the same tables
+# make test         install everything and run the tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,13 +11,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 setup: $(VENV)/installed
 
-# What tests, checks and benchmarks need is installed on top.
+# The tools of tests, checks and benchmarks, in addition to setup.
 dev: $(VENV)/installed-dev
 
-# uv is pinned by the lock too; pip only brings the first one. The lock has no registry's
-# address: packages come from wherever pip and uv are told to look on this machine.
+# The lock pins uv too; pip only installs the first one. The lock has no registry address:
+# packages come from the index that pip and uv are configured with.
 $(VENV)/installed: requirements.lock pyproject.toml $(wildcard packaging/detectron2/*.py) packaging/detectron2/pyproject.toml
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is wanted: make PYTHON=python3.12 $(MAKECMDGOALS)')"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is required: make PYTHON=python3.12 $(MAKECMDGOALS)')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
@@ -36,15 +36,15 @@ demo-cutler: setup demo/val/annotations.json
 	snakemake all --configfile config/demo.yaml --config 'recipe=[cuvler, cutler]'
 	@echo "The report: results/demo/report.html"
 
-# The annotations of the last split are written last, so that they stand for all of it.
+# The annotations of val are written last, so that they stand for the whole demo dataset.
 demo/val/annotations.json: demo_scenes/*.py | setup
 	python -m demo_scenes --output demo
 
-# Two processes of one thread each: what CI has, and small models gain nothing from more.
+# Two processes with one thread each, for the two cores of CI; small models gain nothing from more.
 test: dev
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slurm and not gpu"
 
-# A SLURM of its own on this machine, from Debian's packages; wants root.
+# On a SLURM cluster started on this machine, from Debian's packages; needs root.
 slurm-test: dev
 	pytest -m slurm
 
@@ -57,7 +57,7 @@ benchmark: dev
 	python benchmarks/detector.py
 	python benchmarks/annotations.py --images 130000 --masks 600000
 
-# The documentation in a browser, made anew as its pages change.
+# Serve the documentation locally, rebuilt when its pages change.
 docs: dev
 	mkdocs serve
 
@@ -75,7 +75,7 @@ format: dev
 	snakefmt workflow
 	python docs/configuration.py
 
-# After a change of dependencies in pyproject.toml; add --upgrade for newer versions.
+# Run after a change of dependencies in pyproject.toml; add --upgrade for newer versions.
 lock: PINNED = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 lock: setup
 	uv pip compile $(PINNED) --all-extras --group setup --no-emit-package detectron2 \

@@ -1,4 +1,4 @@
-"""The demo's data: rendered still lifes with exact masks, in COCO's format."""
+"""The demo's dataset: rendered still lifes with exact masks, in COCO format."""
 
 from demo_scenes.dataset import generate
 

@@ -1,4 +1,4 @@
-"""``python -m demo_scenes``, run in the folder of the repository."""
+"""Command line: ``python -m demo_scenes`` in the repository root."""
 
 import logging
 import os
@@ -20,21 +20,29 @@ _POSITIVE = click.IntRange(min=1)
     help="Folder for train/ and val/, each with images/*.jpg and annotations.json.",
 )
 @click.option(
-    "--train", type=_POSITIVE, default=240, show_default=True, help="Pictures of the train split."
+    "--train",
+    type=_POSITIVE,
+    default=240,
+    show_default=True,
+    help="Number of images in the train split.",
 )
 @click.option(
-    "--val", type=_POSITIVE, default=80, show_default=True, help="Pictures of the val split."
+    "--val",
+    type=_POSITIVE,
+    default=80,
+    show_default=True,
+    help="Number of images in the val split.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Chooses the pictures.",
+    help="Random seed of the scenes.",
 )
-@click.option("--workers", type=_POSITIVE, help="Processes to render with.  [default: one per CPU]")
+@click.option("--workers", type=_POSITIVE, help="Rendering processes.  [default: one per CPU]")
 def command(output: Path, train: int, val: int, seed: int, workers: int | None) -> None:
-    """Generate the demo's scenes: shaded objects with exact masks, in COCO's format."""
+    """Render the demo's scenes: shaded objects with exact masks, in COCO format."""
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     try:
@@ -43,7 +51,7 @@ def command(output: Path, train: int, val: int, seed: int, workers: int | None) 
         raise click.ClickException(str(error)) from error
 
 
-# Rendering processes import this module again.
+# Guarded because the rendering processes import this module.
 if __name__ == "__main__":
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"

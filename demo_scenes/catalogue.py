@@ -1,4 +1,4 @@
-"""What the demo's scenes are made of: the kinds of solids, and the places they are in."""
+"""The catalogue of the demo's scenes: kinds of solids, and places to put them."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from demo_scenes.surfaces import Surface
 MakeShape = Callable[[np.random.Generator], Shape]
 MakeMaterial = Callable[[Array, Array, SolidNoise, np.random.Generator], Material]
 
-# A kind of solid: how it is shaped, and what it is made of.
+# A kind of solid: functions that draw its shape and its material.
 Kind = tuple[MakeShape, MakeMaterial]
 Solid = tuple[str, Shape, Material]
 
@@ -37,7 +37,7 @@ _FRUIT: tuple[Kind, ...] = (
     ),
 )
 
-# Category -> (its kinds, how often it is drawn). The order is that of the category ids.
+# Category -> (its kinds, its relative frequency), in the order of the category ids.
 CATEGORIES: dict[str, tuple[tuple[Kind, ...], float]] = {
     "ball": (((shapes.ball, materials.ball),), 1.2),
     "box": (((shapes.box, materials.box),), 1.3),
@@ -49,7 +49,7 @@ CATEGORIES: dict[str, tuple[tuple[Kind, ...], float]] = {
     "fruit": (_FRUIT, 2.0),
 }
 
-# Places -> (grounds, walls): what may be behind what may be below.
+# Places: (grounds, walls) that go together.
 PLACES: tuple[tuple[tuple[Surface, ...], tuple[Surface, ...]], ...] = (
     (
         (surfaces.planks, surfaces.planks, surfaces.cloth, surfaces.marble, surfaces.paint),
@@ -67,9 +67,9 @@ PLACES: tuple[tuple[tuple[Surface, ...], tuple[Surface, ...]], ...] = (
 
 
 def draw_solid(rng: np.random.Generator, noise: SolidNoise, ground: Array) -> Solid:
-    """Choose a solid: its category, shape and material.
+    """Draw a solid at random: its category, shape and material.
 
-    Its mean colour stands out from the ground's, a display colour (3,), more often than not.
+    Usually its mean colour differs clearly from ``ground``, a display colour (3,).
     """
     names = list(CATEGORIES)
     odds = np.array([weight for _, weight in CATEGORIES.values()])
@@ -86,7 +86,7 @@ def draw_solid(rng: np.random.Generator, noise: SolidNoise, ground: Array) -> So
 
 
 def _draw_colours(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Two display colours, (3,) each, that are told apart easily."""
+    """Draw two clearly different display colours, (3,) each."""
     main = hsv(rng.random(), rng.uniform(0.25, 0.85), rng.uniform(0.3, 0.9))
     while True:
         accent = hsv(rng.random(), rng.uniform(0.0, 0.7), rng.uniform(0.15, 0.95))

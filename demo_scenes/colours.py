@@ -25,7 +25,7 @@ _TO_OKLAB = np.array(
 
 
 def hsv(hue: ArrayLike, saturation: ArrayLike, value: ArrayLike) -> Array:
-    """Display colours from 0 to 1, (3,), or (n, 3) of n hues, which are counted in turns."""
+    """Convert HSV to display colours in [0, 1], (3,) or (n, 3) for n hues; hue is in turns."""
     turn = np.asarray(hue, np.float32)[..., None] * 6 + np.array([5, 3, 1], np.float32)
     part = np.clip(np.minimum(turn % 6, 4 - turn % 6), 0, 1)
     grey = 1 - np.clip(np.asarray(saturation, np.float32), 0, 1)[..., None] * part
@@ -34,30 +34,30 @@ def hsv(hue: ArrayLike, saturation: ArrayLike, value: ArrayLike) -> Array:
 
 
 def linear(display: Array) -> Array:
-    """Turn display values from 0 to 1 into linear light: a square, nearly what sRGB does."""
+    """Convert display values in [0, 1] to linear light, with gamma 2 (sRGB is close to it)."""
     return display * display
 
 
 def display(light: Array) -> Array:
-    """Turn linear light from 0 to 1 into display values."""
+    """Convert linear light in [0, 1] to display values."""
     return np.sqrt(light)
 
 
 def difference(a: Array, b: Array) -> float:
-    """How different two display colours look: their distance in OKLab (Ottosson 2020)."""
+    """Return the distance of two display colours in OKLab (Ottosson 2020)."""
     lab = [_TO_OKLAB @ np.cbrt(_TO_CONES @ linear(colour)) for colour in (a, b)]
     return float(np.linalg.norm(lab[0] - lab[1]))
 
 
 def mix(a: Array, b: Array, weight: Array) -> Array:
-    """Blend colours or planes a and b by weights (...) from 0 (a) to 1 (b), to planes."""
+    """Blend colours or planes a and b with weights (...) from 0 (a) to 1 (b); returns planes."""
     start = _planes(a, weight)
     mixed: Array = start + (_planes(b, weight) - start) * weight
     return mixed
 
 
 def tint(colour: Array, brightness: Array) -> Array:
-    """Make a colour or planes darker or lighter by factors (...), to planes."""
+    """Scale a colour or planes by brightness factors (...); returns planes."""
     tinted: Array = _planes(colour, brightness) * brightness
     return tinted
 
@@ -67,7 +67,7 @@ def _planes(colour: Array, like: Array) -> Array:
 
 
 def smoothstep(low: float, high: float, values: Array) -> Array:
-    """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
+    """Interpolate smoothly (cubic) from 0 at ``low`` to 1 at ``high``."""
     part = np.clip((values - low) / (high - low), 0, 1)
     risen: Array = part * part * (3 - 2 * part)
     return risen

@@ -1,4 +1,4 @@
-"""Composing the demo's still lifes: how many solids, how large, and where they stand."""
+"""Composition of the demo's scenes: the number, sizes and positions of solids."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ def compose(
     """Draw a scene of one to five solids.
 
     Returns:
-        The stage, the solids, each one's trace, and the masks of their visible parts
-        (solids, height, width), which do not overlap. Each covers at least ``SMALLEST`` of
-        the image and is at least ``LEAST_VISIBLE`` of what would be seen of the solid alone.
+        The stage, the solids, their traces, and the masks of their visible parts
+        (solids, height, width), which do not overlap. Each mask covers at least ``SMALLEST`` of
+        the image and at least ``LEAST_VISIBLE`` of the solid without occlusion.
     """
     while True:
         stage = draw_stage(rng)
@@ -41,7 +41,7 @@ def compose(
 
 
 def _visible(hits: list[Hit], stage: Stage) -> NDArray[np.bool_] | None:
-    """The masks, or None where one is too small or too much hidden."""
+    """Return the masks; None if one is too small or occluded too much."""
     owner = owners(hits, stage.view)
     samples = np.bincount(owner + 1, minlength=len(hits) + 1)[1:]
     alone = np.array([hit.index.size for hit in hits])
@@ -53,7 +53,7 @@ def _visible(hits: list[Hit], stage: Stage) -> NDArray[np.bool_] | None:
 
 
 def _draw_parts(rng: np.random.Generator) -> list[float]:
-    """How many solids there are: what part of the image each should cover, largest first."""
+    """Draw the fraction of the image that each solid should cover, largest first."""
     count = int(rng.choice([1, 2, 3, 4, 5], p=[0.12, 0.28, 0.3, 0.2, 0.1]))
     parts = np.exp(rng.uniform(np.log(0.05), np.log(0.24), count))
     parts *= min(1, 0.55 / parts.sum())
@@ -65,7 +65,7 @@ def _draw_parts(rng: np.random.Generator) -> list[float]:
 def _draw_body(
     rng: np.random.Generator, stage: Stage, others: list[Body], part: float
 ) -> Body | None:
-    """Choose a solid and a place where it does not reach into the others, or None."""
+    """Draw a solid and a place where it does not collide with the others; None if there is none."""
     solid = draw_solid(rng, stage.noise, stage.ground_colour)
     for _ in range(20):
         body = _place(rng, stage, others, solid, part)
@@ -75,7 +75,7 @@ def _draw_body(
 
 
 def _collides(body: Body, others: list[Body]) -> bool:
-    """Whether a body's disc on the ground touches another's."""
+    """Whether a body's footprint, a disc on the ground, overlaps another's."""
     return any(
         np.hypot(*(body.centre() - other.centre())[[0, 2]])
         < 0.97 * (body.scale * body.shape.foot + other.scale * other.shape.foot)
@@ -86,15 +86,15 @@ def _collides(body: Body, others: list[Body]) -> bool:
 def _place(
     rng: np.random.Generator, stage: Stage, others: list[Body], solid: Solid, part: float
 ) -> Body:
-    """Stand a solid on the ground so that it covers about ``part`` of the image."""
+    """Place a solid on the ground so that it covers about ``part`` of the image."""
     category, shape, material = solid
     view = stage.view
     reach = float(np.sqrt(part * view.width * view.height / (np.pi * shape.fill)))
     direction = view.ray(*_aim(rng, view, others, reach))
     lies = shape.axis is not None and rng.random() < 0.25
     lift = shape.axis if lies and shape.axis is not None else shape.middle
-    # For the wanted size, the scale grows with the distance on the ray; the distance is where
-    # the centre is as high over the ground as that of a solid of this scale.
+    # For a given size in the image, the scale is proportional to the distance along the ray. At the
+    # right distance, the ray's height over the ground equals the centre's height at that scale.
     growth = reach / (view.focal * shape.radius) * float(view.axes[2] @ direction)
     distance = view.origin[1] / (lift * growth - direction[1])
     before_wall = 0.9 * (stage.depth - view.origin[2]) / max(direction[2], 1e-3)
@@ -111,12 +111,12 @@ def _place(
 def _aim(
     rng: np.random.Generator, view: View, others: list[Body], reach: float
 ) -> tuple[float, float]:
-    """Choose where in the image a solid of ``reach`` pixels around its centre is to be."""
+    """Draw the image position of a solid's centre; ``reach`` is its radius in pixels."""
     if others and rng.random() < 0.5:
-        # Beside another one, so that they overlap in the image or nearly so.
-        beside = others[rng.integers(len(others))]
-        column, row, depth = view.project(beside.centre())
-        apart = reach + view.focal * beside.scale * beside.shape.radius / depth
+        # Next to another solid, so that they overlap in the image or nearly so.
+        neighbour = others[rng.integers(len(others))]
+        column, row, depth = view.project(neighbour.centre())
+        apart = reach + view.focal * neighbour.scale * neighbour.shape.radius / depth
         angle = rng.uniform(0, 2 * np.pi)
         column += apart * rng.uniform(0.65, 1.1) * np.cos(angle)
         row += apart * rng.uniform(0.3, 0.7) * np.sin(angle)

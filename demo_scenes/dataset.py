@@ -1,4 +1,4 @@
-"""Writing the demo's data sets: jpegs, and annotations in COCO's format."""
+"""Write the demo's datasets: JPEG images and COCO annotations."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,21 +28,21 @@ _QUALITY = 90
 def generate(output: StrPath, *, train: int, val: int, seed: int = 0, workers: int = 1) -> None:
     """Render still lifes into ``output/{train,val}/images/*.jpg`` with ``annotations.json``.
 
-    Every picture shows one to five shaded solids on a textured ground. The annotations are
-    COCO's, with a category a kind of solid and the exact mask of each solid's visible part.
-    A picture depends on the seed, the split and its number only: on one machine the files
-    are the same bytes for any number of workers. A split's annotations are written last, so
-    that an interrupted run leaves none.
+    Every image shows one to five shaded solids on a textured ground. The COCO annotations have
+    one category per kind of solid and the exact mask of each solid's visible part. An image
+    depends only on the seed, the split and its number: on one machine the files are the same,
+    byte for byte, for any number of workers. A split's annotations are written last, so that an
+    interrupted run leaves none.
 
     Args:
-        output: folder to write to; it may hold an earlier run's files, which are replaced.
-        train: number of pictures of the train split, at least 1.
-        val: number of pictures of the val split, at least 1.
-        seed: chooses the pictures; not negative.
-        workers: processes to render with, at least 1.
+        output: folder to write to; files of a previous run are replaced.
+        train: number of images in the train split, at least 1.
+        val: number of images in the val split, at least 1.
+        seed: random seed, not negative.
+        workers: rendering processes, at least 1.
 
     Raises:
-        DataError: a folder of images holds files that do not belong to the set.
+        DataError: an image folder has files that are not of this dataset.
     """
     counts = {"train": train, "val": val}
     folders = {split: Path(output) / split for split in counts}
@@ -59,9 +59,9 @@ def generate(output: StrPath, *, train: int, val: int, seed: int = 0, workers: i
 
 
 def _check_folder(folder: Path, count: int) -> None:
-    """Refuse a folder with files that would pass for pictures of the set."""
+    """Raise an error if a folder has files that would be taken for images of the dataset."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; remove it or choose another output folder")
+        raise DataError(f"{folder}: not a folder; remove it or choose another output folder")
     if not folder.exists():
         return
     ours = {_file_name(number) for number in range(1, count + 1)}
@@ -72,7 +72,7 @@ def _check_folder(folder: Path, count: int) -> None:
     )
     if foreign:
         raise DataError(
-            f"{folder}: holds {len(foreign)} files that are not of this set, such as "
+            f"{folder}: has {len(foreign)} files that are not of this dataset, such as "
             f"{foreign[0]}; remove them or choose another output folder"
         )
 
@@ -83,17 +83,17 @@ def _file_name(number: int) -> str:
 
 @contextmanager
 def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Picture]]]:
-    """Give a ``map`` that runs in this process or in several."""
+    """Yield a ``map`` function that runs in this process or in several."""
     if workers == 1:
         yield map
         return
-    # Forking is not safe where threads run, and a caller's libraries may have started some.
+    # Forking is unsafe in a process with threads, and the caller may have started some.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield partial(pool.map, chunksize=4)
 
 
 def _write_picture(folder: Path, seed: int, split: int, number: int) -> Picture:
-    """Render one picture, write it, and return its entry and masks."""
+    """Render and write one image, and return its entry and masks."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, number)))
     stage, bodies, hits, visible = compose(rng)
     display = render(stage, bodies, hits, rng)

@@ -1,4 +1,4 @@
-"""Grounds of the demo made of many small things strewn over each other."""
+"""Grounds that consist of many small overlapping things: grass, gravel and leaves."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,14 @@ def _strew(
     colours: Array,
     layers: tuple[Layer, ...],
 ) -> Array:
-    """Draw things at random places, later ones over earlier ones, so that borders meet.
+    """Draw things at random places, later ones over earlier ones, as a seamless texture.
 
     Args:
-        rng: chooses the places.
-        ground: display colour under all (3,).
+        rng: draws the places.
+        ground: display colour (3,) of the background.
         outlines: polygons around the origin in pixels (things, corners, 2).
         colours: display colours (things, 3).
-        layers: what is drawn of each thing, from the bottom to the top.
+        layers: the layers drawn for each thing, from bottom to top.
     """
     count = len(outlines)
     margin = 1.2 * float(np.abs(outlines).max())
@@ -62,7 +62,7 @@ def _bytes(colours: Array) -> list[tuple[int, int, int]]:
 def _outlines(
     rng: np.random.Generator, count: int, *, reach: tuple[float, float], slimness: float
 ) -> NDArray[np.float64]:
-    """Uneven ellipses at random angles (count, 9, 2); ``reach`` bounds their half lengths."""
+    """Draw irregular ellipses at random angles, (count, 9, 2); ``reach`` bounds half lengths."""
     angle = np.linspace(0, 2 * np.pi, 9, endpoint=False)[None, :]
     uneven = rng.uniform(0.88, 1.1, (count, 9)) * rng.uniform(*reach, (count, 1))
     along = uneven * np.cos(angle)
@@ -73,7 +73,7 @@ def _outlines(
 
 
 def grass(rng: np.random.Generator) -> Array:
-    """A lawn; the lighter blades are the upper ones."""
+    """A lawn; upper blades are lighter."""
     hue, count = rng.uniform(0.18, 0.28), 3200
     angle = rng.normal(-np.pi / 2, 0.75, count)
     reach = rng.uniform(9, 20, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -103,7 +103,7 @@ def gravel(rng: np.random.Generator) -> Array:
 
 
 def leaves(rng: np.random.Generator) -> Array:
-    """Fallen leaves; the lighter ones are the upper ones."""
+    """Fallen leaves; upper leaves are lighter."""
     hue, count = rng.uniform(0.05, 0.1), 600
     outlines = _outlines(rng, count, reach=(11, 21), slimness=0.42)
     colours = hsv(

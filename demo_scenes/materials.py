@@ -1,4 +1,4 @@
-"""What the demo's solids are made of: colours carved out of space, bumps and gloss."""
+"""Materials of the demo's solids: solid textures, bumps and gloss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ TAU = 2 * np.pi
 
 @dataclass(frozen=True)
 class Material:
-    """How a solid's surface answers light.
+    """The appearance of a solid's surface.
 
     Attributes:
-        paint: display colours (3, n) of points x, y, z (n,) in the solid's own frame.
-        gloss: strength of its highlights and reflections, 0 to 1.
-        sharpness: exponent of its highlights; high is polished.
-        bump: how far bumps turn the surface's normal.
-        bump_scale: bumps a unit.
+        paint: function of points x, y, z (n,), in the solid's frame, to display colours (3, n).
+        gloss: strength of highlights and reflections, in [0, 1].
+        sharpness: exponent of the highlights; a high value is polished.
+        bump: strength of the perturbation of the surface normal.
+        bump_scale: bumps per unit of length.
     """
 
     paint: Paint
@@ -32,13 +32,13 @@ class Material:
 
 
 def _turn(x: Array, z: Array) -> Array:
-    """The angle around the axis, in turns from -0.5 to 0.5."""
+    """Return the angle around the axis, in turns from -0.5 to 0.5."""
     turn: Array = np.arctan2(z, x) / np.float32(TAU)
     return turn
 
 
 def _stripe(phase: Array, share: float, soft: float = 0.02) -> Array:
-    """1 where the phase's fraction is under ``share``, with soft edges."""
+    """Return a periodic stripe of width ``share``: 1 inside, 0 outside, with soft edges."""
     part = np.abs((phase % 1) - 0.5)
     return 1 - smoothstep(share / 2 - soft, share / 2 + soft, part)
 
@@ -52,7 +52,7 @@ def _plain(main: Array, noise: SolidNoise, amount: float, scale: float) -> Paint
 
 
 def _spots(main: Array, accent: Array, rng: np.random.Generator, count: int) -> Paint:
-    """Round spots spread evenly over all directions by a Fibonacci spiral."""
+    """Paint round spots, distributed over all directions by a Fibonacci spiral."""
     order = np.arange(count)
     up = (1 - 2 * (order + 0.5) / count).astype(np.float32)
     angle = (order * 2.39996 + rng.uniform(0, TAU)).astype(np.float32)
@@ -233,13 +233,13 @@ def fruit(
     streaks: float = 0.0,
     bump: float = 0.0,
 ) -> Callable[[Array, Array, SolidNoise, np.random.Generator], Material]:
-    """Make a fruit's material.
+    """Return a function that draws a fruit's material.
 
     Args:
-        unripe: display colour of some of its skin (3,).
-        ripe: display colour of the rest.
-        stalk_above: height above which what is near the axis is stalk.
-        streaks: how much it is streaked from pole to pole instead of flecked, 0 to 1.
+        unripe: display colour (3,) of unripe skin.
+        ripe: display colour (3,) of ripe skin.
+        stalk_above: height above which points near the axis belong to the stalk.
+        streaks: strength of streaks from pole to pole, in place of flecks, in [0, 1].
         bump: see ``Material``.
     """
     stalk = hsv(0.09, 0.6, 0.32)

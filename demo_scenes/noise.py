@@ -1,4 +1,4 @@
-"""Random patterns the demo's textures are made of; all repeat seamlessly."""
+"""Seamless random patterns for the demo's textures."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-# Values are float32; the type is wider because numpy's stubs lose track of it.
+# Values are float32; the type is wider because numpy's stubs do not infer it.
 Array = NDArray[np.floating[Any]]
 
 
@@ -22,12 +22,12 @@ def fractal(
     """Sum octaves of smooth noise into a (size, size) texture with values from 0 to 1.
 
     Args:
-        rng: where the values come from.
+        rng: draws the values.
         size: side in pixels.
-        cells: random values along a side (or rows, columns) in the first octave; doubles in
-            each later one.
-        octaves: how many are summed; those finer than a pixel are left out.
-        gain: weight of an octave over the one before.
+        cells: number of random values along a side (or rows, columns) in the first octave;
+            doubles in each further octave.
+        octaves: number of octaves; those finer than a pixel are skipped.
+        gain: weight of each octave relative to the previous one.
     """
     rows, columns = (cells, cells) if isinstance(cells, int) else cells
     total = np.zeros((size, size), np.float32)
@@ -35,7 +35,7 @@ def fractal(
         if max(rows, columns) > size:
             break
         values = rng.random((rows, columns), dtype=np.float32)
-        # Two wrapped values on each side let the cubic kernel join the edges.
+        # Padding by two wrapped values on each side makes the cubic interpolation periodic.
         padded = Image.fromarray(np.pad(values, 2, mode="wrap"))
         frame = (2, 2, 2 + columns, 2 + rows)
         layer = padded.resize((size, size), Image.Resampling.BICUBIC, box=frame)
@@ -45,20 +45,20 @@ def fractal(
 
 
 def normalise(values: Array) -> Array:
-    """Stretch values to the range from 0 to 1."""
+    """Rescale values linearly to [0, 1]."""
     low, high = values.min(), values.max()
     stretched: Array = (values - low) / max(high - low, np.float32(1e-6))
     return stretched
 
 
 class SolidNoise:
-    """Smooth noise in space, for textures carved out of a solid block."""
+    """Smooth 3D noise, for solid textures."""
 
     def __init__(self, rng: np.random.Generator, side: int = 24) -> None:
         self._lattice = rng.random((side, side, side), dtype=np.float32)
 
     def __call__(self, x: Array, y: Array, z: Array, *, octaves: int = 1) -> Array:
-        """Give values from 0 to 1 at points (n,); one random value a unit in the first octave."""
+        """Return values in [0, 1] at points (n,); one random value per unit in the first octave."""
         total = np.zeros(x.shape, np.float32)
         weight, scale = 0.5, 1.0
         for _ in range(octaves):
@@ -71,7 +71,7 @@ class SolidNoise:
         for component in point:
             floor = np.floor(component)
             part = component - floor
-            # Easing the way between lattice points hides the creases of linear interpolation.
+            # Smoothed weights avoid the visible creases of linear interpolation.
             coordinates.append(floor + part * part * (3 - 2 * part))
         values: Array = ndimage.map_coordinates(
             self._lattice, coordinates, order=1, mode="grid-wrap", output=np.float32

@@ -1,4 +1,4 @@
-"""Rendering the demo's scenes: light, shadows, reflections, and a camera's imperfections."""
+"""Render the demo's scenes: light, shadows, reflections and camera imperfections."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Gen
     """Render a scene as display colours from 0 to 1, (3, height, width).
 
     Args:
-        stage: the camera, the light and what lies behind.
+        stage: camera, light, ground and wall.
         bodies: the solids.
-        hits: each solid's ``trace``.
-        rng: for the sensor's noise.
+        hits: the solids' traces.
+        rng: draws the sensor noise.
     """
     view = stage.view
     owner = owners(hits, view)
@@ -30,7 +30,7 @@ def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Gen
         seen = hit.take(owner[hit.index] == number)
         row, column = np.divmod(seen.index, view.width * OVERSAMPLING)
         pixel = row // OVERSAMPLING * view.width + column // OVERSAMPLING
-        # Every second sample, as on a chessboard, and those of pixels that have no other.
+        # Every second sample, in a checkerboard, and those of pixels that would have none.
         chosen = (row + column) % 2 == 0
         chosen |= np.bincount(pixel[chosen], minlength=size)[pixel] == 0
         colour, pixel = _shade(stage, bodies, body, seen.take(chosen)), pixel[chosen]
@@ -43,7 +43,7 @@ def render(stage: Stage, bodies: list[Body], hits: list[Hit], rng: np.random.Gen
 
 
 def _background(stage: Stage, bodies: list[Body]) -> Array:
-    """Ground and wall in linear light, with shadows, blurred with depth; (3, height, width)."""
+    """Render ground and wall in linear light, with shadows and blur; (3, height, width)."""
     view, light = stage.view, stage.light
     rows, columns = np.mgrid[: view.height, : view.width].astype(np.float32) + np.float32(0.5)
     dx, dy, dz = view.rays(columns.ravel(), rows.ravel())
@@ -63,7 +63,7 @@ def _background(stage: Stage, bodies: list[Body]) -> Array:
         albedo[:, wall] = _look_up(stage.wall, x[wall], -y[wall], 1.0)
 
     towards = np.where(on_ground, light.direction[1], -light.direction[2]).astype(np.float32)
-    # Light leaves the floor's corner with the wall, and the wall's foot, a little darker.
+    # The corner of ground and wall is slightly darker.
     corner = np.where(on_ground, (stage.depth - z), y)
     ambient = (0.7 + 0.3 * smoothstep(0, 2.5, corner)) * _occlusion((x, y, z), bodies)
     direct = np.maximum(towards, 0.12) * _shadow((x, y, z), bodies, light)
@@ -85,7 +85,7 @@ def _look_up(texture: Array, u: Array, v: Array, zoom: float) -> Array:
 
 
 def _blur(image: Array, depth: Array) -> Array:
-    """Blur what lies far behind the middle of the scene."""
+    """Blur the background by its distance behind the middle of the scene."""
     far = smoothstep(10.5, 17.0, depth)
     if not far.any():
         return image
@@ -97,7 +97,7 @@ def _blur(image: Array, depth: Array) -> Array:
 
 
 def _shadow(points: Points, bodies: list[Body], light: Light) -> Array:
-    """How much of the key light reaches points, 0 to 1: soft shadows after Quilez (2010)."""
+    """Return the fraction of the key light that reaches points: soft shadows (Quilez 2010)."""
     lit = np.ones(points[0].shape, np.float32)
     towards = tuple(np.full(1, value, np.float32) for value in light.direction)
     hardness = np.float32(light.hardness)
@@ -118,7 +118,7 @@ def _shadow(points: Points, bodies: list[Body], light: Light) -> Array:
                     x + travelled * dx, y + travelled * dy, z + travelled * dz
                 )
                 clear = np.minimum(clear, hardness * gap / travelled)
-                # Without a least step, rays along a surface would not get past it.
+                # A minimum step, so that rays along a surface advance.
                 travelled = travelled + np.clip(gap, 0.04 + 0.1 * travelled, 0.5)
             clear = np.maximum(clear, 0)
             lit[near] = np.minimum(lit[near], clear)
@@ -129,7 +129,7 @@ def _shadow(points: Points, bodies: list[Body], light: Light) -> Array:
 
 
 def _occlusion(points: Points, bodies: list[Body]) -> Array:
-    """How open the sky is above points of the ground or wall: darker close to the bodies."""
+    """Return the ambient light at points of the ground or wall: darker close to the bodies."""
     sky = np.ones(points[0].shape, np.float32)
     for body in bodies:
         x, y, z = body.to_local(*points, points=True)
@@ -142,7 +142,7 @@ def _occlusion(points: Points, bodies: list[Body]) -> Array:
 
 
 def _normals(body: Body, local: Points) -> Points:
-    """Unit normals in the body's own frame: differences at the corners of a tetrahedron."""
+    """Return unit normals in the body's frame, by differences at the corners of a tetrahedron."""
     x, y, z = local
     step = np.float32(4e-3)
     gradient = [np.zeros(x.shape, np.float32) for _ in range(3)]
@@ -175,13 +175,13 @@ def _bumpy(stage: Stage, body: Body, local: Points, normal: Points) -> Points:
 
 
 def _shade(stage: Stage, bodies: list[Body], body: Body, hit: Hit) -> Array:
-    """Linear light (3, n) that a body's samples send to the camera."""
+    """Return the linear light (3, n) from a body's samples to the camera."""
     light, material = stage.light, body.material
     smooth = _normals(body, hit.local)
     x, y, z = body.to_world(*(part * np.float32(body.scale) for part in hit.local))
     place = tuple(part + np.float32(o) for part, o in zip((x, y, z), body.position, strict=True))
     nx, ny, nz = body.to_world(*_bumpy(stage, body, hit.local, smooth))
-    # Start shadow rays off the surface, or it would shade itself.
+    # Shadow rays start above the surface, so that it does not shadow itself.
     lift = np.float32(0.03 * body.scale)
     off = body.to_world(*(part * lift for part in smooth))
     lifted = tuple(part + shift for part, shift in zip(place, off, strict=True))
@@ -204,7 +204,7 @@ def _shade(stage: Stage, bodies: list[Body], body: Body, hit: Hit) -> Array:
 def _gloss(
     stage: Stage, body: Body, normal: Points, place: Points, visible: Array, open_sky: Array
 ) -> Array:
-    """Highlight of the key light and reflection of the sky, (3, n)."""
+    """Return the key light's highlight and the sky's reflection, (3, n)."""
     light, material = stage.light, body.material
     away = _unit([part - np.float32(o) for part, o in zip(place, stage.view.origin, strict=True)])
     inward = sum(n * a for n, a in zip(normal, away, strict=True))
@@ -218,7 +218,7 @@ def _gloss(
 
 
 def _develop(light: Array, rng: np.random.Generator) -> Array:
-    """Expose, tone, vignette and add the sensor's noise."""
+    """Apply exposure, tone curve, vignette and sensor noise."""
     _, height, width = light.shape
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]

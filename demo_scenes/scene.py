@@ -1,4 +1,4 @@
-"""The demo's scenes: camera, light, what lies behind, and solids standing before it."""
+"""The demo's scenes: camera, light, ground, wall and solids."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class View:
     axes: NDArray[np.float64]
 
     def rays(self, columns: Array, rows: Array) -> tuple[Array, Array, Array]:
-        """Unit directions of the rays through image positions in pixels, each (n,)."""
+        """Return the unit directions, each (n,), of the rays through image positions in pixels."""
         right = (columns - self.width / 2) / self.focal
         up = (self.height / 2 - rows) / self.focal
         norm = 1 / np.sqrt(right * right + up * up + 1)
@@ -34,18 +34,18 @@ class View:
         return x, y, z
 
     def ray(self, column: float, row: float) -> NDArray[np.float64]:
-        """Unit direction of the ray through one image position in pixels, (3,)."""
+        """Return the unit direction (3,) of the ray through an image position in pixels."""
         places = np.array([column], np.float32), np.array([row], np.float32)
         return np.concatenate(self.rays(*places)).astype(np.float64)
 
     def reaches(self, depth: float) -> bool:
-        """Whether the plane z = ``depth`` is seen above the ground."""
+        """Whether the plane z = ``depth`` is visible above the ground."""
         corners = np.array([0, self.width], np.float32), np.zeros(2, np.float32)
         _, down, ahead = self.rays(*corners)
         return bool((self.origin[1] * ahead > -down * (depth - self.origin[2])).any())
 
     def project(self, point: NDArray[np.float64]) -> tuple[float, float, float]:
-        """Column and row of a point in pixels, and its depth along the view."""
+        """Return column and row of a point, in pixels, and its depth along the viewing axis."""
         right, up, depth = self.axes @ (point - self.origin)
         column = self.width / 2 + self.focal * right / depth
         return float(column), float(self.height / 2 - self.focal * up / depth), float(depth)
@@ -53,15 +53,15 @@ class View:
 
 @dataclass(frozen=True)
 class Body:
-    """A solid put into the scene.
+    """A solid placed in the scene.
 
     Attributes:
-        category: name of its kind.
-        shape: its form.
-        material: its surface.
-        rotation: turns vectors of its own frame into the scene's, (3, 3).
-        position: its own frame's origin in the scene (3,).
-        scale: units of the scene in one of its own.
+        category: category name.
+        shape: the shape.
+        material: the material.
+        rotation: (3, 3), from the solid's frame to scene coordinates.
+        position: (3,), origin of the solid's frame in scene coordinates.
+        scale: scene units per unit of the solid's frame.
     """
 
     category: str
@@ -72,13 +72,13 @@ class Body:
     scale: float
 
     def centre(self) -> NDArray[np.float64]:
-        """Centre of the bounding sphere in the scene."""
+        """Return the centre of the bounding sphere, in scene coordinates."""
         offset = self.rotation @ np.array([0, self.shape.middle, 0])
         centre: NDArray[np.float64] = self.position + self.scale * offset
         return centre
 
     def to_local(self, x: Array, y: Array, z: Array, *, points: bool) -> tuple[Array, ...]:
-        """Express points, or directions, of the scene in the solid's own frame."""
+        """Convert points or directions from scene coordinates to the solid's frame."""
         if points:
             x, y, z = (
                 value - np.float32(origin)
@@ -88,20 +88,20 @@ class Body:
         return tuple(x * matrix[0, i] + y * matrix[1, i] + z * matrix[2, i] for i in range(3))
 
     def to_world(self, x: Array, y: Array, z: Array) -> tuple[Array, ...]:
-        """Turn directions of the solid's own frame into the scene's."""
+        """Convert directions from the solid's frame to scene coordinates."""
         matrix = self.rotation.astype(np.float32)
         return tuple(x * matrix[i, 0] + y * matrix[i, 1] + z * matrix[i, 2] for i in range(3))
 
 
 @dataclass(frozen=True)
 class Light:
-    """A key light and an even sky.
+    """A key light and a uniform sky.
 
     Attributes:
         direction: unit vector towards the key light.
-        key: its linear colour (3,).
-        sky: the sky's linear colour (3,).
-        hardness: how sharp shadows are; high is a small lamp.
+        key: linear colour (3,) of the key light.
+        sky: linear colour (3,) of the sky.
+        hardness: sharpness of shadows; a high value is a small lamp.
     """
 
     direction: NDArray[np.float64]
@@ -112,18 +112,18 @@ class Light:
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything but the solids.
+    """A scene without its solids.
 
     Attributes:
         view: the camera.
-        light: what shines.
+        light: the lights.
         ground: texture of the plane y = 0.
-        ground_colour: the texture's mean, a display colour (3,).
-        wall: texture of the plane z = ``depth``; None where it is out of view.
-        depth: where the wall stands.
-        spin: angle by which the ground's texture is turned.
-        zoom: how much the ground's texture is enlarged.
-        noise: what the solids' materials are carved from.
+        ground_colour: mean display colour (3,) of the ground's texture.
+        wall: texture of the plane z = ``depth``; None if it is out of view.
+        depth: z of the wall.
+        spin: rotation angle of the ground's texture.
+        zoom: magnification of the ground's texture.
+        noise: the noise for the solids' materials.
     """
 
     view: View
@@ -138,7 +138,7 @@ class Stage:
 
 
 def draw_stage(rng: np.random.Generator) -> Stage:
-    """Choose the place, the camera and the light."""
+    """Draw the place, the camera and the light."""
     grounds, walls = PLACES[rng.integers(len(PLACES))]
     outdoors = surfaces.bushes in walls
     view = _draw_view(rng, pitch=np.deg2rad(rng.uniform(18, 60)))
@@ -162,7 +162,7 @@ def draw_stage(rng: np.random.Generator) -> Stage:
 
 
 def _attuned(wall: Array, ground_colour: Array) -> Array:
-    """Bring a wall's colour nearer to the ground's: rooms are furnished that way."""
+    """Blend a wall's colour towards the ground's, as in a real room."""
     ratio = ground_colour / wall[:, ::4, ::4].mean(axis=(1, 2))
     attuned: Array = np.clip(wall * np.sqrt(ratio)[:, None, None], 0, 1)
     return attuned
@@ -172,7 +172,7 @@ def _draw_view(rng: np.random.Generator, pitch: float) -> View:
     long, short = int(rng.integers(30, 34)) * 8, int(rng.integers(22, 26)) * 8
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
     distance = 10.0
-    # The camera looks at the origin of the ground, from the side of negative z.
+    # The camera is at negative z and looks at the origin on the ground.
     origin = distance * np.array([0, np.sin(pitch), -np.cos(pitch)])
     roll = rng.normal(0, 0.03)
     right = np.array([1.0, 0, 0])

@@ -1,8 +1,8 @@
 """The demo's solids, as signed distance functions traced by :mod:`demo_scenes.render`.
 
-A solid stands on y = 0 in its own frame (y up, about two units tall) and gives, for every
-point, a lower bound of its distance to the solid: negative inside, positive outside. Boxes,
-ellipsoids, tori and smooth unions are those of Quilez, "Distance functions" (2008).
+A solid stands on y = 0 in its own frame (y up, about two units tall). Its function returns, for
+each point, a lower bound of the distance to the solid: negative inside, positive outside. Boxes,
+ellipsoids, tori and smooth unions follow Quilez, "Distance functions" (2008).
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ Distance = Callable[[Array, Array, Array], Array]
 
 @dataclass(frozen=True)
 class Shape:
-    """A solid in its own frame.
+    """A solid in its own coordinate frame.
 
     Attributes:
         distance: signed distance of points x, y, z; arrays of one shape, float32.
         middle: height of the bounding sphere's centre above the base.
         radius: radius of the bounding sphere.
-        foot: radius of the disc on the ground that the solid needs for itself.
-        fill: about what part of the bounding sphere's disc its silhouette fills.
-        axis: height of its axis when it lies on its side; None for what does not roll over.
+        foot: radius of the footprint, a disc on the ground.
+        fill: approximate fraction of the bounding sphere's disc that the silhouette fills.
+        axis: height of the axis when the solid lies on its side; None if it always stands.
     """
 
     distance: Distance
@@ -49,7 +49,7 @@ def _smooth_union(a: Array, b: Array, width: float) -> Array:
 
 
 def _disc(radius: Array, y: Array, half_width: float, half_height: float, corner: float) -> Array:
-    """Distance to an upright cylinder around the origin with rounded edges."""
+    """Return the distance to an upright cylinder with rounded edges around the origin."""
     outward = radius - (half_width - corner)
     upward = np.abs(y) - (half_height - corner)
     outside = _length(np.maximum(outward, 0), np.maximum(upward, 0))
@@ -157,10 +157,10 @@ def mushroom(rng: np.random.Generator) -> Shape:
 
 
 def pebble(rng: np.random.Generator) -> Shape:
-    """A flattened stone with a gently uneven surface."""
+    """A flattened stone with a slightly uneven surface."""
     a, c = float(rng.uniform(0.85, 1.15)), float(rng.uniform(0.65, 0.95))
     b = float(rng.uniform(0.45, 0.75))
-    # What would lie under the ground is cut off, so that it rests on more than a point.
+    # Cut off at the ground, so that it rests on a face and not on a point.
     sunk = 0.75 * b
     phase, pitch = rng.uniform(0, 6.28, 3), rng.uniform(1.6, 3.0, 3)
 
@@ -229,7 +229,7 @@ def banana(rng: np.random.Generator) -> Shape:
     bend = 1.0
 
     def distance(x: Array, y: Array, z: Array) -> Array:
-        # The ring lies flat, its middle at z = bend, so that the arc's crown is the origin.
+        # The ring lies flat with its centre at z = bend, so that the arc's apex is the origin.
         side, inward, y = np.abs(x), bend * 0.8 - z, y - 0.26
         beyond = cosine * side > sine * inward
         along = np.where(beyond, side * sine + inward * cosine, _length(side, inward))

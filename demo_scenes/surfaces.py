@@ -1,7 +1,7 @@
 """The demo's grounds and walls: square textures that repeat seamlessly.
 
-Each function draws one at random and returns display colours from 0 to 1, (3, SIDE, SIDE);
-a texture covers SPAN by SPAN units of the scene.
+Each function draws a random texture and returns display colours in [0, 1], (3, SIDE, SIDE). A
+texture covers SPAN x SPAN scene units.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ _AXIS = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / SIDE
 
 
 def relief(height: Array, strength: float) -> Array:
-    """Brightness of a height field lit from one side, around 1."""
+    """Return the brightness, around 1, of a height field lit from one side."""
     slope = np.roll(height, 1, axis=1) - np.roll(height, -1, axis=1)
     slope = slope + np.roll(height, 1, axis=0) - np.roll(height, -1, axis=0)
     return np.clip(1 + strength * slope, 0.3, 1.7)
 
 
 def speckled(rng: np.random.Generator, amount: float) -> Array:
-    """Brightness of fine grain, around 1."""
+    """Return the brightness, around 1, of fine grain."""
     return 1 + amount * (rng.random((SIDE, SIDE), dtype=np.float32) - np.float32(0.5))
 
 
 def lit(colour: Array, brightness: Array) -> Array:
-    """A colour or planes under brightnesses (SIDE, SIDE), clipped."""
+    """Scale a colour or planes by brightnesses (SIDE, SIDE), clipped."""
     return np.clip(tint(colour, brightness), 0, 1)
 
 
@@ -42,7 +42,7 @@ def planks(rng: np.random.Generator) -> Array:
     hue, value = rng.uniform(0.05, 0.1), rng.uniform(0.4, 0.85)
     light = hsv(hue, rng.uniform(0.3, 0.6), value)
     dark = hsv(hue - 0.01, rng.uniform(0.5, 0.7), value * rng.uniform(0.5, 0.7))
-    # Rows are boards; a random roll of each board breaks the grain at its edges.
+    # Rows are boards; a random shift of each board breaks the grain at its edges.
     place = _AXIS * boards
     board = place.astype(np.intp)
     grain = fractal(rng, SIDE, cells=(64, 2), octaves=3, gain=0.7)
@@ -91,7 +91,7 @@ def tiles(rng: np.random.Generator) -> Array:
 
 
 def cloth(rng: np.random.Generator) -> Array:
-    """Woven fabric: plain, striped or gingham, a little creased."""
+    """Woven fabric: plain, striped or gingham, slightly creased."""
     hue, count = rng.uniform(0, 1), int(rng.integers(7, 15))
     first = hsv(hue, rng.uniform(0.1, 0.75), rng.uniform(0.35, 0.9))
     pale = hsv(hue + rng.normal(0, 0.06), rng.uniform(0.0, 0.3), rng.uniform(0.75, 0.95))
@@ -161,7 +161,7 @@ def bricks(rng: np.random.Generator) -> Array:
 
 
 def bushes(rng: np.random.Generator) -> Array:
-    """What is far behind an outdoor scene: bushes and their shade, out of focus."""
+    """Bushes and their shade far behind an outdoor scene, out of focus."""
     hue = rng.uniform(0.17, 0.33)
     clumps = fractal(rng, SIDE, cells=10, octaves=4, gain=0.6)
     shade = mix(hsv(hue, 0.55, 0.22), hsv(hue - 0.03, 0.45, 0.68), smoothstep(0.3, 0.8, clumps))

@@ -1,4 +1,4 @@
-"""Finding what each ray of the camera meets: sphere tracing, and the masks it gives."""
+"""Sphere tracing of camera rays, and the masks of the bodies they hit."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ _CLOSE = np.float32(2e-3)
 
 @dataclass(frozen=True)
 class Hit:
-    """Where a body would be seen if it were alone.
+    """The samples in which a body is visible without the others.
 
     Attributes:
         index: samples, counted row by row on the oversampled grid (n,).
@@ -36,17 +36,17 @@ class Hit:
     local: Points
 
     def take(self, chosen: Index | NDArray[np.bool_]) -> "Hit":
-        """Keep some samples."""
+        """Return the chosen samples."""
         return Hit(
             self.index[chosen], self.depth[chosen], tuple(part[chosen] for part in self.local)
         )
 
 
 def trace(body: Body, view: View) -> Hit:
-    """Find the samples whose rays meet a body (sphere tracing, Hart 1996).
+    """Find the samples with rays that hit a body (sphere tracing, Hart 1996).
 
-    Rays are followed in the body's own frame. They start where the cone of their block of
-    samples came near the body, which saves most of the way.
+    Rays are traced in the body's frame. They start where the cone of their block of samples
+    comes near the body, which saves most of the steps.
     """
     columns, rows = _window(body, view)
     start = body.rotation.T @ (view.origin - body.position) / body.scale
@@ -55,7 +55,7 @@ def trace(body: Body, view: View) -> Hit:
     end = np.float32(np.linalg.norm(start - [0, body.shape.middle, 0]) + body.shape.radius)
     found: list[Hit] = []
     for _ in range(_ROUNDS):
-        # A ray that has arrived stands still, so that asking now and then is enough.
+        # A ray that has hit does not move, so an occasional check is enough.
         for _ in range(_STEPS):
             x, y, z = ox + distance * dx, oy + distance * dy, oz + distance * dz
             gap = body.shape.distance(x, y, z)
@@ -76,7 +76,7 @@ def trace(body: Body, view: View) -> Hit:
 
 
 def _window(body: Body, view: View) -> tuple[Index, Index]:
-    """The columns and rows of blocks of samples that a body may be seen in."""
+    """Return the columns and rows of the sample blocks in which a body can be visible."""
     column, row, depth = view.project(body.centre())
     reach = 1.15 * view.focal * body.scale * body.shape.radius / depth
     sides = []
@@ -90,7 +90,7 @@ def _window(body: Body, view: View) -> tuple[Index, Index]:
 def _near_rays(
     body: Body, view: View, columns: Index, rows: Index, origin: tuple[np.float32, ...]
 ) -> tuple[Index, Array, Points]:
-    """Samples in blocks whose cones meet a body: index, safe start, and local directions."""
+    """Return the samples of blocks with cones that hit a body: index, safe start, directions."""
     pitch = _BLOCK / OVERSAMPLING
     across = np.tile((columns + 0.5).astype(np.float32) * pitch, rows.size)
     down = np.repeat((rows + 0.5).astype(np.float32) * pitch, columns.size)
@@ -117,7 +117,7 @@ def _near_rays(
 
 
 def owners(hits: list[Hit], view: View) -> NDArray[np.int8]:
-    """Tell, for every sample, which body is seen there: its place in ``hits``, or -1."""
+    """Return the index in ``hits`` of the body visible in each sample, or -1."""
     samples = view.width * view.height * OVERSAMPLING**2
     nearest, owner = np.full(samples, np.inf, np.float32), np.full(samples, -1, np.int8)
     for number, hit in enumerate(hits):
@@ -139,10 +139,10 @@ def coverage(owner: NDArray[np.int8], number: int, view: View) -> NDArray[np.uin
 
 
 def masks(owner: NDArray[np.int8], count: int, view: View) -> NDArray[np.bool_]:
-    """Give each pixel to the body that most of its samples show, (count, height, width).
+    """Assign each pixel to the body in most of its samples; returns (count, height, width).
 
-    Where the background has as many samples as a body, or more, the pixel is background's;
-    of two bodies with as many, the one placed first has it.
+    On a tie with the background the pixel is background; on a tie of two bodies it belongs to
+    the one placed first.
     """
     most = coverage(owner, -1, view)
     winner = np.full(most.shape, -1, np.int8)

@@ -1,8 +1,8 @@
-"""What mkdocs calls while it builds the site."""
+"""Hooks for mkdocs."""
 
 import re
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Leave out the roles of reStructuredText that docstrings have before names."""
+    """Remove the reStructuredText roles before names in docstrings."""
     return re.sub(r":(?:attr|class|func|meth|mod):(?=<code>)", "", html)

@@ -1,6 +1,6 @@
-"""Draw docs/images/results.jpg from the demo's results: what a few pictures become on their way.
+"""Draw docs/images/results.jpg: the stages of the demo's results for a few images.
 
-The rows are not chosen by eye: they are the images at fixed ranks of the detector's accuracy.
+The images are not hand-picked: they are at fixed ranks of the detector's accuracy.
 """
 
 import sys
@@ -18,7 +18,7 @@ from cuvler.report.examples import mean_best_iou
 from cuvler.report.gallery import best_records
 
 ROOT = Path(__file__).parents[1]
-# Shares of the images whose detections fit the objects better than those of the row.
+# One row per rank: the fraction of images with more accurate detections.
 RANKS = (0.1, 0.3, 0.5, 0.75)
 SCORE_THRESHOLD = 0.3
 COLUMNS = ("image", "eigenvector", "VoteCut's masks", "detections")
@@ -26,12 +26,12 @@ SIZE = (300, 225)
 
 
 def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> Image.Image:
-    """Draw one row an image.
+    """Draw one row per image.
 
     Args:
-        results: the demo's results.
-        data: the split that was predicted on, with images/ and annotations.json.
-        backbone: whose eigenvector is shown.
+        results: folder of the demo's results.
+        data: folder of the split, with images/ and annotations.json.
+        backbone: the backbone of the eigenvector column.
     """
     truth = data / "annotations.json"
     images = {i["id"]: i for section, i in stream_annotations(truth) if section == "images"}
@@ -66,7 +66,7 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
 
 
 def overlay(picture: Image.Image, records: list[dict], image: dict) -> Image.Image:
-    """Lay an image's records over the picture of it."""
+    """Draw an image's records over it."""
     rles = [to_rle(record, image["height"], image["width"]) for record in records]
     masks = [np.asarray(Image.fromarray(decode(rle)).resize(picture.size)) for rle in rles]
     return draw_masks(picture, masks, [record["score"] for record in records])

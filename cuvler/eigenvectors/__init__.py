@@ -1,4 +1,4 @@
-"""Eigenvectors: a backbone's patch features, and the eigenvectors of their normalized cut."""
+"""Eigenvectors of the normalized cut of a backbone's patch features."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Eigenpairs", "ncut"]
 
 
 def __getattr__(name: str) -> Any:
-    # Reading stored eigenvectors must not pay for importing torch.
+    # Imported lazily: reading stored eigenvectors does not need torch.
     if name in __all__:
         from cuvler.eigenvectors import normalized_cut
 

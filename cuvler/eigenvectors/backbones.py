@@ -1,4 +1,4 @@
-"""The table of backbones: what turns an image into one feature vector a patch."""
+"""The table of backbones, which compute one feature vector per patch of an image."""
 
 import difflib
 import json
@@ -8,8 +8,7 @@ from typing import Any
 
 from cuvler.errors import ConfigError
 
-# Where features come from: projections of the last attention layer, the tokens after the final
-# norm, or hand-made descriptors that need no weights.
+# Features of a ViT: projections of the last attention layer, or the tokens after the final norm.
 VIT_FEATURES = ("key", "query", "value", "key_query_value", "patch_tokens")
 
 
@@ -18,11 +17,11 @@ class BackboneSpec:
     """A backbone's entry in the table.
 
     Attributes:
-        name: its name in configs, paths and annotations.
-        timm: the name of timm's model, with its pretrained tag; None for hand-made descriptors.
-        feature: one of ``VIT_FEATURES``, or ``pixels`` where there is no model.
-        size: side in pixels of the square that images are resized to.
-        patch: side of a patch in pixels; divides ``size``.
+        name: name in configs, paths and annotations.
+        timm: name of the timm model with its pretrained tag; None for hand-made descriptors.
+        feature: one of ``VIT_FEATURES``, or ``pixels`` for hand-made descriptors.
+        size: side, in pixels, of the square that images are resized to.
+        patch: side of a patch, in pixels; divides ``size``.
     """
 
     name: str
@@ -37,7 +36,7 @@ class BackboneSpec:
         return self.size // self.patch, self.size // self.patch
 
     def settings(self) -> dict[str, Any]:
-        """Give what a stored file must say about the backbone, as JSON values."""
+        """Return the attributes that stored files record about the backbone, as JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"backbone": values.pop("name"), **values}
 
@@ -73,15 +72,15 @@ BACKBONES: dict[str, BackboneSpec] = {
 def backbone_spec(
     name: str, definitions: Mapping[str, Mapping[str, Any]] | None = None
 ) -> BackboneSpec:
-    """Look a backbone up, first among the user's own.
+    """Return the entry of a backbone; user definitions override the table.
 
     Args:
         name: the backbone's name.
-        definitions: name -> ``{"timm": ..., "feature": ..., "size": ..., "patch": ...}`` of any
-            of timm's vision transformers.
+        definitions: name -> ``{"timm": ..., "feature": ..., "size": ..., "patch": ...}``, for any
+            timm vision transformer.
 
     Raises:
-        ConfigError: the name is not known, or its definition is not complete and right.
+        ConfigError: the name is unknown, or its definition is incomplete or invalid.
     """
     definitions = definitions or {}
     if name in definitions:
@@ -95,7 +94,7 @@ def backbone_spec(
 
 
 def parse_definitions(text: str) -> dict[str, Any]:
-    """Read definitions from JSON, as the commands take them.
+    """Parse definitions of backbones from JSON.
 
     Raises:
         ConfigError: not a JSON object.
@@ -120,5 +119,5 @@ def _define(name: str, definition: Mapping[str, Any]) -> BackboneSpec:
         raise ConfigError(f"backbone {name!r}: feature must be one of {', '.join(VIT_FEATURES)}")
     size, patch = definition["size"], definition["patch"]
     if patch < 1 or size < 2 * patch or size % patch:
-        raise ConfigError(f"backbone {name!r}: size {size} is no multiple of patch {patch}")
+        raise ConfigError(f"backbone {name!r}: size {size} is not a multiple of patch {patch}")
     return BackboneSpec(name=name, **definition)

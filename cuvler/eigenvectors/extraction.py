@@ -1,4 +1,4 @@
-"""Extraction: the images of a shard through a backbone and the normalized cut into a file."""
+"""Extract the eigenvectors of a shard's images with one backbone, and write them to a file."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image as the loader gives it: ``tensor`` is None unless ``status`` is ``ok``."""
+    """One image from the data loader; ``tensor`` is None unless ``status`` is ``ok``."""
 
     row: int
     status: ImageStatus
@@ -50,22 +50,22 @@ def extract_shard(
     batch_size: int = 0,
     workers: int = 0,
 ) -> ShardEigenvectors:
-    """Extract the eigenvectors of a shard's images and write them as one file.
+    """Extract the eigenvectors of a shard's images and write them to one file.
 
-    Images that are missing or unreadable, and those whose eigenvectors do not come out right,
-    get their status; nothing else is left out. The file is written at the end: an interrupted
-    extraction leaves none.
+    The file has every image of the shard. Images that are missing or unreadable, or that have no
+    eigenvector within the residual bound, have a status that says so. The file is written at the
+    end: an interrupted extraction leaves none.
 
     Args:
-        listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
-        image_root: the folder that file names start from.
-        backbone: on its device.
+        listing: the shard's rows, from :func:`cuvler.listing.read_listing`.
+        image_root: folder that file names are relative to.
+        backbone: the loaded backbone.
         output: the ``.zarr.zip`` file to write.
-        need: which vectors.
-        tau: patches whose features have a cosine above it are joined.
-        eps: the weight of patches that are not.
-        batch_size: images in a forward pass; 0 chooses by the device's memory.
-        workers: processes that decode images beside the model; 0 decodes in this one.
+        need: the vectors to compute.
+        tau: cosine similarity above which two patches are connected.
+        eps: edge weight of patches that are not connected.
+        batch_size: images per forward pass; 0 chooses it by the device's memory.
+        workers: image-decoding processes; 0 decodes in the main process.
     """
     batch_size = batch_size or default_batch_size(backbone)
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
@@ -84,10 +84,10 @@ def extract_shard(
 
 
 def default_batch_size(backbone: Backbone) -> int:
-    """Choose a batch size by the device's memory, the same on every run of a machine."""
+    """Return a batch size that fits the device's memory; deterministic for each machine."""
     if backbone.device.type != "cuda":
         return 4
-    # About twenty float32 activations of 768 channels a patch are alive at once.
+    # At the peak, about twenty float32 activations of 768 channels per patch are in memory.
     per_image = 20 * 4 * 768 * int(np.prod(backbone.spec.grid))
     memory = torch.cuda.get_device_properties(backbone.device).total_memory
     return max(1, min(32, int(0.4 * memory) // per_image))
@@ -108,7 +108,7 @@ def _attributes(backbone: Backbone, graph: dict[str, Any], batch_size: int) -> d
 
 
 class _Images(Dataset[Prepared]):
-    """Images opened and prepared in loader processes; failures become statuses."""
+    """Dataset that opens and prepares images; failures become statuses."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ def _enter(
     backbone: Backbone,
     solve: Callable[[Tensor, tuple[int, int]], Eigenpairs[Tensor]],
 ) -> None:
-    """Solve a batch and enter its images into the shard."""
+    """Compute a batch's eigenvectors and store them in the shard."""
     for image in batch:
         shard.status[image.row] = STATUSES.index(image.status)
     usable = {image.row: image.tensor for image in batch if image.tensor is not None}

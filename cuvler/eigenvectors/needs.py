@@ -1,6 +1,6 @@
-"""What a method of making pseudo-masks needs of a backbone: which vectors, and how many.
+"""The vectors that a pseudo-mask method needs from a backbone: which kind, and how many.
 
-Importing this is light; torch is imported when something is solved.
+This module is cheap to import: torch is imported by ``solve``.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class _Vectors:
     noun: ClassVar[str]
 
     def titles(self, backbone: str) -> list[str]:
-        """Name each of a backbone's vectors, for pictures."""
+        """Return a title for each of a backbone's vectors, for pictures."""
         if self.k <= 1:
             return [backbone] * self.k
         return [f"{backbone}, {self.noun} {number}" for number in range(1, self.k + 1)]
@@ -29,7 +29,7 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class Eigenvectors(_Vectors):
-    """The first ``k`` eigenvectors of an image's graph, from the second smallest eigenvalue on."""
+    """The first ``k`` eigenvectors of an image's graph after the smallest eigenvalue's."""
 
     k: int = 1
     problem: ClassVar[str] = "standard"
@@ -38,7 +38,7 @@ class Eigenvectors(_Vectors):
     def solve(
         self, features: "Tensor", _grid: tuple[int, int], *, tau: float, eps: float
     ) -> "Eigenpairs[Tensor]":
-        """Solve a batch of images' features (b, n, d); see ``ncut``.
+        """Compute the eigenpairs of a batch of features (b, n, d) with ``ncut``.
 
         Raises:
             ConfigError: an image has too few patches for ``k`` eigenvectors.
@@ -49,14 +49,14 @@ class Eigenvectors(_Vectors):
         if self.k >= patches:
             raise ConfigError(
                 f"{self.k} eigenvectors of each image (num_eigenvectors, --k): an image has "
-                f"{patches} patches, so choose less than {patches}"
+                f"{patches} patches; choose fewer than {patches}"
             )
         return ncut(features, tau=tau, eps=eps, k=self.k)
 
 
 @dataclass(frozen=True)
 class Cuts(_Vectors):
-    """The eigenvectors of ``k`` successive cuts, each without the patches that were cut before."""
+    """The eigenvectors of ``k`` successive cuts, each without the patches of the previous ones."""
 
     k: int = 3
     problem: ClassVar[str] = "generalized"
@@ -65,12 +65,12 @@ class Cuts(_Vectors):
     def solve(
         self, features: "Tensor", grid: tuple[int, int], *, tau: float, eps: float
     ) -> "Eigenpairs[Tensor]":
-        """Solve a batch of images' features (b, h * w, d) on (h, w); see ``cut_repeatedly``."""
+        """Compute the eigenpairs of a batch (b, h * w, d) with ``cut_repeatedly``."""
         from cuvler.eigenvectors.cuts import cut_repeatedly
 
         return cut_repeatedly(features, grid, n=self.k, tau=tau, eps=eps)
 
 
 Need = Eigenvectors | Cuts
-# By the name that stored files record.
+# By ``problem``, the name recorded in stored files.
 NEEDS: Mapping[str, type[Need]] = {need.problem: need for need in (Eigenvectors, Cuts)}

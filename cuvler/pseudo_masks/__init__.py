@@ -1,4 +1,4 @@
-"""Pseudo-masks: cutting objects out of an image with eigenvectors, by vote or one by one."""
+"""Pseudo-masks: object masks from eigenvectors, by VoteCut, MaskCut or a registered method."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PseudoMask", "maskcut", "votecut"]
 
-# Importing the package must not pay for scipy and torch.
+# Imported lazily: the methods import scipy.
 _MODULES = {"maskcut": "mask_cut", "votecut": "vote_cut"}
 
 

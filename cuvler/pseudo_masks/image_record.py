@@ -27,9 +27,9 @@ class ImageTask:
     Attributes:
         image_id: from the listing.
         file_name: from the listing, relative to the image root.
-        size: from the listing; which way up the image is opened.
+        size: from the listing; determines the orientation in which the image is opened.
         status: the worst of the backbones' statuses.
-        vectors: backbone -> (k, h, w), what the method needs; empty unless ``status`` is ``ok``.
+        vectors: backbone -> (k, h, w), as the method needs; empty unless ``status`` is ``ok``.
     """
 
     image_id: int

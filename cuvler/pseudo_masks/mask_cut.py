@@ -1,4 +1,4 @@
-"""MaskCut: one ViT's features are cut again and again, an object at a time."""
+"""MaskCut: repeated normalized cuts of one ViT's features, one object per cut."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -17,8 +17,8 @@ from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.pseudo_masks.record import PseudoMask
 from cuvler.pseudo_masks.refinement import fill_holes
 
-SIDE = 480  # Cuts are refined on the image at this size, squeezed to a square.
-_MIN_KEPT = 0.5  # IoU of a mask before and after the CRF.
+SIDE = 480  # Cuts are refined on the image resized to a square of this side.
+_MIN_KEPT = 0.5  # Smallest IoU of a mask before and after the CRF.
 
 
 def maskcut(
@@ -33,20 +33,20 @@ def maskcut(
     """Find an image's objects by repeated normalized cuts (CutLER, section 3.2).
 
     Args:
-        image: RGB, of H x W pixels.
-        features: (h * w, d), a patch's features a row.
-        grid: h and w, the patches down and across.
-        n: how many cuts are tried.
-        tau: patches whose features have a cosine above it are joined.
-        crf: which implementation of the dense CRF refines the masks.
+        image: RGB, H x W pixels.
+        features: (h * w, d), one row per patch.
+        grid: (h, w), the number of patch rows and columns.
+        n: number of cuts.
+        tau: cosine similarity above which two patches are connected.
+        crf: implementation of the dense CRF.
 
     Returns:
-        At most ``n`` masks in the order they were cut, each with score and cluster size 1. Cuts
-        that the CRF changes beyond recognition are left out.
+        At most ``n`` masks in the order of the cuts, each with score 1. A cut is dropped if the
+        IoU of the mask before and after the CRF is below 0.5.
 
     Raises:
-        ValueError: ``features`` and ``grid`` do not fit together.
-        ArithmeticError: the graph has no eigenvector that passes the solver's check.
+        ValueError: ``features`` and ``grid`` have different numbers of patches.
+        ArithmeticError: no eigenvector passed the solver's residual check.
     """
     import torch
 
@@ -56,14 +56,14 @@ def maskcut(
         raise ValueError(f"{len(features)} patches do not fill a grid of {grid[0]} x {grid[1]}")
     pairs = cut_repeatedly(torch.as_tensor(features)[None], grid, n=n, tau=tau)
     if pairs.status[0] == "failed":
-        raise ArithmeticError("no eigenvector of the patches' graph passed the check")
+        raise ArithmeticError("no eigenvector of the patches' graph passed the residual check")
     return refine_cuts(image, partitions(pairs.vectors[0].numpy().reshape(n, *grid)), crf=crf)
 
 
 def refine_cuts(
     image: Image.Image, cuts: NDArray[np.bool_], *, crf: Crf = "fast"
 ) -> list[PseudoMask]:
-    """Make masks of an image's cuts (n, h, w); see :func:`maskcut`."""
+    """Refine the cuts (n, h, w) of an image to masks; see :func:`maskcut`."""
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     masks = []
     for cut in cuts:
@@ -80,7 +80,7 @@ def refine_cuts(
 
 
 def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Resize a mask smoothly to (width, height) and cut it at one half."""
+    """Resize a mask to (width, height) bicubically, and threshold it at one half."""
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     resized: NDArray[np.bool_] = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) > 127
     return resized
@@ -93,27 +93,27 @@ class MaskCut(Method):
     scored: ClassVar[bool] = False
     rate: ClassVar[tuple[float, str]] = (
         8,
-        "measured on one core of an AMD EPYC: three cuts an image",
+        "measured on one core of an AMD EPYC: three cuts per image",
     )
 
-    backbone: Annotated[Name, Field(description="The backbone whose features are cut.")] = "dino_b8"
+    backbone: Annotated[Name, Field(description="The backbone of the features.")] = "dino_b8"
     n: Annotated[
         int,
-        Field(ge=1, description="How often an image is cut; each cut gives one mask at most."),
+        Field(ge=1, description="Number of cuts; each gives at most one mask."),
     ] = 3
     crf: CrfSetting = "fast"
 
     def needs(self) -> dict[str, Cuts]:
-        """Ask for the cuts of the one backbone's features."""
+        """Return the cuts of the backbone's features."""
         return {self.backbone: Cuts(self.n)}
 
     def masks(
         self, image: Image.Image, vectors: Mapping[str, NDArray[np.float32]]
     ) -> list[PseudoMask]:
-        """Refine the cuts."""
+        """Compute an image's masks from its cuts."""
         return refine_cuts(image, partitions(vectors[self.backbone]), crf=self.crf)
 
     @property
     def masks_per_image(self) -> float:
-        """As many as cuts, at most."""
+        """The number of cuts, which is the largest number of masks."""
         return self.n

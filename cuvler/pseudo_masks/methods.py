@@ -1,7 +1,7 @@
-"""The registry of methods of making pseudo-masks, and what a method declares.
+"""The pseudo-mask method interface and the registry of methods.
 
-Methods of other packages are entry points of the group ``cuvler.methods``. Importing this is
-light: a method's module is imported when the method is asked for.
+Other packages register methods as entry points in the group ``cuvler.methods``. This module is
+cheap to import: a method's module is imported on first use.
 """
 
 import re
@@ -28,9 +28,10 @@ _BUILT_IN = (
     EntryPoint("votecut", "cuvler.pseudo_masks.vote_cut:VoteCut", GROUP),
     EntryPoint("maskcut", "cuvler.pseudo_masks.mask_cut:MaskCut", GROUP),
 )
-# Settings that all methods share that have them: keys of the config's section `pseudo_masks`.
+# Settings with one value for all methods that have them: keys of the config section
+# `pseudo_masks`.
 SHARED_SETTINGS = ("crf",)
-# Fields that name a method's backbones: a list of them, or a single one.
+# Fields with a method's backbone names: a tuple, or a single name.
 BACKBONE_FIELDS = ("backbones", "backbone")
 
 
@@ -40,7 +41,7 @@ def _no_repeats(names: tuple[Any, ...]) -> tuple[Any, ...]:
     return names
 
 
-# Types of settings.
+# Field types for settings.
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")
 Name = Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
 Distinct = Field(min_length=1, json_schema_extra={"uniqueItems": True})
@@ -49,16 +50,16 @@ Backbones = Annotated[tuple[Name, ...], Distinct, NoRepeats]
 
 
 class Method(BaseModel):
-    """A method of making pseudo-masks: its fields are its settings.
+    """Base class of pseudo-mask methods. The fields are the settings.
 
-    A field's type and constraints are its check, its description is its help. ``backbones`` (a
-    tuple of names) or ``backbone`` (one name) is the field of the backbones that the method works
-    with; a method without either works with the image alone. Instances go to worker processes.
+    A field's type and constraints validate the setting; its description is the option's help.
+    The field ``backbones`` (a tuple of names) or ``backbone`` (one name) selects the backbones; a
+    method with neither uses only the image. Instances are pickled to worker processes.
 
     Attributes:
-        name: in configs, paths and files; the name of the entry point.
-        scored: whether scores differ between the masks of an image.
-        rate: images a second of one core, and how that was measured; None where it is unknown.
+        name: name in configs, paths and files; equal to the entry point's name.
+        scored: whether the masks of an image have different scores.
+        rate: images per second on one core, and how it was measured; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,41 +69,41 @@ class Method(BaseModel):
     rate: ClassVar[tuple[float, str] | None] = None
 
     def needs(self) -> Mapping[str, "Need"]:
-        """Give what must be extracted: backbone -> vectors; empty where the image is enough."""
+        """Return the vectors to extract, by backbone; empty if the image is enough."""
         return {}
 
     def masks(
         self, image: "Image.Image", vectors: Mapping[str, "NDArray[np.float32]"]
     ) -> list["PseudoMask"]:
-        """Make an image's masks, best first.
+        """Compute an image's masks, best first.
 
         Args:
             image: RGB.
-            vectors: backbone -> (k, h, w), what :meth:`needs` asks for.
+            vectors: backbone -> (k, h, w), the vectors that :meth:`needs` returns.
         """
         raise NotImplementedError
 
     def proposals(self, vectors: Mapping[str, "NDArray[np.float32]"]) -> "NDArray[np.bool_] | None":
-        """Give the (n, h, w) candidates that the masks are made of, for the report; or None."""
+        """Return the candidate masks (n, h, w), for the report; None if the method has none."""
         return None
 
     @property
     def masks_per_image(self) -> float:
-        """How many masks an image has, about; plans the size of files."""
+        """Approximate number of masks per image, for estimates of file sizes."""
         return 5
 
     def info(self) -> dict[str, Any]:
-        """Give the settings that decide the masks, as JSON values, without the backbones."""
+        """Return the settings that determine the masks, as JSON values, without the backbones."""
         return self.model_dump(mode="json", exclude=set(BACKBONE_FIELDS))
 
     @classmethod
     def settings(cls) -> list[str]:
-        """Name the settings, without the backbones."""
+        """Return the names of the settings, without the backbones."""
         return [name for name in cls.model_fields if name not in BACKBONE_FIELDS]
 
 
 def method_names() -> tuple[str, ...]:
-    """Name the methods, the built-in ones first."""
+    """Return the names of all methods, the built-in ones first."""
     return tuple(_registered())
 
 
@@ -112,8 +113,9 @@ def _registered() -> dict[str, EntryPoint]:
     for entry in (*_BUILT_IN, *sorted(entry_points(group=GROUP), key=lambda entry: entry.name)):
         if not _NAME.fullmatch(entry.name) or entry.name in SHARED_SETTINGS:
             raise ConfigError(
-                f"method {entry.name!r}: {entry.value} needs another name, of letters, digits, "
-                f"_ and -, and not that of a setting such as pseudo_masks.{SHARED_SETTINGS[0]}"
+                f"method {entry.name!r}: rename the entry point {entry.value}: a name has "
+                "letters, digits, _ and -, and is not that of a setting such as "
+                f"pseudo_masks.{SHARED_SETTINGS[0]}"
             )
         known = found.setdefault(entry.name, entry)
         if known.value != entry.value:
@@ -126,10 +128,10 @@ def _registered() -> dict[str, EntryPoint]:
 
 @cache
 def find_method(name: str) -> type[Method]:
-    """Import a method.
+    """Return a method's class, importing its module.
 
     Raises:
-        ConfigError: there is none of this name, or its entry point is wrong.
+        ConfigError: no method has this name, or its entry point is invalid.
     """
     entry = _registered().get(name)
     if entry is None:
@@ -152,17 +154,17 @@ def make_method(
     backbones: Sequence[str] | None = None,
     where: str | None = None,
 ) -> Method:
-    """Make a method with settings; those not given have their defaults.
+    """Return a method with the given settings, and defaults for the others.
 
     Args:
-        name: of the method.
-        settings: by name.
-        backbones: that it works with; by default those of ``settings``, or else its own.
-        where: what to call the place of the settings in messages; by default the method.
+        name: the method's name.
+        settings: values by name.
+        backbones: the backbones to use; by default those in ``settings``, else the method's own.
+        where: prefix of the settings' names in messages; by default the method's name.
 
     Raises:
-        ConfigError: names what is wrong: the method, a setting and its value, or the number of
-            backbones.
+        ConfigError: the method is unknown, a setting is invalid, or the number of backbones does
+            not fit. The message has the name and the value.
     """
     method = find_method(name)
     chosen = {} if backbones is None else _choose(method, backbones)
@@ -173,7 +175,7 @@ def make_method(
 
 
 def method_of(info: Mapping[str, Any]) -> Method | None:
-    """Make the method that a file's ``info`` records; None where it is not known here."""
+    """Return the method recorded in a file's ``info``; None if it is not registered here."""
     name = info.get("method")
     if name not in method_names():
         return None
@@ -182,7 +184,7 @@ def method_of(info: Mapping[str, Any]) -> Method | None:
 
 
 def _choose(method: type[Method], backbones: Sequence[str]) -> dict[str, Any]:
-    """Give the settings that make a method work with certain backbones."""
+    """Return the settings that select these backbones."""
     named = ", ".join(backbones) or "none"
     if "backbones" in method.model_fields:
         return {"backbones": tuple(backbones)}

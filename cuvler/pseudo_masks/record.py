@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 class PseudoMask:
     """The mask of one object.
 
-    A method without scores, vote or CRF gives the mask alone; the defaults are those of a mask
-    from one proposal.
+    Only ``mask`` is required; the defaults describe a mask from a single proposal.
 
     Attributes:
         mask: (H, W) bool, the refined mask at the image's size; never empty.

@@ -1,4 +1,4 @@
-"""The stage: one shard's masks from the eigenvectors of its backbones."""
+"""Pseudo-masks of one shard: from the eigenvector files of its backbones to its json."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,21 +26,21 @@ def process_shard(
     *,
     workers: int = 1,
 ) -> Iterator[ImageRecord]:
-    """Find the masks of every image of a shard, in order.
+    """Compute the masks of every image of a shard, in the listing's order.
 
-    The records do not depend on the number of workers, and a few images are in memory at a
-    time, however many the shard has. An image that kills its process is ``crashed``.
+    The records do not depend on the number of workers. Only a few images are in memory at a
+    time. An image that kills its worker process has the status ``crashed``.
 
     Args:
-        listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
-        image_root: folder that the file names start from.
-        eigenvectors: the shard's file of each backbone that the method needs.
-        method: how to find masks.
+        listing: the shard's rows, from :func:`cuvler.listing.read_listing`.
+        image_root: folder that file names are relative to.
+        eigenvectors: the shard's eigenvector files, one for each backbone that the method needs.
+        method: computes the masks.
         workers: number of processes.
 
     Raises:
-        DataError: a file of eigenvectors is missing, damaged, of other images than ``listing``,
-            or does not have what the method needs; the message names it.
+        DataError: an eigenvector file is missing or damaged, has other images than ``listing``,
+            or lacks vectors that the method needs. The message has its path.
     """
     tasks = (
         ImageTask(image.image_id, image.file_name, image.size, image.status, image.vectors)
@@ -52,7 +52,7 @@ def process_shard(
 
 
 def read_attributes(eigenvectors: Sequence[StrPath]) -> list[dict[str, Any]]:
-    """Read what each file of eigenvectors says of itself.
+    """Read the attributes of each eigenvector file.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -65,11 +65,11 @@ def read_attributes(eigenvectors: Sequence[StrPath]) -> list[dict[str, Any]]:
 
 
 def info_of(attributes: Sequence[Mapping[str, Any]], method: Method) -> dict[str, Any]:
-    """Give what decides the masks, for the file's ``info``: the same for every shard.
+    """Return what determines the masks, for the file's ``info``; the same for every shard.
 
     Args:
-        attributes: of the files of eigenvectors, from :func:`read_attributes`.
-        method: how masks are found.
+        attributes: attributes of the eigenvector files, from :func:`read_attributes`.
+        method: computes the masks.
     """
     info: dict[str, Any] = {"method": method.name}
     info["backbones"] = [made["backbone"] for made in attributes]
@@ -82,10 +82,10 @@ def info_of(attributes: Sequence[Mapping[str, Any]], method: Method) -> dict[str
 def write_shard(
     path: StrPath, info: dict[str, Any], records: Iterable[ImageRecord]
 ) -> Counter[str]:
-    """Write a shard's records as one line of JSON, atomically, each as it comes.
+    """Write a shard's records as one line of JSON, atomically, one record at a time.
 
     Returns:
-        How many images have each status.
+        The number of images with each status.
     """
     statuses: Counter[str] = Counter()
     with write_annotations(path, {"info": info}) as writer:

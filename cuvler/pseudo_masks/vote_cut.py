@@ -63,23 +63,24 @@ def votecut(
     """Find an image's objects by the vote of several backbones (CuVLER, section 3.1).
 
     Args:
-        image: RGB, of H x W pixels.
-        eigenvectors: backbone -> (h, w) map of the normalized cut's eigenvector of the second
-            smallest eigenvalue, or (k, h, w) maps of the first k from there on, each of which
-            votes. Maps that are constant or not finite are skipped. The order of the backbones
-            decides ties only.
-        ks: numbers of clusters each map is cut into, each at least 2.
-        tau_m: a pixel belongs to a mask where more than this share of its cluster says so.
-        crf: which implementation of the dense CRF refines the masks.
+        image: RGB, H x W pixels.
+        eigenvectors: backbone -> (h, w), the normalized cut's eigenvector of the second smallest
+            eigenvalue as a map, or (k, h, w), the maps of k eigenvectors from that one on; each
+            map votes. Maps that are constant or not finite are skipped. The order of the
+            backbones only breaks ties.
+        ks: numbers of clusters for k-means, each at least 2.
+        tau_m: fraction of a cluster's proposals that must be exceeded for a pixel to belong to
+            the mask.
+        crf: implementation of the dense CRF.
 
     Returns:
-        At most 10 masks, those most proposals voted for first; empty where there is none.
+        At most 10 masks, largest cluster first; empty if nothing was found.
     """
     pixels = np.asarray(image.convert("RGB"))
     votes = [
         (v, mask)
         for v in vote(propose(eigenvectors, ks), tau_m=tau_m)
-        # In an image of fewer pixels than the grid, a mask can fall between the pixels.
+        # In an image smaller than the grid, resizing can leave a mask without pixels.
         if (mask := resize_nearest(v.mask, *pixels.shape[:2])).any()
     ]
     masks = []
@@ -103,7 +104,7 @@ class VoteCut(Method):
     name: ClassVar[str] = "votecut"
     rate: ClassVar[tuple[float, str]] = (
         9,
-        "measured on one core of an AMD EPYC: 110 ms an image, six backbones",
+        "measured on one core of an AMD EPYC: 110 ms per image, six backbones",
     )
 
     backbones: Annotated[Backbones, Field(description="The backbones that vote.")] = (
@@ -118,38 +119,38 @@ class VoteCut(Method):
         tuple[Annotated[int, Field(ge=2)], ...],
         Distinct,
         NoRepeats,
-        Field(description="Numbers of clusters that each eigenvector is cut into."),
+        Field(description="Numbers of clusters for k-means on each eigenvector."),
     ] = (2, 3)
     tau_m: Annotated[
         float,
         Field(
             ge=0,
             lt=1,
-            description="A pixel belongs to a mask where more than this share of its cluster "
-            "says so.",
+            description="A pixel belongs to a mask if more than this fraction of the cluster's "
+            "proposals contain it.",
         ),
     ] = 0.2
     num_eigenvectors: Annotated[
-        int, Field(ge=1, description="How many eigenvectors of each backbone vote.")
+        int, Field(ge=1, description="Number of eigenvectors of each backbone that vote.")
     ] = 1
     crf: CrfSetting = "fast"
 
     def needs(self) -> dict[str, Eigenvectors]:
-        """Ask for the first eigenvectors of each backbone."""
+        """Return the first ``num_eigenvectors`` eigenvectors of each backbone."""
         return dict.fromkeys(self.backbones, Eigenvectors(self.num_eigenvectors))
 
     def masks(
         self, image: Image.Image, vectors: Mapping[str, NDArray[np.float32]]
     ) -> list[PseudoMask]:
-        """Let the backbones vote."""
+        """Compute an image's masks by :func:`votecut`."""
         return votecut(image, vectors, ks=self.ks, tau_m=self.tau_m, crf=self.crf)
 
     def proposals(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
-        """Give what is put to the vote."""
+        """Return the proposals that are clustered."""
         return propose(vectors, self.ks)
 
     def info(self) -> dict[str, Any]:
-        """Give the settings that decide the masks; the published one eigenvector goes unsaid."""
+        """Return the settings that determine the masks; ``num_eigenvectors`` only if not 1."""
         info = super().info()
         if self.num_eigenvectors == 1:
             del info["num_eigenvectors"]

@@ -169,7 +169,7 @@ class TestArguments:
         images = tmp_path / "val" / "images"
         images.mkdir(parents=True)
         (images / "000000000009.jpg").touch()
-        with pytest.raises(DataError, match=r"val/images: holds 1 files .* 000000000009\.jpg"):
+        with pytest.raises(DataError, match=r"val/images: .* 1 files .* 000000000009\.jpg"):
             generate(tmp_path, train=1, val=1)
         assert not (tmp_path / "train").exists()
         result = CliRunner().invoke(command, ["--output", str(tmp_path), "--val", "1"])
@@ -179,7 +179,7 @@ class TestArguments:
     def test_a_file_in_the_folders_place_is_refused(self, tmp_path):
         (tmp_path / "train").mkdir()
         (tmp_path / "train" / "images").touch()
-        with pytest.raises(DataError, match="is not a folder"):
+        with pytest.raises(DataError, match=r"train/images: not a folder"):
             generate(tmp_path, train=1, val=1)
 
     def test_the_command_passes_its_options_on(self, tmp_path, monkeypatch):

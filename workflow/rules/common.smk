@@ -18,8 +18,8 @@ from cuvler.pseudo_masks.methods import method_names
 
 try:
     settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
-    # The GPUs that a job of each rule holds, and those that this machine has for all of them where
-    # `--resources gpus=N` does not say. A job that Snakemake starts itself for needs no count.
+    # The number of GPUs of each rule's jobs, and the total on this machine unless given by
+    # `--resources gpus=N`. The Snakemake process inside a job needs no total.
     GPUS = settings.gpus_by_rule(config)
     if workflow.is_main_process and "gpus" not in workflow.global_resources:
         workflow.global_resources["gpus"] = settings.local_gpus(config)
@@ -36,7 +36,7 @@ DETECTORS = [
     for round in range(config["recipes"][recipe]["self_training"]["rounds"] + 1)
 ]
 
-# Every recipe's last detector learns classes, from each share of the labels.
+# Each recipe's last detector is fine-tuned on each percentage of the labels.
 PERCENTS = config["fine_tuning"]["percents"]
 FINE_TUNED = [
     DetectorName(recipe, config["recipes"][recipe]["self_training"]["rounds"], percent)
@@ -50,13 +50,13 @@ METRICS = [
 
 
 def require_known(section, name, known):
-    """Refuse a name, mistyped in a target, that the config does not have."""
+    """Raise an error if a target has a name that is not in the config."""
     if name not in known:
         raise WorkflowError(f"{section}.{name}: not in the config; known: {', '.join(known)}")
 
 
-def threads_beside_gpu(rule):
-    """Cores to feed a GPU with: 16, or where there are many GPUs, a share of the cores."""
+def gpu_job_threads(rule):
+    """Return the threads of a GPU job: 16, or less to give all GPUs an equal share of the cores."""
 
     def threads(wildcards):
         here = workflow.global_resources.get("gpus")
@@ -78,10 +78,10 @@ def images_of(wildcards):
 
 
 def listed_ground_truth(wildcards):
-    """The ground truth that lists a dataset's images: made by a rule, or an input once they are there.
+    """The ground truth that lists a dataset's images: made by a rule, or the user's file if present.
 
-    While the user's own are not there, the plan can be made all the same, and ``cuvler images``
-    says what is missing.
+    A missing file is not an input, so that Snakemake can plan without data; ``cuvler images``
+    then reports it.
     """
     found = dataset(wildcards.dataset)
     if found.ground_truth:
@@ -103,7 +103,7 @@ def listed_state(name):
 
 
 def scored_ground_truth(wildcards):
-    """The ground truth that something is scored against: there must be some."""
+    """The ground truth for an evaluation; raise an error if the dataset has none."""
     found = dataset(wildcards.dataset)
     if found.annotations is None:
         raise WorkflowError(f"datasets.{found.name}.annotations: needed to score against, not set")
@@ -111,10 +111,10 @@ def scored_ground_truth(wildcards):
 
 
 def validation_ground_truth(section):
-    """Input: the ground truth for scoring the detectors of a section during training, if set.
+    """An input function: ground truth and listing of the section's validation dataset, if set.
 
-    And the dataset's listing, which needs no other job: where the user's own ground truth is
-    missing, it fails at once, and not the training after all jobs before it.
+    The listing depends on no other job, so that missing ground truth fails at once and not when
+    training starts.
     """
     name = config[section]["validation"]
 
@@ -128,7 +128,7 @@ def validation_ground_truth(section):
 
 
 def validation_options(section):
-    """Detectors that learn classes need ground truth with classes."""
+    """A parameter function: the validation dataset. Fine-tuning needs ground truth with classes."""
     name = config[section]["validation"]
 
     def options(_):
@@ -145,12 +145,12 @@ def validation_options(section):
 def ground_truth_of(wildcards):
     made = dataset(wildcards.dataset).ground_truth
     if made is None:
-        raise WorkflowError(f"datasets.{wildcards.dataset}: its annotations are used as they are")
+        raise WorkflowError(f"datasets.{wildcards.dataset}: its annotations are used unchanged")
     return made
 
 
 def official_annotations(wildcards):
-    """What ground truth is made of, as far as it is there: see :func:`listed_ground_truth`."""
+    """The official files that exist; missing ones are handled as in :func:`listed_ground_truth`."""
     return [path for path in ground_truth_of(wildcards).files if path.exists()]
 
 
@@ -167,7 +167,7 @@ def ground_truth_options(wildcards):
 
 
 def limit_of(attribute, option):
-    """An option that limits the detections of an image where the dataset's entry says so."""
+    """A parameter function: the limit of detections per image, if the dataset sets one."""
 
     def options(wildcards):
         limit = getattr(dataset(wildcards.dataset), attribute)
@@ -177,17 +177,17 @@ def limit_of(attribute, option):
 
 
 def labels_of(wildcards):
-    """A dataset's own ground truth, with its classes; what is made of other files has none."""
+    """A dataset's own ground truth, which has classes; ground truth made by a rule has none."""
     found = dataset(wildcards.dataset)
     if found.annotations is None or found.ground_truth:
         raise WorkflowError(
-            f"datasets.{found.name}.annotations: one COCO json is needed to learn classes from"
+            f"datasets.{found.name}.annotations: fine-tuning needs one COCO json with classes"
         )
     return found.annotations
 
 
 def download_source(wildcards):
-    """Where a file comes from: the config's address and digest, or its published name."""
+    """The source of a download: URL and digest from the config, or its published name."""
     own = config["download"].get(wildcards.file)
     if own is None:
         return [wildcards.file]
@@ -195,7 +195,7 @@ def download_source(wildcards):
 
 
 def weights_of(wildcards):
-    """The weights of a ViT: the user's own file, or one fetched once; pixels need none."""
+    """The weights of a ViT: the user's file, or a fetched one; ``pixels_*`` have none."""
     if wildcards.backbone.startswith("pixels_"):
         return []
     fetched = layout.WEIGHTS.of(backbone=wildcards.backbone)
@@ -203,7 +203,7 @@ def weights_of(wildcards):
 
 
 def definitions_of_backbones(wildcards):
-    # A function: Snakemake looks for wildcards in other parameters, and JSON is full of braces.
+    # A function, because Snakemake would take the braces of JSON in a plain string for wildcards.
     return json.dumps(config["eigenvectors"]["definitions"])
 
 
@@ -214,7 +214,7 @@ def configured_method(name):
 
 
 def needed_vectors(wildcards):
-    """The options of ``cuvler eigenvectors`` that say what the method needs of the backbone."""
+    """The options of ``cuvler eigenvectors`` for the vectors that the method needs."""
     needs = configured_method(wildcards.method).needs()
     require_known(f"pseudo_masks.{wildcards.method}", wildcards.backbone, needs)
     need = needs[wildcards.backbone]
@@ -229,7 +229,7 @@ def eigenvectors_of(wildcards):
 
 
 def method_options(wildcards):
-    """The options of ``cuvler pseudo-masks`` that are the method's settings."""
+    """The options of ``cuvler pseudo-masks`` for the method's settings."""
     return method_arguments(configured_method(wildcards.method))
 
 
@@ -266,7 +266,7 @@ def training_dataset(wildcards):
 
 
 def annotations_of_detector(detector):
-    """The first detector learns from pseudo-masks, every other one from predictions."""
+    """Round 0 trains on pseudo-masks, later rounds on the previous detector's predictions."""
     if detector.round == 0:
         method = config["recipes"][detector.recipe]["method"]
         return layout.ANNOTATIONS.of(dataset=config["train"], method=method)
@@ -278,7 +278,7 @@ def training_annotations(wildcards):
 
 
 def initial_weights(wildcards):
-    """Round 0 starts from the configured weights, every other round from the one before."""
+    """Round 0 starts from the configured weights, later rounds from the previous detector."""
     if previous := detector_of(wildcards).previous:
         return layout.DETECTOR.of(detector=previous)
     weights = config["detector"]["weights"]
@@ -291,10 +291,10 @@ def training_detector_config(wildcards):
 
 
 def previous(wildcards):
-    """The detector that a round of self-training learns from; the first learned from none."""
+    """The detector of the previous round; its predictions are trained on."""
     detector = detector_of(wildcards)
     if detector.previous is None:
-        raise WorkflowError(f"{detector}: learns from pseudo-masks, not from predictions")
+        raise WorkflowError(f"{detector}: round 0 trains on pseudo-masks, not on predictions")
     return detector.previous
 
 
@@ -313,14 +313,14 @@ def self_training_score_threshold(wildcards):
 
 
 def previous_annotations(wildcards):
-    """What the round before learned from, where its annotations are kept."""
+    """The previous round's annotations, if the recipe keeps them."""
     if not self_training_of(wildcards)["keep_former"]:
         return []
     return annotations_of_detector(previous(wildcards))
 
 
 def scored_results(wildcards):
-    """What an entry of a dataset's metrics scores: a method's pseudo-masks or predictions."""
+    """The results that an entry scores: a method's pseudo-masks or a detector's predictions."""
     if wildcards.entry in METHODS:
         return layout.ANNOTATIONS.of(dataset=wildcards.dataset, method=wildcards.entry)
     try:
@@ -331,7 +331,7 @@ def scored_results(wildcards):
 
 
 def scored_entries(name):
-    """The rows of a dataset's metrics: pseudo-masks first, then the detectors."""
+    """The entries of a dataset's metrics: pseudo-masks first, then detectors."""
     scored = name in config["evaluation"]["pseudo_masks"]
     return [*(METHODS if scored else []), *DETECTORS]
 
@@ -344,7 +344,7 @@ def evaluations_of(wildcards):
 
 
 def entry_options(entries, paths):
-    """The options of ``cuvler metrics``: each entry's name and the file with its scores."""
+    """The options of ``cuvler metrics``: each entry's name and file of scores."""
     return [word for pair in zip(entries, paths) for word in ("--entry", "=".join(map(str, pair)))]
 
 

@@ -4,7 +4,8 @@ rule detector:
         weights=initial_weights,
         validation=validation_ground_truth("detector"),
     output:
-        # Checkpoints lie beside it, unknown to Snakemake, so that a killed job goes on from them.
+        # Checkpoints are in the same folder, but no outputs: Snakemake would delete them when a job
+        # is killed, and training resumes from them.
         layout.DETECTOR.output,
     log:
         layout.DETECTOR.log,
@@ -12,7 +13,7 @@ rule detector:
         layout.DETECTOR.benchmark
     conda:
         "../envs/detector.yaml"
-    threads: threads_beside_gpu("detector")
+    threads: gpu_job_threads("detector")
     resources:
         gpus=GPUS["detector"],
     params:

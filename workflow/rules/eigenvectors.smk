@@ -24,7 +24,7 @@ rule eigenvectors:
         layout.EIGENVECTORS.benchmark
     conda:
         "../envs/cuvler.yaml"
-    threads: threads_beside_gpu("eigenvectors")
+    threads: gpu_job_threads("eigenvectors")
     resources:
         gpus=GPUS["eigenvectors"],
     params:

@@ -7,7 +7,7 @@ rule ground_truth:
         layout.GROUND_TRUTH.log,
     benchmark:
         layout.GROUND_TRUTH.benchmark
-    # Early: what is not where the config says is told before anything long has begun.
+    # Early, so that missing files are reported before any long job starts.
     priority: 1
     conda:
         "../envs/cuvler.yaml"

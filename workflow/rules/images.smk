@@ -5,14 +5,14 @@ rule images:
         layout.LISTING.output,
     log:
         layout.LISTING.log,
-    # First and alone, as it takes all cores: a mistyped path is reported before a download begins.
+    # Runs first and alone, with all cores, so that a wrong path is reported before any download.
     priority: 1
     conda:
         "../envs/cuvler.yaml"
     threads: lambda wildcards: workflow.cores
     params:
-        # A string: Snakemake does not notice a change of paths. Here it must, or a dataset's new
-        # folder goes on with the listing of the old one; later rules go by the listing.
+        # A string, because Snakemake does not detect changes of Path parameters. A dataset in a new
+        # folder must be listed again; later rules depend on the listing.
         image_root=lambda wildcards: str(images_of(wildcards)),
         ground_truth=lambda wildcards: (
             ["--ground-truth", dataset(wildcards.dataset).annotations]
@@ -21,7 +21,7 @@ rule images:
         ),
         ids=lambda wildcards: dataset(wildcards.dataset).ids,
         shards=lambda wildcards: dataset(wildcards.dataset).shards,
-        # Changes when images are added to the folder or removed.
+        # Changes when images are added to or removed from the folder.
         state=lambda wildcards: listed_state(wildcards.dataset),
     shell:
         "cuvler images --dataset {wildcards.dataset} --image-root {params.image_root:q}"

@@ -10,7 +10,7 @@ rule predictions:
         layout.PREDICTIONS.benchmark
     conda:
         "../envs/detector.yaml"
-    threads: threads_beside_gpu("predictions")
+    threads: gpu_job_threads("predictions")
     resources:
         gpus=GPUS["predictions"],
     params:

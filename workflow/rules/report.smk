@@ -5,7 +5,7 @@ rule report:
     input:
         [path for option, name, path in report_files()],
     output:
-        # Marked for `snakemake --report` too.
+        # Also included in `snakemake --report`.
         report(layout.REPORT.output, caption="../report/results.rst", category="Results"),
     log:
         layout.REPORT.log,

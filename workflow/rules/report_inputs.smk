@@ -1,9 +1,9 @@
-# Without anything to be scored on, the detectors show what they find in the images of `train`.
+# Without datasets to evaluate, the report shows predictions on the images of `train`.
 PREDICTED = config["evaluate"] or [config["train"]]
 
 
 def report_files():
-    """The files the report shows, as (option of ``cuvler report``, name, path)."""
+    """The input files of the report, as (option of ``cuvler report``, name, path)."""
     results = config["results"]
     scored = config["evaluation"]["pseudo_masks"]
     masks = {(name, method) for name in [config["train"], *scored] for method in METHODS}
@@ -55,7 +55,7 @@ def report_files():
 
 
 def report_folders():
-    """Folders the report looks into; the files in there are made on the way to the others."""
+    """The input folders of the report; their files are made by the rules of the input files."""
     results = config["results"]
     return [
         *(
@@ -92,5 +92,5 @@ def report_options(wildcards):
 
 
 def report_gpus(wildcards):
-    """The GPUs that each job of a rule holds, for the report's GPU-hours."""
+    """The number of GPUs of each rule's jobs, for the report's GPU-hours."""
     return [f"--gpus={rule}={count}" for rule, count in GPUS.items()]

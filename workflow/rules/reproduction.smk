@@ -3,8 +3,8 @@ include: "reproduction_inputs.smk"
 
 rule reproduction_file:
     output:
-        # A link to the download, or the reason why there is none: a file that cannot be had does
-        # not stop the others. The outcome, which outlasts it, lies beside it, unknown to Snakemake.
+        # A link to the download, or the reason for a failure, which does not stop other jobs. The
+        # outcome file is no output, so that Snakemake does not delete it with this file.
         layout.REPRODUCTION_FILE.output,
     log:
         layout.REPRODUCTION_FILE.log,
@@ -33,7 +33,7 @@ use rule predictions as reproduction_predictions with:
         detector=lambda wildcards, input: [
             *(input.detector, "--detector-config", reproduced(wildcards).detector_config)
         ],
-        # The published figures are without.
+        # The published figures are without test-time augmentation.
         tta=[],
 
 

@@ -7,7 +7,7 @@ REPRODUCED = reproduction.entries()
 
 @cache
 def reproduction_skipped():
-    """Entries without a file, and datasets that are not here, each with the reason."""
+    """Entries with no known source of their file, and missing datasets, each with the reason."""
     files, datasets = reproduction.unknown_files(config), reproduction.missing_datasets(config)
     for name, reason in {**files, **datasets}.items():
         logger.info(f"reproduction: {name} is skipped: {reason}")
@@ -15,7 +15,7 @@ def reproduction_skipped():
 
 
 def reproduction_pairs():
-    """What can be scored: (entry, dataset)."""
+    """The pairs (entry, dataset) that can be scored."""
     files, datasets = reproduction_skipped()
     return [
         (entry.name, name)
@@ -31,7 +31,7 @@ def reproduced(wildcards):
 
 
 def reproduction_address(wildcards):
-    """Where a file comes from and its digest, if the config names them."""
+    """The URL and digest of an entry's file, if they are in the config."""
     own = config["download"].get(reproduced(wildcards).file, {})
     return [word for key, value in own.items() for word in (f"--{key}", value)]
 
@@ -41,14 +41,14 @@ def reproduction_path(file, wildcards):
 
 
 def reproduction_step(file, after):
-    """What runs a command so that its failure is an outcome, and stops nothing else.
+    """A parameter function: the prefix of a command that records a failure instead of failing.
 
-    After a failure the number of the attempt is another one, and the next run tries again.
-    Snakemake compares parameters of wildcards alone: none may be a function of input or output.
+    After a failure the attempt number changes, so that the next run tries again. The function
+    takes only wildcards: Snakemake does not compare parameters that depend on input or output.
 
     Args:
-        file: the kind of file that the command makes.
-        after: the function of wildcards that gives what is made before.
+        file: kind of file that the command writes.
+        after: function of wildcards that returns the previous step's output.
     """
 
     def words(wildcards):
@@ -66,14 +66,14 @@ def reproduction_file(wildcards):
 
 
 def reproduction_truth(wildcards):
-    """Ground truth; where classes are scored, one that has some."""
+    """The ground truth; it must have classes if classes are scored."""
     if reproduced(wildcards).per_category:
         labels_of(wildcards)
     return scored_ground_truth(wildcards)
 
 
 def reproduction_results(wildcards):
-    """What is scored: a detector's predictions, or pseudo-masks as they are published."""
+    """The results to score: a detector's predictions, or the published pseudo-masks."""
     if reproduced(wildcards).detector_config:
         return reproduction_path(layout.REPRODUCTION_PREDICTIONS, wildcards)
     return reproduction_file(wildcards)
