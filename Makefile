@@ -29,11 +29,11 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 	touch $@
 
 demo: setup demo/val/annotations.json
-	snakemake all --configfile config/demo.yaml
+	snakemake all --configfile config/laptop.yaml config/demo.yaml
 	@echo "The report: results/demo/report.html"
 
 demo-cutler: setup demo/val/annotations.json
-	snakemake all --configfile config/demo.yaml --config 'recipe=[cuvler, cutler]'
+	snakemake all --configfile config/laptop.yaml config/demo.yaml --config 'recipe=[cuvler, cutler]'
 	@echo "The report: results/demo/report.html"
 
 # The annotations of val are written last, so that they stand for the whole demo dataset.

@@ -12,7 +12,7 @@ EXTRAS = {
     "download": ("gdown", "requests"),
     "evaluation": ("faster_coco_eval",),
     "report": ("jinja2", "markupsafe", "matplotlib"),
-    "workflow": ("jsonschema", "snakemake"),
+    "workflow": ("snakemake",),
 }
 
 

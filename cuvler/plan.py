@@ -7,9 +7,8 @@ from throughputs of one GPU or CPU core.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from cuvler.config import configured_method, gpus_by_rule, self_training_dataset
+from cuvler.config import Settings
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError
 from cuvler.layout import DetectorName, file_of
@@ -104,13 +103,13 @@ class Planner:
     """Estimates the cost of jobs.
 
     Attributes:
-        config: the workflow's settings.
+        settings: the workflow's settings.
         sizes: number of images of each dataset in the plan.
         rates: throughputs by name, see :func:`known_rates`.
         training: maps a detector's name to its training images (iterations x batch size).
     """
 
-    config: Mapping[str, Any]
+    settings: Settings
     sizes: Mapping[str, int]
     rates: Mapping[str, Rate]
     training: Callable[[DetectorName], float]
@@ -154,16 +153,14 @@ class Planner:
         return self.rates[name].value
 
     def _on_gpu(self, rule: str) -> bool:
-        return gpus_by_rule(self.config)[rule] > 0
+        return self.settings.gpus_by_rule()[rule] > 0
 
     def _shard(self, dataset: str) -> float:
-        entry = self.config["datasets"][dataset]
-        shards = entry.get("shards") if isinstance(entry, Mapping) else None
-        return self.sizes[dataset] / int(shards or self.config["images"]["shards"])
+        return self.sizes[dataset] / self.settings.dataset(dataset).shards
 
     def _eigenvectors(self, row: Row, names: Mapping[str, str]) -> None:
         dataset, name, backbone = names["dataset"], names["method"], names["backbone"]
-        spec = backbone_spec(backbone, self.config["eigenvectors"]["definitions"])
+        spec = backbone_spec(backbone, self.settings.eigenvectors.model_dump()["definitions"])
         images = self._shard(dataset)
         on_gpu = self._on_gpu("eigenvectors")
         row.images += images
@@ -173,7 +170,7 @@ class Planner:
             tflops = self._rate("gpu_tflops" if on_gpu else "core_tflops")
             seconds = images * _teraflop(spec) / tflops
         self._spend(row, seconds, on_gpu and spec.timm is not None)
-        need = configured_method(self.config, name).needs()[backbone]
+        need = self.settings.pseudo_masks.method(name).needs()[backbone]
         height, width = spec.grid
         row.size += images * (4 * need.k * height * width + 26)
 
@@ -204,12 +201,12 @@ class Planner:
 
     def _self_training(self, row: Row, names: Mapping[str, str]) -> None:
         recipe = DetectorName.parse(names["detector"]).recipe
-        dataset = self_training_dataset(self.config, recipe)
+        dataset = self.settings.self_training_dataset(recipe)
         row.images += self.sizes[dataset]
         row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
 
     def _masks(self, name: str) -> float:
-        return configured_method(self.config, name).masks_per_image
+        return self.settings.pseudo_masks.method(name).masks_per_image
 
     @staticmethod
     def _spend(row: Row, seconds: float, on_gpu: bool) -> None:

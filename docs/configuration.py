@@ -1,103 +1,181 @@
-"""Write docs/configuration.md from the comments of config/config.yaml and its schema."""
+"""Write config/config.yaml, its JSON schema and docs/configuration.md from the settings' model."""
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cuvler.config import config_schema
+from cuvler.config.files import json_schema
+from cuvler.config.messages import forms, kind
+from cuvler.config.model import settings_model
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "config/config.yaml"
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-PAGE = ROOT / "docs/configuration.md"
+_WIDTH = 100
 
-_HEAD = """\
+_NOTE = "Written by docs/configuration.py from cuvler/config/model.py"
+_CONFIG_HEAD = f"""\
+# The settings of the whole workflow, with their defaults. A key that is not known stops the run
+# before any job starts. Settings can be changed for one run: snakemake --config train=my_photos
+# or by a file of your own:                                   snakemake --configfile mine.yaml
+# {_NOTE}.
+"""
+_PAGE_HEAD = f"""\
 # Configuration
 
-<!-- Written by docs/configuration.py from config/config.yaml and its schema; edit those. -->
+<!-- {_NOTE}; edit that. -->
 
-Settings live in `config/config.yaml`. Change them for one run with `snakemake --config KEY=VALUE`,
-or keep your own in a file that says only what differs and give it by `--configfile`. A key that is
-not listed here stops the run before anything starts, and the message names the key that is closest.
-Inside braces, as in `--config 'pseudo_masks={maskcut: {n: 4}}'`, Snakemake takes numbers for text:
-put those into a file.
+Settings are in `config/config.yaml`. Change them for one run with `snakemake --config KEY=VALUE`,
+or keep those that differ in a file of your own and give it by `--configfile`. A key that is not
+listed here stops the run before anything starts, and the message names the key that is closest.
+Inside braces, as in `--config 'pseudo_masks={{maskcut: {{n: 4}}}}'`, Snakemake takes numbers for
+text: put those into a file. `NAME` is a name of your own, of letters, digits, _ and -.
 """
 
 
-def reference() -> str:
-    """Give the page's text."""
-    lines = CONFIG.read_text(encoding="utf-8").splitlines()
-    schema = config_schema(SCHEMA)
-    tree = yaml.compose("\n".join(lines), Loader=yaml.SafeLoader)
-    return _HEAD + "".join(_sections(tree, schema, schema["$defs"], lines, ""))
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines is written as it is."""
 
 
-def _sections(
-    tree: yaml.MappingNode,
-    schema: dict[str, Any],
-    defs: dict[str, Any],
-    lines: list[str],
-    path: str,
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def files() -> dict[Path, str]:
+    """Give the content of each file that is written."""
+    model = settings_model()
+    schema, defaults = json_schema(model), model().model_dump(mode="json")
+    page = _page(schema, {"": defaults}, schema["$defs"])
+    return {
+        ROOT / "config/config.yaml": _CONFIG_HEAD + "\n".join(_config(schema, defaults)) + "\n",
+        ROOT / "workflow/schemas/config.schema.yaml": f"# {_NOTE}.\n{_schema(schema)}",
+        ROOT / "docs/configuration.md": _PAGE_HEAD + "".join(page),
+    }
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return yaml.dump(head | schema, Dumper=_Dumper, sort_keys=False, width=_WIDTH)
+
+
+def _config(schema: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    """Write the defaults as YAML, a blank line before each section."""
+    for name, inner in schema["properties"].items():
+        yield ""
+        yield from _setting(name, inner, values[name], schema["$defs"], "", is_commented=True)
+
+
+def _setting(
+    name: str,
+    schema: Mapping[str, Any],
+    value: Any,
+    defs: Mapping[str, Any],
+    indent: str,
+    *,
+    is_commented: bool,
 ) -> Iterator[str]:
-    properties = schema.get("properties", {})
-    for key, value in tree.value:
-        name = f"{path}{key.value}"
-        inner = _resolve(properties.get(key.value, schema.get("additionalProperties")), defs)
-        comment = _comment(lines, key.start_mark.line)
-        nested = isinstance(value, yaml.MappingNode) and value.value
-        yield f"\n{'###' if path else '##'} `{name}`\n"
-        if not nested:
-            default = lines[value.start_mark.line][value.start_mark.column :].strip()
-            yield f"\n*{_kind(inner, defs)}; default* `{default or value.value}`\n"
-        if comment:
-            yield f"\n{comment}\n"
-        if nested:
-            yield from _sections(value, inner, defs, lines, f"{name}.")
+    if is_commented:
+        for line in _lines(_description(schema, defs), _WIDTH - len(indent) - 2):
+            yield f"{indent}# {line}".rstrip()
+    if not (isinstance(value, dict) and value):
+        yield f"{indent}{name}: {_flow(value)}"
+        return
+    yield f"{indent}{name}:"
+    indent += "  "
+    form = _object(schema, defs)
+    if "properties" in form:
+        for key, inner in form["properties"].items():
+            yield from _setting(key, inner, value[key], defs, indent, is_commented=is_commented)
+        return
+    entry = form["additionalProperties"]
+    for number, (key, inner) in enumerate(value.items()):
+        # Keys of the first entry stand for those of the others.
+        described = {**_object(entry, defs), "description": ""}
+        yield from _setting(key, described, inner, defs, indent, is_commented=number == 0)
 
 
-def _resolve(schema: Any, defs: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(schema, dict):
-        raise KeyError("config.yaml has a key that the schema does not know")
-    return _resolve(defs[schema["$ref"].rsplit("/", 1)[-1]], defs) if "$ref" in schema else schema
+def _page(
+    schema: Mapping[str, Any], values: Mapping[str, Any], defs: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
+    """Describe the keys of a section; ``values`` has the defaults of each entry."""
+    for name, inner in schema["properties"].items():
+        key = f"{path}{name}"
+        yield f"\n{'###' if path else '##'} `{key}`\n"
+        found = {entry: value[name] for entry, value in values.items()}
+        form = _object(inner, defs)
+        if "properties" not in form or len(forms(inner, defs)) > 1:
+            allowed = f"*Allowed:* {kind(inner, defs)}."
+            yield f"\n{allowed} {_defaults(name, schema, found)}".rstrip() + "\n"
+        if text := _description(inner, defs):
+            yield f"\n{_markdown(text)}\n"
+        if "properties" in form:
+            yield from _page(form, found, defs, f"{key}.")
+        elif isinstance(form.get("additionalProperties"), Mapping):
+            entry = _object(form["additionalProperties"], defs)
+            if "properties" in entry:
+                (defaults,) = found.values()
+                yield from _page(entry, defaults, defs, f"{key}.NAME.")
 
 
-def _comment(lines: list[str], line: int) -> str:
-    """The comment above a key as Markdown: deeper indented lines are examples, as they stand."""
-    first = line
-    while first and lines[first - 1].lstrip().startswith("#"):
-        first -= 1
-    text = [text.lstrip().removeprefix("#").removeprefix(" ") for text in lines[first:line]]
-    shown = []
-    for before, now in zip(["", *text], text, strict=False):
-        is_example, was_example = now.startswith("  "), before.startswith("  ")
-        if is_example != was_example:
+def _defaults(name: str, schema: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    if len(values) > 1:
+        return " ".join(f"*{entry}:* `{_flow(value)}`." for entry, value in values.items())
+    default = values.get("", schema["properties"][name].get("default"))
+    if default is None:
+        return "*Required.*" if name in schema.get("required", ()) else ""
+    if isinstance(default, dict) and default:
+        return f"*Default:* {' and '.join(default)}, as below."
+    return f"*Default:* `{_flow(default)}`."
+
+
+def _object(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The form of a value that has keys; empty if there is none."""
+    return next((form for form in forms(schema, defs) if form.get("type") == "object"), {})
+
+
+def _description(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
+    if "description" in schema or "$ref" not in schema:
+        return str(schema.get("description", ""))
+    (form,) = forms(schema, defs)
+    return str(form.get("description", ""))
+
+
+def _lines(text: str, width: int) -> Iterator[str]:
+    """Fill paragraphs; indented lines are examples and stay as they are."""
+    paragraph: list[str] = []
+    for line in [*text.splitlines(), "  "]:
+        if not line.startswith("  "):
+            paragraph.append(line)
+            continue
+        yield from textwrap.wrap(" ".join(paragraph), width, break_on_hyphens=False)
+        paragraph = []
+        if line.strip():
+            yield line
+
+
+def _markdown(text: str) -> str:
+    shown: list[str] = []
+    before = ""
+    for line in _lines(text, _WIDTH):
+        is_example = line.startswith("  ")
+        if is_example != before.startswith("  "):
             shown.append("")
-        shown.append(f"    {now.removeprefix('  ')}" if is_example else now)
+        shown.append(f"  {line}" if is_example else line)
+        before = line
     return "\n".join(shown).strip("\n")
 
 
-def _kind(schema: dict[str, Any], defs: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_kind(_resolve(s, defs), defs) for s in schema["anyOf"])
-    if "enum" in schema:
-        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = schema["type"]
-    if kind == "array":
-        return f"list of {_kind(_resolve(schema['items'], defs), defs)}"
-    words = {"string": "text", "object": "mapping", "integer": "whole number"}
-    kinds = kind if isinstance(kind, list) else [kind]
-    text = " or ".join(words.get(one, one) for one in kinds)
-    for bound, sign in (
-        ("minimum", "from"),
-        ("exclusiveMinimum", "above"),
-        ("maximum", "to"),
-        ("exclusiveMaximum", "below"),
-    ):
-        text += f" {sign} {schema[bound]}" if bound in schema else ""
-    return text
+def _flow(value: Any) -> str:
+    if value == "":
+        return '""'
+    return yaml.safe_dump([value], default_flow_style=True, width=1000).strip()[1:-1]
 
 
 if __name__ == "__main__":
-    PAGE.write_text(reference(), encoding="utf-8")
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")

@@ -60,7 +60,7 @@ class Workplace:
     def configure(self, **settings):
         """Write a config file over the demo's; return the flags that use it, to come last."""
         (self.folder / "own.yaml").write_text(yaml.safe_dump(settings))
-        return "--configfile", "config/demo.yaml", "own.yaml"
+        return "--configfile", "config/laptop.yaml", "config/demo.yaml", "own.yaml"
 
 
 TOY = """
@@ -148,7 +148,7 @@ def tiny(scenes):
         "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
         # A detector of two steps is sure of nothing.
         "recipes": {
-            recipe: {"self_training": {"thresholds": [0.0], "rounds": 1}}
+            recipe: {"self_training": {"score_thresholds": [0.0], "rounds": 1}}
             for recipe in ("cuvler", "cutler")
         },
         "report": {"images": 2},

@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from cuvler.commands import options
-from cuvler.datasets import MAX_DETECTIONS, Presence, presence, read_config
-
-_CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
+from cuvler.config import read
+from cuvler.datasets import MAX_DETECTIONS, Presence, presence
 
 
 @click.command("datasets")
@@ -18,8 +17,8 @@ def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:
 
     NAME is a data set; without any, all are listed.
     """
-    config = read_config([*_CONFIG, *configfiles])
-    found = presence(config, names)
+    settings = read(configfiles)
+    found = presence(settings, names)
     width = max((len(one.entry.name) for one in found), default=0)
     for one in found:
         state = "missing" if one.missing else "here"
@@ -30,7 +29,7 @@ def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:
             click.echo(f"{'':<{width}}  get it from {one.entry.source}")
     here = sum(not one.missing for one in found)
     click.echo(f"\n{here} of {len(found)} are here; relative paths start at ", nl=False)
-    click.echo(f"{config['datasets_root']} (datasets_root)")
+    click.echo(f"{settings.datasets_root} (datasets_root)")
 
 
 def _describe(one: Presence) -> str:

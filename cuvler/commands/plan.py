@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cuvler.commands import options
 from cuvler.commands.status import summary
-from cuvler.config import fine_tuning_detector
-from cuvler.datasets import read_config
+from cuvler.config import Settings, read
 from cuvler.errors import ConfigError
+from cuvler.extras import require_extra
 from cuvler.layout import LISTING, DetectorName
 from cuvler.listing import read_listing
 from cuvler.plan import IMAGES, Planner, Rate, Row, known_rates
 from cuvler.status import read_plan
 
-_CONFIG = [Path("config/datasets.yaml"), Path("config/config.yaml")]
 _HEADER = ("stage", "jobs", "images", "GPU-hours", "CPU-hours", "GB", "files")
 
 
@@ -66,16 +64,17 @@ def command(
     TARGETS are those of Snakemake, by default all. Images are counted where a dataset is listed
     already; sizes of well-known datasets are known.
     """
-    config = read_config([*_CONFIG, *configfiles])
+    require_extra("workflow")
+    settings = read(configfiles)
     words = ["--configfile", *map(str, configfiles)] if configfiles else []
     jobs = [(rule, output) for rule, output, _ in read_plan(summary([*targets, *words]))]
     planned = [LISTING.names(output)["dataset"] for rule, output in jobs if rule == LISTING.rule]
-    given = {name or config["train"]: int(number) for name, number in images}
+    given = {name or settings.train: int(number) for name, number in images}
     planner = Planner(
-        config=config,
-        sizes={name: _size(config, name, given) for name in planned},
+        settings=settings,
+        sizes={name: _size(settings, name, given) for name in planned},
         rates=known_rates() | {name: Rate(value, "given") for name, value in rates},
-        training=_training(config),
+        training=_training(settings),
     )
     _require_known("--images", given, planned)
     rows = planner.rows(jobs)
@@ -97,8 +96,8 @@ def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> N
         )
 
 
-def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> int:
-    listing = LISTING.under(config["results"], dataset=dataset)
+def _size(settings: Settings, dataset: str, given: Mapping[str, int]) -> int:
+    listing = LISTING.under(settings.results, dataset=dataset)
     if listing.exists():
         return len(read_listing(listing))
     size = given.get(dataset, IMAGES.get(dataset))
@@ -107,20 +106,15 @@ def _size(config: Mapping[str, Any], dataset: str, given: Mapping[str, int]) -> 
     return size
 
 
-def _training(config: Mapping[str, Any]) -> Callable[[DetectorName], float]:
+def _training(settings: Settings) -> Callable[[DetectorName], float]:
     """Give a function that counts the images a detector is trained on, over all iterations."""
 
     def count(detector: DetectorName) -> float:
         from cuvler.detector.config import load_detector_config
 
-        settings = config["recipes"][detector.recipe]
-        detector_config, opts = settings["detector"], config["detector"]["opts"]
-        if detector.percent is not None:
-            detector_config = fine_tuning_detector(config, detector.percent)
-            opts = config["fine_tuning"]["opts"]
-        elif detector.round > 0:
-            detector_config = settings["self_training"]["detector"]
-        cfg = load_detector_config(detector_config, overrides=[str(value) for value in opts])
+        section = settings.detector if detector.percent is None else settings.fine_tuning
+        opts = [str(value) for value in section.opts]
+        cfg = load_detector_config(settings.detector_config(detector), overrides=opts)
         return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
 
     return count

@@ -10,7 +10,13 @@ from pydantic import Field
 from cuvler.extras import require_extra
 
 Crf = Literal["fast", "pydensecrf"]
-CrfSetting = Annotated[Crf, Field(description="The dense CRF that refines the masks.")]
+CrfSetting = Annotated[
+    Crf,
+    Field(
+        description="The dense CRF that refines the masks: fast (compiled for two labels) or "
+        "pydensecrf, which gives the same masks."
+    ),
+]
 
 _SPATIAL_SXY = 3.0
 _SPATIAL_COMPAT = 7.0

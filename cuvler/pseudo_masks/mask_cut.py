@@ -87,7 +87,10 @@ def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
 
 
 class MaskCut(Method):
-    """MaskCut as a method, with its settings; see :func:`maskcut`."""
+    """MaskCut (CutLER): the features of one backbone are cut again and again.
+
+    See :func:`maskcut`.
+    """
 
     name: ClassVar[str] = "maskcut"
     scored: ClassVar[bool] = False

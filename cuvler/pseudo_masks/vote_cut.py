@@ -99,7 +99,10 @@ def votecut(
 
 
 class VoteCut(Method):
-    """VoteCut as a method, with its settings; see :func:`votecut`."""
+    """VoteCut (CuVLER): several backbones vote on the masks.
+
+    See :func:`votecut`.
+    """
 
     name: ClassVar[str] = "votecut"
     rate: ClassVar[tuple[float, str]] = (

@@ -1,11 +1,10 @@
 """The published detectors and pseudo-masks, and the datasets they are scored on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from cuvler.config import Settings
 from cuvler.datasets import Presence, presence
 from cuvler.evaluation.coco_files import IouType
 
@@ -37,19 +36,19 @@ def entries() -> dict[str, Entry]:
     return {item["name"]: Entry(**item) for item in content}
 
 
-def missing_datasets(config: Mapping[str, Any]) -> dict[str, str]:
+def missing_datasets(settings: Settings) -> dict[str, str]:
     """Return the entries' datasets that are not available here, each with the reason.
 
     Only checks the file system; nothing is downloaded.
 
     Args:
-        config: the workflow's settings.
+        settings: the workflow's settings.
     """
-    known = config["datasets"]
+    known = settings.datasets
     wanted = dict.fromkeys(name for entry in entries().values() for name in entry.datasets)
     reasons = {name: f"datasets.{name}: not in the config" for name in wanted if name not in known}
     names = [name for name in wanted if name in known]
-    for found in presence(config, names) if names else []:
+    for found in presence(settings, names) if names else []:
         if reason := _missing(found):
             reasons[found.entry.name] = reason
     return {name: reasons[name] for name in wanted if name in reasons}

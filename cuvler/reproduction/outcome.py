@@ -1,10 +1,11 @@
 """Steps that may fail without stopping the others; each writes its outcome to a file."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cuvler.config import Settings
 from cuvler.download import download, published_files
 from cuvler.download.digests import verified_sha256
 from cuvler.errors import CuvlerError
@@ -15,14 +16,14 @@ _DOWNLOADS = Path("resources/downloads")
 _SKIPPED = "skipped"
 
 
-def unknown_files(config: Mapping[str, Any], folder: Path = _DOWNLOADS) -> dict[str, str]:
+def unknown_files(settings: Settings, folder: Path = _DOWNLOADS) -> dict[str, str]:
     """Return the entries with a missing file of unknown URL, each with the reason.
 
     Args:
-        config: the workflow's settings, which may have URLs in ``download``.
+        settings: the workflow's settings, which may have URLs in ``download``.
         folder: folder of the downloads.
     """
-    known = {*config["download"], *published_files()}
+    known = {*settings.download, *published_files()}
     return {
         entry.name: f"{entry.file}: unknown URL; put the file at "
         f"{folder / entry.file}, or set download.{entry.file} in your config"

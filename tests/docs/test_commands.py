@@ -84,7 +84,7 @@ PREDICTED_TRAIN = PREDICTED % ("coco_train", "images")
 PREDICTED_VAL = PREDICTED % ("coco_val", "datasets/coco/val2017")
 
 EXERCISED = {
-    "make demo": Make("snakemake all --configfile config/demo.yaml"),
+    "make demo": Make("snakemake all --configfile config/laptop.yaml config/demo.yaml"),
     "make test": Make("pytest"),
     "cuvler datasets": Run(""),
     "cuvler datasets --configfile mine.yaml": Run(""),
@@ -176,7 +176,7 @@ EXERCISED = {
     "snakemake results/coco_val_metrics.json": Plan(SCORES),
     "snakemake results/coco_val_metrics.json --config recipe=cutler": Plan(SCORES),
     "snakemake results/coco_val_metrics.json --config recipe=cutler"
-    " 'recipes={cutler: {detector: cutler_mask_rcnn}}'": Plan(SCORES),
+    " 'recipes={cutler: {detector_config: cutler_mask_rcnn}}'": Plan(SCORES),
     "snakemake results/coco_val_metrics.json --config recipe=cutler"
     " 'detector={opts: [MODEL.ROI_HEADS.DROP_LOSS_GROUND_TRUTH, released]}'": Plan(SCORES),
     "snakemake all --config 'recipe=[cuvler, cutler]'": Plan(SCORES | {"report", "all"}),

@@ -1,14 +1,18 @@
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
-from cuvler.config import check_config, dataset, gpus_by_rule, recipes
+from cuvler.config import check
 from cuvler.errors import ConfigError
+from cuvler.layout import DetectorName
 
 REPOSITORY = Path(__file__).parents[2]
-SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
 
 
 @pytest.fixture
@@ -29,60 +33,80 @@ def change(config, key, value):
 
 
 def test_the_default_is_right(config):
-    check_config(config, SCHEMA)
+    check(config)
+    Draft202012Validator(SCHEMA).validate(config)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("trian", "x", r"trian: unknown key.*did you mean train\?"),
-        ("eigenvectors/tua", 0.1, r"eigenvectors\.tua: unknown key.*did you mean tau\?"),
-        ("pseudo_masks/crf", "fst", r'crf: "fst" is not allowed; allowed: .*pydensecrf'),
-        ("images/shards", 0, r"images\.shards: 0 is less than the minimum of 1"),
-        ("annotations/max_failed", "1%", r"annotations\.max_failed: '1%' is not of type"),
-        ("train", "nowhere", r"train: 'nowhere' is not known; known: .*coco_val"),
-        ("evaluate", "coco_val", r'evaluate: "coco_val" is not a list; .* evaluate=\[coco_val\]'),
-        ("evaluate", ["nowhere"], r"evaluate: 'nowhere' is not known"),
-        ("evaluate", ["imagenet_train"], r"datasets\.imagenet_train\.annotations: needed"),
-        ("detector/validation", "nowhere", r"detector\.validation: 'nowhere' is not known"),
-        ("detector/validation", "imagenet_train", r"datasets\.imagenet_train\.annotations: needed"),
-        ("fine_tuning/validation", "no", r"fine_tuning\.validation: 'no' is not known"),
-        ("recipe", "cutlery", r"recipe: 'cutlery' is not known; known: cutler, cuvler"),
-        ("pseudo_masks/maskcut/backbone", "dino", r"maskcut\.backbone: 'dino' is not known"),
-        ("recipes/cuvler/self_training/rounds", -1, r"recipes\.cuvler\.self_training\.rounds: -1"),
-        (
-            "recipes/cuvler/self_training/dataset",
-            "no",
-            r"dataset: 'no' is not known",
-        ),
-        (
-            "recipes/cuvler/detector",
-            "x",
-            r"cuvler\.detector: 'x' is not known; .*votecut_cad",
-        ),
-        ("recipes/cuvler/self_training/keep_former", True, r"keep_former needs the annotations"),
-        ("gpus", "all", r'gpus: "all" is not allowed; allowed: auto'),
-        ("gpus", -1, r"gpus: -1 is less than the minimum of 0"),
-        ("recipe", 5, r"recipe: 5 is not allowed; allowed: string or array"),
-        ("datasets/mine", {"image": "x"}, r"datasets\.mine\.image: unknown key.*images\?"),
-        ("datasets/mine", {"images": "x", "shards": 0}, r"datasets\.mine\.shards: 0"),
-        ("datasets/mine", 5, r"datasets\.mine: 5 is not allowed; allowed: string or object"),
-        ("datasets/my photos", "x", r'"my photos" is not a name; use letters'),
-        ("download/a b", {"url": "http://x"}, r'"a b" is not a file\'s name; use letters'),
-        ("download/w.pth", {"url": "ftp://x"}, r'w\.pth\.url: "ftp://x" is not an address; https'),
-        ("download/w.pth", {"url": "gdrive:1", "sha256": "0"}, r'"0" is not a sha256 of 64 hex'),
-        ("download/w.pth", {"sha256": "0" * 64}, r"download\.w\.pth: 'url' is a required"),
-    ],
-)
+# Values that are wrong by themselves: the schema that editors use refuses them too.
+VALUES = [
+    ("trian", "x", r"trian: unknown key.*did you mean train\?"),
+    ("eigenvectors/tua", 0.1, r"eigenvectors\.tua: unknown key.*did you mean tau\?"),
+    ("pseudo_masks/crf", "fst", r'pseudo_masks\.crf: "fst" .* allowed: .*pydensecrf'),
+    ("pseudo_masks/votecat", {}, r"votecat: unknown key.*did you mean votecut\?"),
+    ("pseudo_masks/votecut/crf", "fast", r"votecut\.crf: unknown key.*known: .*tau_m"),
+    ("pseudo_masks/votecut/ks", [2, 1], r"votecut\.ks\.1: 1 .* allowed: whole number from 2"),
+    ("pseudo_masks/votecut/ks", [2, 2], r"votecut\.ks: .*more than once: 2"),
+    ("images/shards", 0, r"images\.shards: 0 .* allowed: whole number from 1 to 100000"),
+    ("images/shards", "4", r'images\.shards: "4" .* allowed: whole number'),
+    ("detector/num_gpus", True, r"detector\.num_gpus: true .* allowed: whole number"),
+    ("annotations/max_failed", "1%", r'max_failed: "1%" .* allowed: number from 0 to 1'),
+    ("annotations/max_failed", None, r"max_failed: null .* allowed: number from 0 to 1"),
+    ("evaluate", "coco_val", r'evaluate: "coco_val" .* allowed: list of names.*\[coco_val\]'),
+    ("recipes/cuvler/self_training/rounds", -1, r"recipes\.cuvler\.self_training\.rounds: -1"),
+    ("recipes/mine", {"method": "votecut"}, r"recipes\.mine\.detector_config: missing"),
+    ("gpus", "all", r'gpus: "all" .* allowed: auto or whole number from 0'),
+    ("gpus", -1, r"gpus: -1 .* allowed: auto or whole number from 0"),
+    ("recipe", 5, r"recipe: 5 .* allowed: name or list of names"),
+    ("recipe", [], r"recipe: \[\] .* allowed: name or list of names \(at least one"),
+    ("datasets/mine", {"image": "x"}, r"datasets\.mine\.image: unknown key.*images\?"),
+    ("datasets/mine", {"images": "x", "shards": 0}, r"datasets\.mine\.shards: 0"),
+    ("datasets/mine", {"images": "x", "annotations": 1}, r"mine\.annotations: 1 .*path or list"),
+    ("datasets/mine", 5, r"datasets\.mine: 5 .* allowed: path or mapping"),
+    ("datasets/my photos", "x", r'datasets\.my photos: "my photos" .* name \(letters, digits'),
+    ("download/a b", {"url": "http://x"}, r'"a b" .* file name \(letters, digits'),
+    ("download/w.pth", {"url": "ftp://x"}, r'w\.pth\.url: "ftp://x" .* address \(https'),
+    ("download/w.pth", {"url": "gdrive:1", "sha256": "0"}, r'"0" .* sha256 \(64 hex'),
+    ("download/w.pth", {"sha256": "0" * 64}, r"download\.w\.pth\.url: missing"),
+]
+# Names that must exist, and settings that must fit together.
+REFERENCES = [
+    ("train", "coco_trian", r"train: 'coco_trian' is not known; did you mean coco_train\?"),
+    ("evaluate", ["nowhere"], r"evaluate: 'nowhere' is not known; known: .*coco_val"),
+    ("evaluate", ["imagenet_train"], r"datasets\.imagenet_train\.annotations: needed"),
+    ("detector/validation", "nowhere", r"detector\.validation: 'nowhere' is not known"),
+    ("detector/validation", "imagenet_train", r"datasets\.imagenet_train\.annotations: needed"),
+    ("fine_tuning/validation", "no", r"fine_tuning\.validation: 'no' is not known"),
+    ("recipe", "cutlery", r"recipe: 'cutlery' is not known; .*known: cutler, cuvler"),
+    ("pseudo_masks/maskcut/backbone", "dino", r"maskcut\.backbone: 'dino' is not known"),
+    ("recipes/cuvler/method", "votecat", r"recipes\.cuvler\.method: 'votecat' .*votecut\?"),
+    ("recipes/cuvler/self_training/dataset", "no", r"self_training\.dataset: 'no' is not known"),
+    ("recipes/cuvler/detector_config", "x", r"detector_config: 'x' is not known; .*votecut_cad"),
+    ("recipes/cuvler/self_training/keep_previous", True, r"keep_previous needs the annotations"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), VALUES + REFERENCES)
 def test_a_mistake_is_named_with_what_is_allowed(config, key, value, message):
-    with pytest.raises(ConfigError, match=message):
-        check_config(change(config, key, value), SCHEMA)
+    with pytest.raises(ConfigError, match=message) as raised:
+        check(change(config, key, value))
+    # The key that was meant is named, and nothing else.
+    assert len({line.split(":")[0] for line in str(raised.value).splitlines()[1:]}) == 1 or (
+        "missing" in str(raised.value)
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [case[:2] for case in VALUES])
+def test_the_schema_refuses_what_the_model_refuses(config, key, value):
+    assert not Draft202012Validator(SCHEMA).is_valid(change(config, key, value))
 
 
 def test_all_mistakes_at_once(config):
     wrong = change(change(config, "images/shards", 0), "eigenvectors/tau", 2)
-    with pytest.raises(ConfigError, match=r"(?s)eigenvectors\.tau.*images\.shards"):
-        check_config(wrong, SCHEMA)
+    with pytest.raises(ConfigError, match=r"(?s)images\.shards.*eigenvectors\.tau"):
+        check(wrong)
+    wrong = change(change(config, "train", "x"), "pseudo_masks/votecut/backbones", ["s7", "s8"])
+    with pytest.raises(ConfigError, match=r"(?s)train: 'x'.*'s7'.*'s8'"):
+        check(wrong)
 
 
 def test_every_level_is_closed():
@@ -95,7 +119,18 @@ def test_every_level_is_closed():
             for part in schema:
                 closed(part)
 
-    closed(yaml.safe_load(SCHEMA.read_text()))
+    closed(SCHEMA)
+
+
+def test_every_setting_is_described():
+    described = [SCHEMA, *SCHEMA["$defs"].values()]
+    properties = [item for schema in described for item in schema["properties"].items()]
+    missing = [key for key, value in properties if "description" not in value | reference(value)]
+    assert not missing
+
+
+def reference(schema):
+    return SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[-1]] if "$ref" in schema else {}
 
 
 @pytest.mark.parametrize(
@@ -112,15 +147,14 @@ def test_every_level_is_closed():
 def test_a_dataset_is_one_entry(config, monkeypatch, entry, images, annotations, ids):
     monkeypatch.setenv("PHOTOS", "/env")
     config = change(change(config, "datasets/mine", entry), "datasets_root", "root")
-    check_config(config, SCHEMA)
-    resolved = dataset(config, "mine")
+    resolved = check(config).dataset("mine")
     assert resolved.images == Path(images)
     assert resolved.annotations == (Path(annotations) if annotations else None)
     assert (resolved.ids, resolved.shards) == (ids, 4)
 
 
 def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
-    assert gpus_by_rule(config) == {
+    assert check(config).gpus_by_rule() == {
         "eigenvectors": 1,
         "detector": 8,
         "predictions": 1,
@@ -131,17 +165,37 @@ def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
     laptop = yaml.safe_load((REPOSITORY / "config/laptop.yaml").read_text())
     for section in ("eigenvectors", "detector", "predictions"):
         config[section].update(laptop[section])
-    assert not any(gpus_by_rule(config).values())
-
-
-def test_slurm_is_asked_for_as_many_gpus(config):
-    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
-    gres = {rule: asked.get("gres") for rule, asked in profile["set-resources"].items()}
-    assert {rule: words for rule, words in gres.items() if words} == {
-        rule: f"'gpu:{count}'" for rule, count in gpus_by_rule(config).items()
-    }
+    assert not any(check(config).gpus_by_rule().values())
 
 
 def test_recipes_are_one_or_several(config):
-    assert recipes(config) == ["cuvler"]
-    assert recipes(config | {"recipe": ["cuvler", "other"]}) == ["cuvler", "other"]
+    assert check(config).recipe_names == ("cuvler",)
+    assert check(config | {"recipe": ["cuvler", "cutler"]}).recipe_names == ("cuvler", "cutler")
+
+
+@pytest.mark.parametrize(
+    ("detector", "expected"),
+    [
+        (DetectorName("cuvler", 0), "votecut_cad"),
+        (DetectorName("cutler", 2), "cutler_self_train"),
+        (DetectorName("cuvler", 1, 5), "semi_supervised_5"),
+    ],
+)
+def test_every_detector_has_its_config(config, detector, expected):
+    assert check(config).detector_config(detector) == expected
+
+
+def test_the_last_score_threshold_stays(config):
+    self_training = check(config).recipes["cutler"].self_training
+    assert [self_training.score_threshold(round_) for round_ in (1, 2, 3)] == [0.7, 0.65, 0.65]
+
+
+def test_reading_settings_is_light():
+    script = (
+        "import sys; from cuvler.config import read; read([])\n"
+        "print({'torch', 'numba', 'zarr', 'pandas', 'snakemake', 'detectron2'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert result.stdout == "set()\n", result.stderr

@@ -6,12 +6,11 @@ import yaml
 from click.testing import CliRunner
 
 from cuvler.commands.datasets import command as datasets_command
-from cuvler.config import check_config, dataset
+from cuvler.config import check
 from cuvler.errors import ConfigError
 from cuvler.ground_truth import FORMATS
 
 REPOSITORY = Path(__file__).parents[2]
-SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
 KNOWN = yaml.safe_load((REPOSITORY / "config/datasets.yaml").read_text())["datasets"]
 
 
@@ -27,8 +26,8 @@ BOXES = {"voc07", "clipart", "comic", "watercolor", "kitti", "objects365_val", "
 
 
 def test_every_benchmark_of_the_papers_is_known_with_what_it_is_scored_by(config):
-    check_config(config | {"evaluate": sorted(WITH_MASKS | BOXES | {"imagenet_val"})}, SCHEMA)
-    found = {name: dataset(config, name) for name in KNOWN}
+    settings = check(config | {"evaluate": sorted(WITH_MASKS | BOXES | {"imagenet_val"})})
+    found = {name: settings.dataset(name) for name in KNOWN}
     assert {name for name in WITH_MASKS | BOXES if found[name].masks} == WITH_MASKS
     limits = {name: entry.detections_per_image for name, entry in found.items()}
     assert {name: limit for name, limit in limits.items() if limit} == {"lvis_val": 300}
@@ -40,9 +39,9 @@ def test_every_benchmark_of_the_papers_is_known_with_what_it_is_scored_by(config
 
 def test_what_is_to_count_is_predicted_too(config):
     config["datasets"]["mine"] = {"images": "x", "annotations": "y", "max_detections": 300}
-    assert dataset(config, "mine").detections_per_image == 300
+    assert check(config).dataset("mine").detections_per_image == 300
     config["datasets"]["lvis_val"] = KNOWN["lvis_val"] | {"max_detections": 200}
-    entry = dataset(config, "lvis_val")
+    entry = check(config).dataset("lvis_val")
     assert (entry.detections_per_image, entry.max_detections) == (300, 200)
 
 
@@ -50,7 +49,7 @@ def test_formats_are_those_that_can_be_converted(config):
     assert {entry["format"] for entry in KNOWN.values() if "format" in entry} == FORMATS.keys()
     config["datasets"]["mine"] = {"images": "x", "annotations": "y", "format": "yolo"}
     with pytest.raises(ConfigError, match=rf"allowed: {', '.join(FORMATS)}$"):
-        check_config(config, SCHEMA)
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +65,7 @@ def test_formats_are_those_that_can_be_converted(config):
 def test_ground_truth_is_made_where_the_entry_says_of_what(config, entry, made_from):
     config["datasets"]["mine"] = {"images": "x"} | entry
     config["datasets_root"] = "root"
-    check_config(config, SCHEMA)
-    found = dataset(config, "mine")
+    found = check(config).dataset("mine")
     if made_from is None:
         assert (found.ground_truth, found.annotations) == (None, Path("root/a.json"))
     else:
@@ -81,8 +79,8 @@ def test_ground_truth_is_made_where_the_entry_says_of_what(config, entry, made_f
 def test_what_ground_truth_is_made_of_needs_annotations(config, key):
     value = "coco" if key == "format" else ["x"]
     config["datasets"]["mine"] = {"images": "x", key: value}
-    with pytest.raises(ConfigError, match=r"datasets\.mine: 'annotations' is a dependency"):
-        check_config(config, SCHEMA)
+    with pytest.raises(ConfigError, match=rf"datasets\.mine: .*{key} needs annotations"):
+        check(config)
 
 
 class TestCommand:
@@ -148,5 +146,10 @@ class TestCommand:
         assert "config: cannot be read" in str(self.run("--configfile", "config", status=1))
         (tmp_path / "bad.yaml").write_text("a: [")
         assert "bad.yaml: not YAML" in str(self.run("--configfile", "bad.yaml", status=1))
+        (tmp_path / "own.yaml").write_text("trian: photos")
+        assert "did you mean train?" in str(self.run("--configfile", "own.yaml", status=1))
+
+    def test_defaults_need_not_be_said(self, clone, tmp_path):
+        said = self.run()
         (tmp_path / "config/config.yaml").write_text("")
-        assert "missing datasets_root, images" in str(self.run(status=1))
+        assert self.run() == said

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from cuvler.cli import cuvler
 from cuvler.commands import plan as plan_command
+from cuvler.config import check
 from cuvler.errors import ConfigError
 from cuvler.layout import FILES
 from cuvler.listing import write_listing
@@ -47,7 +48,7 @@ def rows(config, planned, **rates):
     config["pseudo_masks"]["votecut"] |= {"backbones": votecut} if votecut else {}
     config["pseudo_masks"]["maskcut"] |= {"backbone": cut[0]} if cut else {}
     given = {name.replace("__", "/"): Rate(value, "given") for name, value in rates.items()}
-    planner = Planner(config, {"coco_val": 8000}, known_rates() | given, training=lambda _: 36_000)
+    planner = Planner(check(config), {"coco_val": 8000}, known_rates() | given, lambda _: 36_000)
     return {row.stage: row for row in planner.rows(planned)}, planner
 
 

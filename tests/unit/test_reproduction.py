@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cuvler.config import Settings
 from cuvler.detector.config import DETECTOR_CONFIGS
 from cuvler.download import published_files
 from cuvler.errors import DataError
@@ -98,20 +99,18 @@ def test_missing_data_has_a_reason(tmp_path):
     for path in (image, labels):
         path.parent.mkdir(parents=True)
         path.touch()
-    config = {
-        "datasets": {name: DATASETS[name] for name in ("coco_val", "voc07", "imagenet_train")},
-        "datasets_root": str(tmp_path),
-        "results": "results",
-        "images": {"shards": 1},
-        "download": {"model_cuvler_zero_shot.pth": {"url": "gdrive:1"}},
-    }
-    missing = missing_datasets(config)
+    settings = Settings(
+        datasets={name: DATASETS[name] for name in ("coco_val", "voc07", "imagenet_train")},
+        datasets_root=str(tmp_path),
+        download={"model_cuvler_zero_shot.pth": {"url": "gdrive:1"}},
+    )
+    missing = missing_datasets(settings)
     assert "coco_val" not in missing
     assert str(tmp_path / "VOC2007/Annotations") in missing["voc07"]
     assert missing["imagenet_train"].startswith("datasets.imagenet_train.annotations: ")
     assert missing["kitti"] == "datasets.kitti: not in the config"
     (tmp_path / "cutler_semi_1perc.pth").touch()
-    unknown = unknown_files(config, tmp_path)
+    unknown = unknown_files(settings, tmp_path)
     assert "set download.cutler_semi_2perc.pth" in unknown["cutler_2percent"]
     assert not {"cutler_cascade", "cuvler_zero_shot", "cutler_1percent"} & unknown.keys()
 

@@ -19,7 +19,7 @@ def jobs(output):
 WHOLE = {
     "fine_tuning": {
         "percents": [1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100],
-        "detector": "semi_supervised_PERCENT",
+        "detector_config": "semi_supervised_PERCENT",
     }
 }
 
@@ -65,8 +65,8 @@ def test_it_is_part_of_all_where_it_is_configured(workplace):
     ("settings", "message"),
     [
         (
-            {"detector": "semi_supervised_PERCENT", "percents": [3]},
-            r"fine_tuning\.detector: 'semi_supervised_3' is not known",
+            {"detector_config": "semi_supervised_PERCENT", "percents": [3]},
+            r"fine_tuning\.detector_config: 'semi_supervised_3' is not known",
         ),
         ({"percents": [0]}, r"fine_tuning\.percents\.0: "),
         ({"dataset": "nowhere"}, r"fine_tuning\.dataset: 'nowhere' is not known"),

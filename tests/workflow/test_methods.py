@@ -21,7 +21,7 @@ def recipe(workplace, method):
     defaults = yaml.safe_load((workplace.folder / "config/config.yaml").read_text())
     cuvler = defaults["recipes"]["cuvler"]
     self_training = cuvler["self_training"] | {"rounds": 0, "dataset": ""}
-    return cuvler | {"method": method, "detector": "demo", "self_training": self_training}
+    return cuvler | {"method": method, "detector_config": "demo", "self_training": self_training}
 
 
 def test_a_method_of_another_package(workplace, tiny, toy):

@@ -91,7 +91,10 @@ def test_running_without_data_names_key_path_and_fix(workplace):
         ("trian=x", r"trian: unknown key.*did you mean train\?"),
         ("train=nowhere", r"train: 'nowhere' is not known; known: clipart, .*coco_train"),
         ("pseudo_masks={votecut: {backbones: [s7]}}", r"votecut\.backbones: 's7' is not known"),
-        ("recipes={cuvler: {detector: nothing}}", r"detector: 'nothing' is not known"),
+        (
+            "recipes={cuvler: {detector_config: nothing}}",
+            r"detector_config: 'nothing' is not known",
+        ),
     ],
 )
 def test_wrong_settings_stop_before_any_job(workplace, setting, message):

@@ -12,7 +12,7 @@ rule annotations:
         "../envs/cuvler.yaml"
     params:
         folder=folder_of_shards,
-        max_failed=config["annotations"]["max_failed"],
+        max_failed=settings.annotations.max_failed,
     shell:
         "cuvler annotations --listing {input.listing:q} --max-failed {params.max_failed}"
         " --output {output:q} {params.folder:q} &> {log:q}"

@@ -8,44 +8,43 @@ import yaml
 
 from snakemake.exceptions import WorkflowError
 
-from cuvler import config as settings
 from cuvler import layout, listing
 from cuvler.commands.method_options import method_arguments
+from cuvler.config import check
 from cuvler.download.published import published_files
 from cuvler.errors import CuvlerError
 from cuvler.layout import DetectorName
 from cuvler.pseudo_masks.methods import method_names
 
 try:
-    settings.check_config(config, workflow.source_path("../schemas/config.schema.yaml"))
+    # `config` stays a dictionary for Snakemake; rules use its checked form.
+    settings = check(config)
     # The number of GPUs of each rule's jobs, and the total on this machine unless given by
     # `--resources gpus=N`. The Snakemake process inside a job needs no total.
-    GPUS = settings.gpus_by_rule(config)
+    GPUS = settings.gpus_by_rule()
     if workflow.is_main_process and "gpus" not in workflow.global_resources:
-        workflow.global_resources["gpus"] = settings.local_gpus(config)
+        workflow.global_resources["gpus"] = settings.local_gpus()
 except CuvlerError as error:
     raise WorkflowError(error)
 
 
-METHODS = list(
-    dict.fromkeys(config["recipes"][recipe]["method"] for recipe in settings.recipes(config))
-)
+METHODS = list(dict.fromkeys(settings.recipes[recipe].method for recipe in settings.recipe_names))
 DETECTORS = [
     DetectorName(recipe, round)
-    for recipe in settings.recipes(config)
-    for round in range(config["recipes"][recipe]["self_training"]["rounds"] + 1)
+    for recipe in settings.recipe_names
+    for round in range(settings.recipes[recipe].self_training.rounds + 1)
 ]
 
 # Each recipe's last detector is fine-tuned on each percentage of the labels.
-PERCENTS = config["fine_tuning"]["percents"]
+PERCENTS = settings.fine_tuning.percents
 FINE_TUNED = [
-    DetectorName(recipe, config["recipes"][recipe]["self_training"]["rounds"], percent)
-    for recipe in settings.recipes(config)
+    DetectorName(recipe, settings.recipes[recipe].self_training.rounds, percent)
+    for recipe in settings.recipe_names
     for percent in PERCENTS
 ]
 METRICS = [
-    *(layout.METRICS.of(dataset=name) for name in config["evaluate"]),
-    *(layout.FINE_TUNING_METRICS.of(dataset=name) for name in config["fine_tuning"]["evaluate"]),
+    *(layout.METRICS.of(dataset=name) for name in settings.evaluate),
+    *(layout.FINE_TUNING_METRICS.of(dataset=name) for name in settings.fine_tuning.evaluate),
 ]
 
 
@@ -69,8 +68,8 @@ def gpu_job_threads(rule):
 
 @cache
 def dataset(name):
-    require_known("datasets", name, config["datasets"])
-    return settings.dataset(config, name)
+    require_known("datasets", name, settings.datasets)
+    return settings.dataset(name)
 
 
 def images_of(wildcards):
@@ -96,7 +95,7 @@ def listed_state(name):
     if found.annotations:
         return listing.INITIAL_STATE
     try:
-        path = layout.LISTING.under(config["results"], dataset=name)
+        path = layout.LISTING.under(settings.results, dataset=name)
         return listing.listed_state(path, found.images)
     except CuvlerError as error:
         raise WorkflowError(f"datasets.{name}.images: {error}")
@@ -116,7 +115,7 @@ def validation_ground_truth(section):
     The listing depends on no other job, so that missing ground truth fails at once and not when
     training starts.
     """
-    name = config[section]["validation"]
+    name = getattr(settings, section).validation
 
     def inputs(_):
         if not name:
@@ -129,7 +128,7 @@ def validation_ground_truth(section):
 
 def validation_options(section):
     """A parameter function: the validation dataset. Fine-tuning needs ground truth with classes."""
-    name = config[section]["validation"]
+    name = getattr(settings, section).validation
 
     def options(_):
         if not name:
@@ -188,10 +187,10 @@ def labels_of(wildcards):
 
 def download_source(wildcards):
     """The source of a download: URL and digest from the config, or its published name."""
-    own = config["download"].get(wildcards.file)
+    own = settings.download.get(wildcards.file)
     if own is None:
         return [wildcards.file]
-    return [own["url"], *(["--sha256", own["sha256"]] if "sha256" in own else [])]
+    return [own.url, *(["--sha256", own.sha256] if own.sha256 else [])]
 
 
 def weights_of(wildcards):
@@ -199,18 +198,18 @@ def weights_of(wildcards):
     if wildcards.backbone.startswith("pixels_"):
         return []
     fetched = layout.WEIGHTS.of(backbone=wildcards.backbone)
-    return config["eigenvectors"]["weights"].get(wildcards.backbone, fetched)
+    return settings.eigenvectors.weights.get(wildcards.backbone, fetched)
 
 
 def definitions_of_backbones(wildcards):
     # A function, because Snakemake would take the braces of JSON in a plain string for wildcards.
-    return json.dumps(config["eigenvectors"]["definitions"])
+    return json.dumps(settings.eigenvectors.model_dump()["definitions"])
 
 
 @cache
 def configured_method(name):
     require_known("pseudo_masks", name, method_names())
-    return settings.configured_method(config, name)
+    return settings.pseudo_masks.method(name)
 
 
 def needed_vectors(wildcards):
@@ -246,30 +245,30 @@ def folder_of_shards(wildcards, input):
 
 def detector_of(wildcards):
     detector = DetectorName.parse(wildcards.detector)
-    require_known("recipes", detector.recipe, config["recipes"])
+    require_known("recipes", detector.recipe, settings.recipes)
     return detector
 
 
 def recipe_of(wildcards):
-    return config["recipes"][detector_of(wildcards).recipe]
+    return settings.recipes[detector_of(wildcards).recipe]
 
 
 def self_training_of(wildcards):
-    return recipe_of(wildcards)["self_training"]
+    return recipe_of(wildcards).self_training
 
 
 def training_dataset(wildcards):
     detector = detector_of(wildcards)
     if detector.round == 0:
-        return dataset(config["train"])
-    return dataset(settings.self_training_dataset(config, detector.recipe))
+        return dataset(settings.train)
+    return dataset(settings.self_training_dataset(detector.recipe))
 
 
 def annotations_of_detector(detector):
     """Round 0 trains on pseudo-masks, later rounds on the previous detector's predictions."""
     if detector.round == 0:
-        method = config["recipes"][detector.recipe]["method"]
-        return layout.ANNOTATIONS.of(dataset=config["train"], method=method)
+        method = settings.recipes[detector.recipe].method
+        return layout.ANNOTATIONS.of(dataset=settings.train, method=method)
     return layout.SELF_TRAINING.of(detector=detector)
 
 
@@ -281,13 +280,12 @@ def initial_weights(wildcards):
     """Round 0 starts from the configured weights, later rounds from the previous detector."""
     if previous := detector_of(wildcards).previous:
         return layout.DETECTOR.of(detector=previous)
-    weights = config["detector"]["weights"]
+    weights = settings.detector.weights
     return layout.WEIGHTS.of(backbone=weights) if weights == "dino_resnet50" else weights or []
 
 
 def training_detector_config(wildcards):
-    first = detector_of(wildcards).round == 0
-    return (recipe_of(wildcards) if first else self_training_of(wildcards))["detector"]
+    return settings.detector_config(detector_of(wildcards))
 
 
 def previous(wildcards):
@@ -308,13 +306,12 @@ def self_training_predictions(wildcards):
 
 
 def self_training_score_threshold(wildcards):
-    thresholds = self_training_of(wildcards)["thresholds"]
-    return thresholds[min(detector_of(wildcards).round, len(thresholds)) - 1]
+    return self_training_of(wildcards).score_threshold(detector_of(wildcards).round)
 
 
 def previous_annotations(wildcards):
     """The previous round's annotations, if the recipe keeps them."""
-    if not self_training_of(wildcards)["keep_former"]:
+    if not self_training_of(wildcards).keep_previous:
         return []
     return annotations_of_detector(previous(wildcards))
 
@@ -332,7 +329,7 @@ def scored_results(wildcards):
 
 def scored_entries(name):
     """The entries of a dataset's metrics: pseudo-masks first, then detectors."""
-    scored = name in config["evaluation"]["pseudo_masks"]
+    scored = name in settings.evaluation.pseudo_masks
     return [*(METHODS if scored else []), *DETECTORS]
 
 
@@ -350,7 +347,7 @@ def entry_options(entries, paths):
 
 def fine_tuning_split(wildcards):
     percent = DetectorName.parse(wildcards.fine_tuned).percent
-    return layout.SPLIT.of(dataset=config["fine_tuning"]["dataset"], percent=percent)
+    return layout.SPLIT.of(dataset=settings.fine_tuning.dataset, percent=percent)
 
 
 def fine_tuning_weights(wildcards):
@@ -358,5 +355,4 @@ def fine_tuning_weights(wildcards):
 
 
 def fine_tuning_detector_config(wildcards):
-    percent = DetectorName.parse(wildcards.fine_tuned).percent
-    return settings.fine_tuning_detector(config, percent)
+    return settings.detector_config(DetectorName.parse(wildcards.fine_tuned))

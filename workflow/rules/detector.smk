@@ -20,11 +20,11 @@ rule detector:
         image_root=lambda wildcards: training_dataset(wildcards).images,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         detector_config=training_detector_config,
-        num_gpus=config["detector"]["num_gpus"],
-        workers=config["detector"]["workers"],
+        num_gpus=settings.detector.num_gpus,
+        workers=settings.detector.workers,
         evaluate=validation_options("detector"),
         folder=lambda wildcards, output: Path(output[0]).parent,
-        opts=lambda wildcards: config["detector"]["opts"],
+        opts=lambda wildcards: settings.detector.opts,
     shell:
         "cuvler detector --annotations {input.annotations:q} --image-root {params.image_root:q}"
         " --detector-config {params.detector_config} {params.weights:q} --num-gpus {params.num_gpus}"

@@ -4,7 +4,7 @@ rule download:
     log:
         layout.DOWNLOAD.log,
     wildcard_constraints:
-        file="|".join(map(re.escape, [*published_files(), *config["download"]])),
+        file="|".join(map(re.escape, [*published_files(), *settings.download])),
     conda:
         "../envs/cuvler.yaml"
     params:

@@ -32,11 +32,11 @@ rule eigenvectors:
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         definitions=definitions_of_backbones,
         vectors=needed_vectors,
-        tau=config["eigenvectors"]["tau"],
-        eps=config["eigenvectors"]["eps"],
-        batch_size=config["eigenvectors"]["batch_size"],
-        device=config["eigenvectors"]["device"],
-        precision=config["eigenvectors"]["precision"],
+        tau=settings.eigenvectors.tau,
+        eps=settings.eigenvectors.eps,
+        batch_size=settings.eigenvectors.batch_size,
+        device=settings.eigenvectors.device,
+        precision=settings.eigenvectors.precision,
     shell:
         "cuvler eigenvectors --listing {input.listing:q} --image-root {params.image_root:q}"
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"

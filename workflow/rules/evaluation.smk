@@ -40,7 +40,7 @@ rule metrics:
 
 rule table:
     input:
-        [layout.METRICS.of(dataset=name) for name in config["evaluate"]],
+        [layout.METRICS.of(dataset=name) for name in settings.evaluate],
     output:
         csv=layout.TABLE.of(format="csv"),
         markdown=layout.TABLE.of(format="md"),
@@ -51,7 +51,7 @@ rule table:
     params:
         metrics=lambda wildcards, input: [
             word
-            for name, path in zip(config["evaluate"], input)
+            for name, path in zip(settings.evaluate, input)
             for word in ("--metrics", f"{name}={path}", "--title", f"{name}={dataset(name).title}")
         ],
     shell:

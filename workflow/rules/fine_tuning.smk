@@ -12,7 +12,7 @@ rule splits:
     params:
         ground_truth=labels_of,
         percents=[word for percent in PERCENTS for word in ("--percent", percent)],
-        seed=config["fine_tuning"]["seed"],
+        seed=settings.fine_tuning.seed,
         folder=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "cuvler splits --ground-truth {params.ground_truth:q} {params.percents}"
@@ -31,10 +31,10 @@ use rule detector as fine_tuning with:
     benchmark:
         layout.FINE_TUNING.benchmark
     params:
-        image_root=dataset(config["fine_tuning"]["dataset"]).images,
+        image_root=dataset(settings.fine_tuning.dataset).images,
         detector_config=fine_tuning_detector_config,
         evaluate=validation_options("fine_tuning"),
-        opts=lambda wildcards: config["fine_tuning"]["opts"],
+        opts=lambda wildcards: settings.fine_tuning.opts,
 
 
 use rule predictions as fine_tuning_predictions with:

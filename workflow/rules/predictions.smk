@@ -19,10 +19,10 @@ rule predictions:
         detector=lambda wildcards, input: Path(input.detector).parent,
         image_root=images_of,
         limit=limit_of("detections_per_image", "--detections-per-image"),
-        batch_size=config["predictions"]["batch_size"],
-        num_gpus=config["predictions"]["num_gpus"],
-        max_failed=config["annotations"]["max_failed"],
-        tta=["--tta"] if config["predictions"]["tta"] else [],
+        batch_size=settings.predictions.batch_size,
+        num_gpus=settings.predictions.num_gpus,
+        max_failed=settings.annotations.max_failed,
+        tta=["--tta"] if settings.predictions.tta else [],
     shell:
         "{params.program:q} predictions --detector {params.detector:q} --listing {input.listing:q}"
         " --image-root {params.image_root:q} --batch-size {params.batch_size}"

@@ -13,8 +13,8 @@ rule report:
         "../envs/cuvler.yaml"
     params:
         options=report_options,
-        benchmarks=str(Path(config["results"], layout.BENCHMARKS)),
-        num_images=config["report"]["images"],
+        benchmarks=str(Path(settings.results, layout.BENCHMARKS)),
+        num_images=settings.report.images,
         gpus=report_gpus,
         config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),
     shell:

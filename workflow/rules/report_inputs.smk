@@ -1,16 +1,16 @@
 # Without datasets to evaluate, the report shows predictions on the images of `train`.
-PREDICTED = config["evaluate"] or [config["train"]]
+PREDICTED = settings.evaluate or [settings.train]
 
 
 def report_files():
     """The input files of the report, as (option of ``cuvler report``, name, path)."""
-    results = config["results"]
-    scored = config["evaluation"]["pseudo_masks"]
-    masks = {(name, method) for name in [config["train"], *scored] for method in METHODS}
+    results = settings.results
+    scored = settings.evaluation.pseudo_masks
+    masks = {(name, method) for name in [settings.train, *scored] for method in METHODS}
     return [
         *(
             ("metrics", name, layout.METRICS.under(results, dataset=name))
-            for name in config["evaluate"]
+            for name in settings.evaluate
         ),
         *(
             (
@@ -18,12 +18,12 @@ def report_files():
                 f"{name}/{entry}",
                 layout.EVALUATION.under(results, dataset=name, entry=entry),
             )
-            for name in config["evaluate"]
+            for name in settings.evaluate
             for entry in scored_entries(name)
         ),
         *(
             ("fine-tuning", name, layout.FINE_TUNING_METRICS.under(results, dataset=name))
-            for name in config["fine_tuning"]["evaluate"]
+            for name in settings.fine_tuning.evaluate
         ),
         *(
             (
@@ -36,7 +36,7 @@ def report_files():
         *(
             (
                 "annotations",
-                f"{settings.self_training_dataset(config, detector.recipe)}/labels of {detector}",
+                f"{settings.self_training_dataset(detector.recipe)}/labels of {detector}",
                 layout.SELF_TRAINING.under(results, detector=detector),
             )
             for detector in DETECTORS
@@ -56,13 +56,13 @@ def report_files():
 
 def report_folders():
     """The input folders of the report; their files are made by the rules of the input files."""
-    results = config["results"]
+    results = settings.results
     return [
         *(
             ("image-root", name, dataset(name).images)
-            for name in dict.fromkeys([*config["evaluate"], config["train"]])
+            for name in dict.fromkeys([*settings.evaluate, settings.train])
         ),
-        *(("ground-truth", name, dataset(name).annotations) for name in config["evaluate"]),
+        *(("ground-truth", name, dataset(name).annotations) for name in settings.evaluate),
         *(
             (
                 "eigenvectors",
@@ -71,7 +71,7 @@ def report_folders():
                     results, dataset=name, method=method, backbone=backbone, shard=0
                 ).parent,
             )
-            for name in dict.fromkeys([*config["evaluation"]["pseudo_masks"], config["train"]])
+            for name in dict.fromkeys([*settings.evaluation.pseudo_masks, settings.train])
             for method in METHODS
             for backbone in configured_method(method).needs()
         ),
@@ -81,7 +81,7 @@ def report_folders():
         ),
         *(
             ("detector", detector, layout.FINE_TUNING.under(results, fine_tuned=detector).parent)
-            for detector in (FINE_TUNED if config["fine_tuning"]["evaluate"] else [])
+            for detector in (FINE_TUNED if settings.fine_tuning.evaluate else [])
         ),
     ]
 

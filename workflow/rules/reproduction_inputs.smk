@@ -8,7 +8,7 @@ REPRODUCED = reproduction.entries()
 @cache
 def reproduction_skipped():
     """Entries with no known source of their file, and missing datasets, each with the reason."""
-    files, datasets = reproduction.unknown_files(config), reproduction.missing_datasets(config)
+    files, datasets = reproduction.unknown_files(settings), reproduction.missing_datasets(settings)
     for name, reason in {**files, **datasets}.items():
         logger.info(f"reproduction: {name} is skipped: {reason}")
     return files, datasets
@@ -32,12 +32,13 @@ def reproduced(wildcards):
 
 def reproduction_address(wildcards):
     """The URL and digest of an entry's file, if they are in the config."""
-    own = config["download"].get(reproduced(wildcards).file, {})
-    return [word for key, value in own.items() for word in (f"--{key}", value)]
+    own = settings.download.get(reproduced(wildcards).file)
+    given = own.model_dump(exclude_none=True) if own else {}
+    return [word for key, value in given.items() for word in (f"--{key}", value)]
 
 
 def reproduction_path(file, wildcards):
-    return str(file.under(config["results"], **dict(wildcards.items())))
+    return str(file.under(settings.results, **dict(wildcards.items())))
 
 
 def reproduction_step(file, after):
@@ -62,7 +63,7 @@ def reproduction_step(file, after):
 
 
 def reproduction_file(wildcards):
-    return str(layout.REPRODUCTION_FILE.under(config["results"], entry=wildcards.entry))
+    return str(layout.REPRODUCTION_FILE.under(settings.results, entry=wildcards.entry))
 
 
 def reproduction_truth(wildcards):
@@ -99,7 +100,7 @@ def reproduction_evaluations(wildcards):
 def reproduction_options(wildcards, input):
     files, datasets = reproduction_skipped()
     names = dict.fromkeys(name for entry in REPRODUCED.values() for name in entry.datasets)
-    titles = {name: dataset(name).title for name in names if name in config["datasets"]}
+    titles = {name: dataset(name).title for name in names if name in settings.datasets}
     scores = {
         f"{entry}/{name}": path
         for (entry, name), path in zip(reproduction_pairs(), input.evaluations, strict=True)

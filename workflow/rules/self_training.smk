@@ -13,7 +13,7 @@ rule self_training:
         "../envs/cuvler.yaml"
     params:
         previous=lambda wildcards, input: ["--previous", input.previous] if input.previous else [],
-        limit=lambda wildcards: self_training_of(wildcards)["detections_per_image"],
+        limit=lambda wildcards: self_training_of(wildcards).detections_per_image,
         score_threshold=self_training_score_threshold,
     shell:
         "cuvler self-training --predictions {input.predictions:q} --listing {input.listing:q}"

@@ -1,0 +1,119 @@
+"""Checks of a config that one setting alone cannot have: names must exist, parts must fit."""
+
+import difflib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from cuvler.config.model import Settings
+from cuvler.eigenvectors.backbones import BACKBONES
+from cuvler.errors import ConfigError
+from cuvler.pseudo_masks.methods import BACKBONE_FIELDS, find_method, method_names
+
+# The files are looked up, not imported: detectron2 may not be installed.
+_DETECTOR_CONFIGS = Path(__file__).parents[1] / "detector" / "configs"
+
+
+def mistakes(settings: Settings) -> list[str]:
+    """List names that do not exist and, if all do, parts that do not fit together."""
+    return [
+        *_unknown_datasets(settings),
+        *_unknown_recipes(settings),
+        *_unknown_detector_configs(settings),
+        *_method_mistakes(settings),
+    ] or [*_missing_annotations(settings), *_other_previous(settings)]
+
+
+def _unknown(key: str, name: str, known: Collection[str]) -> Iterator[str]:
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    yield f"{key}: {name!r} is not known; {hint}known: {', '.join(sorted(known)) or 'none'}"
+
+
+def _unknown_datasets(settings: Settings) -> Iterator[str]:
+    rounds = {name: settings.recipes[name] for name in _known_recipes(settings)}
+    used = [
+        ("train", settings.train),
+        *(("evaluate", name) for name in settings.evaluate),
+        *(
+            (f"recipes.{name}.self_training.dataset", recipe.self_training.dataset)
+            for name, recipe in rounds.items()
+        ),
+        ("detector.validation", settings.detector.validation),
+        ("fine_tuning.dataset", settings.fine_tuning.dataset),
+        ("fine_tuning.validation", settings.fine_tuning.validation),
+        *(("fine_tuning.evaluate", name) for name in settings.fine_tuning.evaluate),
+        *(("evaluation.pseudo_masks", name) for name in settings.evaluation.pseudo_masks),
+    ]
+    for key, name in used:
+        if name:  # Some may be empty.
+            yield from _unknown(key, name, settings.datasets)
+
+
+def _known_recipes(settings: Settings) -> list[str]:
+    return [name for name in settings.recipe_names if name in settings.recipes]
+
+
+def _unknown_recipes(settings: Settings) -> Iterator[str]:
+    for name in settings.recipe_names:
+        yield from _unknown("recipe", name, settings.recipes)
+    for name, recipe in settings.recipes.items():
+        yield from _unknown(f"recipes.{name}.method", recipe.method, method_names())
+
+
+def _unknown_detector_configs(settings: Settings) -> Iterator[str]:
+    used = [
+        *(
+            ("fine_tuning.detector_config", settings.fine_tuning_detector_config(percent))
+            for percent in settings.fine_tuning.percents
+        ),
+        *(
+            (f"recipes.{name}.{key}detector_config", section.detector_config)
+            for name, recipe in settings.recipes.items()
+            for key, section in (("", recipe), ("self_training.", recipe.self_training))
+        ),
+    ]
+    known = [path.stem for path in _DETECTOR_CONFIGS.glob("[!_]*.yaml")]
+    for key, name in used:
+        yield from _unknown(key, name, known)
+
+
+def _method_mistakes(settings: Settings) -> Iterator[str]:
+    known = {*BACKBONES, *settings.eigenvectors.definitions}
+    for name in method_names():
+        try:
+            method = settings.pseudo_masks.method(name)
+        except ConfigError as error:
+            yield str(error)
+            continue
+        for key in BACKBONE_FIELDS:
+            if key in find_method(name).model_fields:
+                for backbone in method.needs():
+                    yield from _unknown(f"pseudo_masks.{name}.{key}", backbone, known)
+
+
+def _missing_annotations(settings: Settings) -> Iterator[str]:
+    scored = dict.fromkeys(
+        [
+            *settings.evaluate,
+            *settings.evaluation.pseudo_masks,
+            *settings.fine_tuning.evaluate,
+            *filter(None, [settings.detector.validation, settings.fine_tuning.validation]),
+        ]
+    )
+    for name in scored:
+        if settings.dataset(name).annotations is None:
+            yield f"datasets.{name}.annotations: needed to score against, but not set"
+
+
+def _other_previous(settings: Settings) -> Iterator[str]:
+    """Find recipes that keep previous annotations which are of another dataset."""
+    for name in settings.recipe_names:
+        keeps = settings.recipes[name].self_training.keep_previous
+        if keeps and settings.self_training_dataset(name) != settings.train:
+            yield (
+                f"recipes.{name}.self_training: keep_previous needs the annotations of the "
+                f"previous round, which are of {settings.train!r}; leave dataset empty or set "
+                "keep_previous to false"
+            )

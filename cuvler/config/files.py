@@ -1,0 +1,95 @@
+"""Reading config files, and checking what they say together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from cuvler.config.checks import mistakes
+from cuvler.config.messages import describe
+from cuvler.config.model import Settings, settings_model
+from cuvler.errors import ConfigError
+from cuvler.files import StrPath
+
+# Read by every run, in this order: the Snakefile says the same.
+CONFIG_FILES = (Path("config/datasets.yaml"), Path("config/config.yaml"))
+
+
+def check(config: Mapping[str, Any]) -> Settings:
+    """Check a config, the values first and then the names that they refer to.
+
+    Raises:
+        ConfigError: names the key, the value, and what is allowed; all mistakes at once.
+    """
+    model = settings_model()
+    try:
+        # As JSON, in which a list is a tuple to pydantic, but text is not a number.
+        settings = model.model_validate_json(json.dumps(config, default=str), strict=True)
+    except ValidationError as error:
+        wrong = describe(error, json_schema(model))
+    else:
+        wrong = mistakes(settings)
+    if wrong:
+        raise ConfigError("wrong settings:\n" + "\n".join(f"  {line}" for line in wrong))
+    return settings
+
+
+def read(paths: Sequence[StrPath]) -> Settings:
+    """Read config files over those of every run, and check them.
+
+    Raises:
+        ConfigError: a file is missing or not YAML of settings, or settings are wrong.
+    """
+    config: dict[str, Any] = {}
+    for path in [*CONFIG_FILES, *paths]:
+        config = _merge(config, _load(path))
+    return check(config)
+
+
+def _load(path: StrPath) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            settings = yaml.safe_load(stream) or {}
+    except FileNotFoundError:
+        message = f"{path}: no such file; run this in the folder in which Snakemake runs"
+        raise ConfigError(message) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: not a mapping (key: value) but {settings!r:.80}")
+    return settings
+
+
+def _merge(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change settings key by key, as Snakemake merges config files."""
+    merged = dict(config) if isinstance(config, Mapping) else {}
+    for key, value in changes.items():
+        is_section = isinstance(value, Mapping)
+        merged[key] = _merge(merged.get(key, {}), value) if is_section else value
+    return merged
+
+
+class _Generator(GenerateJsonSchema):
+    """Without titles, which repeat the keys; names of keys are checked, not just described."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def dict_schema(self, schema: Any) -> JsonSchemaValue:
+        found = super().dict_schema(schema)
+        for pattern, values in found.pop("patternProperties", {}).items():
+            found |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+        return found
+
+
+@cache
+def json_schema(model: type[Settings]) -> dict[str, Any]:
+    """Give the JSON schema of the model."""
+    return model.model_json_schema(schema_generator=_Generator)
