@@ -14,7 +14,7 @@ from cuvler.config.model import settings_model
 ROOT = Path(__file__).parents[1]
 _WIDTH = 100
 
-_NOTE = "Written by docs/configuration.py from cuvler/config/model.py"
+_NOTE = "Written by docs/configuration.py from the model in cuvler/config"
 _CONFIG_HEAD = f"""\
 # The settings of the whole workflow, with their defaults. A key that is not known stops the run
 # before any job starts. Settings can be changed for one run: snakemake --config train=my_photos

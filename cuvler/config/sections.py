@@ -1,0 +1,249 @@
+"""The sections of the config: keys, defaults, allowed values and documentation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cuvler.config.fields import (
+    Address,
+    Count,
+    CountOrZero,
+    NameOrNone,
+    Names,
+    Options,
+    PathText,
+    Section,
+    Sha256,
+    Shards,
+    Share,
+    Text,
+)
+from cuvler.pseudo_masks.crf import CrfSetting
+from cuvler.pseudo_masks.methods import (
+    SHARED_SETTINGS,
+    Distinct,
+    Method,
+    Name,
+    NoRepeats,
+    find_method,
+    make_method,
+)
+
+
+class Download(Section):
+    """A file to fetch."""
+
+    url: Address
+    """Where the file is."""
+    sha256: Sha256 | None = None
+    """What the file's digest must be."""
+
+
+class Images(Section):
+    """Listing the images of a dataset."""
+
+    shards: Shards = 4
+    """The number of jobs that a dataset is split into, if its entry does not say."""
+
+
+class BackboneDefinition(Section):
+    """A vision transformer of timm."""
+
+    timm: Text
+    """The name of timm's model, with its pretrained tag."""
+    feature: Literal["key", "query", "value", "key_query_value", "patch_tokens"]
+    """The features of a patch: a projection of the last attention layer, the three side by side
+    (key_query_value), or the tokens after the final norm (patch_tokens)."""
+    size: Annotated[int, Field(ge=2)]
+    """The side, in pixels, of the square that images are resized to."""
+    patch: Count
+    """The side of a patch in pixels; divides the size."""
+
+
+class Eigenvectors(Section):
+    """Features of patches by self-supervised ViTs, and normalized cuts of their graphs."""
+
+    definitions: dict[Name, BackboneDefinition] = Field(default={})
+    """ViTs known by name: dino_s16 dino_s8 dino_b16 dino_b8 dinov2_s14 dinov2_b14.
+    Without weights, for trying things out: pixels_p16 pixels_p14 pixels_p8.
+    Further ViTs of timm, under names of your own:
+      mae_b16: {timm: vit_base_patch16_224.mae, feature: key, size: 480, patch: 16}"""
+    weights: dict[Name, PathText] = Field(default={})
+    """Weight files that are already here, by backbone (.safetensors or .pth). Others are fetched
+    from the hub, once, on the machine that Snakemake runs on.
+      dino_s8: /models/dino_deitsmall8_pretrain.pth"""
+    tau: Annotated[float, Field(ge=-1, le=1)] = 0.15
+    """Patches are joined by an edge of weight 1 if the cosine of their features is above tau, and
+    of weight eps otherwise."""
+    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """The weight of the other edges."""
+    batch_size: CountOrZero = 0
+    """Images in one forward pass; 0 chooses by the free memory."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if there is one."""
+    precision: Literal["float32", "float16"] = "float32"
+    """The precision of the ViTs. float16 (mixed precision) is faster on a GPU; its rounding moves
+    an eigenvector by a cosine of about 1e-4 at most (one of 85 graphs by 1.2e-4)."""
+
+
+class PseudoMasks(Section):
+    """Making masks of eigenvectors. Each method has a section with its own settings."""
+
+    crf: CrfSetting = "fast"
+
+    def method(self, name: str) -> Method:
+        """Make a method with the settings of its section and those that methods share.
+
+        Raises:
+            ConfigError: there is no such method, or its settings do not fit together.
+        """
+        fields = find_method(name).model_fields
+        shared = {key: getattr(self, key) for key in SHARED_SETTINGS if key in fields}
+        own = getattr(self, name).model_dump()
+        return make_method(name, shared | own, where=f"pseudo_masks.{name}")
+
+
+class Annotations(Section):
+    """Merging the pseudo-masks of a dataset into one COCO json."""
+
+    max_failed: Share = 0.01
+    """The share of images that may be missing, unreadable or failed. If there are more, merging
+    pseudo-masks stops, and so does predicting."""
+
+
+class Detector(Section):
+    """Training detectors."""
+
+    weights: str = "dino_resnet50"
+    """Initial weights of the first detector: dino_resnet50 (fetched), or a .pth, .pkl or
+    .safetensors file. Empty: random weights, which suit small detectors only."""
+    num_gpus: CountOrZero = 8
+    """GPUs of one machine to train on; 0 uses the CPU."""
+    workers: CountOrZero = 4
+    """Data-loading processes for each GPU."""
+    validation: NameOrNone = ""
+    """A dataset with annotations that detectors are scored on while they train: every
+    TEST.EVAL_PERIOD iterations (5000) and at the end. Empty: they are scored only afterwards."""
+    opts: Options = ()
+    """detectron2 settings that override those of the detector config: [SOLVER.MAX_ITER, 40000].
+    Weights in a legacy format, which run code, are refused without their sha256:
+    [MODEL.UNPICKLE_SHA256, 9f86...]"""
+
+
+class Predictions(Section):
+    """Predicting with a trained detector."""
+
+    batch_size: Count = 8
+    """Images in one forward pass."""
+    num_gpus: CountOrZero = 1
+    """GPUs of one machine, one process each; 0 uses the CPU."""
+    tta: bool = False
+    """Test-time augmentation: average over several sizes and mirrored images, many times slower.
+    The papers' numbers, and ours, are without."""
+
+
+class Evaluation(Section):
+    """Scoring against ground truth."""
+
+    pseudo_masks: Names = ()
+    """Datasets with annotations on which pseudo-masks are scored too, without any training."""
+
+
+class FineTuning(Section):
+    """Learning classes from labels, starting from the last detector of each recipe (CutLER's
+    semi-supervised experiments): snakemake results/fine_tuning/coco_val_metrics.json"""
+
+    dataset: Name = "coco_train"
+    """The labelled dataset."""
+    percents: Annotated[tuple[Annotated[int, Field(ge=1, le=100)], ...], Distinct, NoRepeats] = (
+        1,
+        2,
+        5,
+        10,
+        20,
+        30,
+        40,
+        50,
+        60,
+        80,
+        100,
+    )
+    """The percentages of the labelled images to learn from, one experiment each."""
+    seed: int = 0
+    """Chooses the images. A larger percentage includes the images of a smaller one."""
+    detector_config: Name = "semi_supervised_PERCENT"
+    """The detectron2 yaml (cuvler/detector/configs); PERCENT stands for the number."""
+    validation: NameOrNone = "coco_val"
+    """A dataset with the same categories that the detectors are scored on while they train; see
+    detector.validation."""
+    opts: Options = ()
+    """detectron2 settings that override those of the detector config."""
+    evaluate: Names = ()
+    """Datasets with the same categories that the target `all` scores these detectors on. Empty:
+    `all` leaves fine-tuning out."""
+
+
+class Report(Section):
+    """The report of a run."""
+
+    images: Count = 8
+    """Images in each gallery."""
+
+
+class SelfTraining(Section):
+    """Training further detectors on predictions."""
+
+    detector_config: Name
+    """The detectron2 yaml of the detector of each round."""
+    rounds: CountOrZero
+    """Rounds after the first detector; 0 stops at the zero-shot detector."""
+    dataset: NameOrNone
+    """The dataset to predict on and learn from. Empty: the one of `train`."""
+    detections_per_image: Count
+    """The number of predictions of each image to learn from, the best first."""
+    score_thresholds: Annotated[tuple[Share, ...], Field(min_length=1)]
+    """Predictions below this score are not learned from. One value for each round; the last one
+    stays."""
+    keep_previous: bool
+    """Learn from the previous annotations too, where no prediction replaces them. Needs the
+    dataset of `train`."""
+
+    def score_threshold(self, round_: int) -> float:
+        """Give the score threshold of a round, counted from 1."""
+        return self.score_thresholds[min(round_, len(self.score_thresholds)) - 1]
+
+
+class Recipe(Section):
+    """The parts of a published system."""
+
+    method: Name
+    """The method of making pseudo-masks: votecut or maskcut."""
+    detector_config: Name
+    """The detectron2 yaml of the first detector (cuvler/detector/configs)."""
+    self_training: SelfTraining
+
+
+CUVLER = Recipe(
+    method="votecut",
+    detector_config="votecut_cad",
+    self_training=SelfTraining(
+        detector_config="cad_self_train",
+        rounds=1,
+        dataset="coco_train",
+        detections_per_image=100,
+        score_thresholds=(0.2,),
+        keep_previous=False,
+    ),
+)
+CUTLER = Recipe(
+    method="maskcut",
+    detector_config="cutler_cascade",
+    self_training=SelfTraining(
+        detector_config="cutler_self_train",
+        rounds=3,
+        dataset="",
+        detections_per_image=30,
+        score_thresholds=(0.7, 0.65),
+        keep_previous=True,
+    ),
+)
