@@ -1,4 +1,4 @@
-"""The ``cuvler`` command: one sub-command a stage, loaded only when it is called."""
+"""The ``cuvler`` command: one sub-command per stage, imported on demand."""
 
 import importlib
 import logging
@@ -10,12 +10,12 @@ import click
 from cuvler import __version__
 from cuvler.errors import CuvlerError
 
-# Command -> (module that holds it, one line for the overview). The modules import torch,
-# zarr or detectron2; naming the lines here keeps ``cuvler --help`` fast.
+# Command -> (module, one line for the overview). The lines are here because the modules import
+# torch, zarr or detectron2, which would make ``cuvler --help`` slow.
 COMMANDS = {
     "datasets": (
         "cuvler.commands.datasets",
-        "List the data sets known by name: what is here, where to get the others.",
+        "List the known datasets, and where to get those that are missing.",
     ),
     "download": (
         "cuvler.commands.download",
@@ -23,51 +23,54 @@ COMMANDS = {
     ),
     "ground-truth": (
         "cuvler.commands.ground_truth",
-        "Make class-agnostic ground truth from official annotations.",
+        "Convert official annotations to class-agnostic ground truth.",
     ),
-    "images": ("cuvler.commands.images", "List a dataset's images and deal them into shards."),
-    "weights": ("cuvler.commands.weights", "Fetch a backbone's weights, once, with their sha256."),
+    "images": ("cuvler.commands.images", "List a dataset's images and divide them into shards."),
+    "weights": ("cuvler.commands.weights", "Fetch a backbone's weights and record their sha256."),
     "eigenvectors": (
         "cuvler.commands.eigenvectors",
-        "Extract one shard's eigenvectors into Zarr.",
+        "Extract the eigenvectors of one shard into a Zarr file.",
     ),
-    "pseudo-masks": ("cuvler.commands.pseudo_masks", "Cut one shard's masks from eigenvectors."),
-    "annotations": ("cuvler.commands.annotations", "Merge the shards into one COCO json."),
-    "splits": ("cuvler.commands.splits", "Take a few percent of a dataset's labels."),
+    "pseudo-masks": ("cuvler.commands.pseudo_masks", "Compute the pseudo-masks of one shard."),
+    "annotations": (
+        "cuvler.commands.annotations",
+        "Merge the shards' pseudo-masks into one COCO json.",
+    ),
+    "splits": ("cuvler.commands.splits", "Draw splits with a few percent of a dataset's labels."),
     "detector": ("cuvler.commands.detector", "Train a detector on annotations."),
     "predictions": ("cuvler.commands.predictions", "Run a detector over a dataset."),
     "self-training": (
         "cuvler.commands.self_training",
-        "Turn predictions into the next round's annotations.",
+        "Convert predictions to the next round's annotations.",
     ),
     "evaluation": ("cuvler.commands.evaluation", "Score masks against ground truth."),
-    "metrics": ("cuvler.commands.metrics", "Gather a dataset's scores into one table."),
+    "metrics": ("cuvler.commands.metrics", "Collect a dataset's scores in one file."),
     "table": (
         "cuvler.commands.table",
-        "Lay out all detectors on all datasets, as the papers do.",
+        "Write a table of all detectors on all datasets, as in the papers.",
     ),
     "reproduction": (
         "cuvler.commands.reproduction",
-        "Hold published detectors, scored here, against the papers.",
+        "Score published detectors and compare with the papers.",
     ),
-    "compare": ("cuvler.commands.compare", "Tell where two result files differ most."),
-    "report": ("cuvler.commands.report", "Make the report page."),
-    "plan": ("cuvler.commands.plan", "Show what a run will take."),
-    "status": ("cuvler.commands.status", "Show how far a run is."),
+    "compare": ("cuvler.commands.compare", "Show where two result files differ most."),
+    "report": ("cuvler.commands.report", "Write the report page."),
+    "plan": ("cuvler.commands.plan", "Estimate the time and disk space of a run."),
+    "status": ("cuvler.commands.status", "Show the progress of a run."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),
     "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),
 }
 
 
-# The parameters of commands that rules take from the config.
+# Parameters that the rules take from the config.
 _CONFIG_KEYS = {"max_failed": "annotations.max_failed"}
 
 
 class LazyGroup(click.Group):
-    """A group that imports a sub-command's module when the sub-command is asked for."""
+    """A group that imports a sub-command's module on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the sub-commands in the order of the data."""
+        """Return the sub-commands in the order of the pipeline."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -79,7 +82,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the overview without importing anything."""
+        """Write the overview without importing the sub-commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -94,9 +97,9 @@ def cuvler() -> None:
 
 
 def main() -> None:
-    """Entry point: errors meant for the user end in one message, not in a traceback."""
-    # Before torch loads OpenMP. Its threads wait for each other by spinning unless told not to:
-    # with a single busy process beside it, a detector on two cores is then six times slower.
+    """Run the command line; a ``CuvlerError`` is printed as one message, without a traceback."""
+    # Must be set before torch loads OpenMP. By default its threads busy-wait for each other: with
+    # one other busy process, a detector on two cores is then six times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cuvler(prog_name="cuvler")
@@ -106,7 +109,7 @@ def main() -> None:
 
 
 def _option_of(error: CuvlerError) -> str:
-    """Say how the parameter that an error is about is set from the command line."""
+    """Return the option and the config key that set the error's parameter."""
     if not error.parameter:
         return ""
     key = _CONFIG_KEYS.get(error.parameter)

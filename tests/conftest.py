@@ -1,4 +1,4 @@
-"""A copy of the workflow in a folder of its own, with a few of the demo's scenes as data."""
+"""Fixtures: the workflow in a temporary folder, and a few of the demo's scenes as data."""
 
 import os
 import shutil
@@ -10,18 +10,18 @@ import hypothesis
 import pytest
 import yaml
 
-# The same examples each time, and as long as they take: a machine with other work is slow.
-# `pytest --hypothesis-profile=default` looks for new ones.
+# Deterministic examples without a deadline, because a busy machine is slow.
+# `pytest --hypothesis-profile=default` draws new ones.
 hypothesis.settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).parents[1]
-# The commands of the environment that runs the tests, whether or not it is activated.
+# The commands of the test environment, whether or not it is activated.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
-    """The demo's generator on a small scale: train/ and val/, each images and annotations."""
+    """A small demo dataset: train/ and val/, each with images and annotations."""
     folder = tmp_path_factory.mktemp("scenes") / "it's a demo"
     options = ["--output", folder, "--train", "9", "--val", "3"]
     command = [sys.executable, "-m", "demo_scenes", *options]
@@ -48,17 +48,17 @@ class Workplace:
         }
 
     def snakemake(self, *arguments, status=0):
-        """Run to the end, check the exit status, and return what was printed."""
+        """Run Snakemake, check its exit status, and return its output."""
         result = subprocess.run(**self.command(*arguments))
         assert result.returncode == status, result.stdout[-5000:]
         return result.stdout
 
     def start(self, *arguments):
-        """Start in a process group of its own."""
+        """Start Snakemake in a new process group."""
         return subprocess.Popen(**self.command(*arguments), start_new_session=True)
 
     def configure(self, **settings):
-        """Write a config file over the demo's; return the flags that use it, to come last."""
+        """Write a config file that overrides the demo's; return the flags for it, to put last."""
         (self.folder / "own.yaml").write_text(yaml.safe_dump(settings))
         return "--configfile", "config/laptop.yaml", "config/demo.yaml", "own.yaml"
 
@@ -115,7 +115,7 @@ ENTRIES = "[cuvler.methods]\nsplit = toy:Split\nbright = toy:Bright\n"
 
 @pytest.fixture
 def toy_package(tmp_path):
-    """A folder that holds an installed package with two methods: put it on the path."""
+    """A folder to put on the path, with an installed package that has two methods."""
     info = tmp_path / "site/toy-1.0.dist-info"
     info.mkdir(parents=True)
     (info.parent / "toy.py").write_text(TOY)
@@ -131,7 +131,7 @@ def workplace(tmp_path):
 
 @pytest.fixture
 def tiny(scenes):
-    """Settings of a run on the few scenes, with a detector trained for two steps."""
+    """Settings of a run on the scenes, with a detector trained for two iterations."""
     return {
         "datasets": {
             "demo_train": {
@@ -146,7 +146,7 @@ def tiny(scenes):
         },
         "pseudo_masks": {"votecut": {"backbones": ["pixels_p16", "pixels_p14"]}},
         "detector": {"opts": ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2]},
-        # A detector of two steps is sure of nothing.
+        # Scores are low after two iterations.
         "recipes": {
             recipe: {"self_training": {"score_thresholds": [0.0], "rounds": 1}}
             for recipe in ("cuvler", "cutler")

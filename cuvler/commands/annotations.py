@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 @click.command("annotations")
 @options.listing()
-@options.max_failed("The share of images that may be missing, unreadable or failed.")
+@options.max_failed("Largest fraction of images that may be missing, unreadable or failed.")
 @options.output("The COCO json to write.")
 @click.argument("pseudo_masks", type=Path)
 def command(listing: Path, max_failed: float, output: Path, pseudo_masks: Path) -> None:
     """Merge the shards 0.json, 1.json, ... of the folder PSEUDO_MASKS into one COCO json.
 
-    Every image of the listing is accounted for, or the merge fails and names it.
+    The merge fails if an image of the listing is in no shard.
     """
     images = read_listing(listing)
     shards = [pseudo_masks / f"{shard}.json" for shard in range(images["shard"].max() + 1)]

@@ -1,4 +1,4 @@
-"""``cuvler compare``: where two result files differ most."""
+"""``cuvler compare``: show where two result files differ most."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from cuvler.files import atomic_path
 @click.argument("first", metavar="A.json", type=options.EXISTING)
 @click.argument("second", metavar="B.json", type=options.EXISTING)
 @options.ground_truth()
-@options.image_root("The folder of the images, for a page of them.", required=False)
-@options.output("The page to write, where --image-root is given.", Path("compare.html"))
+@options.image_root("The folder of the images; needed for the page.", required=False)
+@options.output("The page to write, if --image-root is given.", Path("compare.html"))
 @click.option(
     "--iou-type",
     type=click.Choice(["bbox", "segm"]),
     help="Boxes or masks.  [default: masks if all files have them]",
 )
-@options.num_images("Images to show where A is better, and as many where B is.")
-@options.score_threshold(0.3, "Detections under this score are not drawn.")
+@options.num_images("Images to show where A is better, and the same number where B is.")
+@options.score_threshold(0.3, "Smallest score of a detection that is drawn.")
 @options.max_detections()
 def command(
     first: Path,
@@ -35,7 +35,7 @@ def command(
     score_threshold: float,
     max_detections: int,
 ) -> None:
-    """Tell on which sizes and images two result files differ most.
+    """Show on which object sizes and images two result files differ most.
 
     A and B are COCO results, or COCO annotations with scores (pseudo-masks).
     """
@@ -51,7 +51,7 @@ def command(
         click.echo(f"{score.name:<8} {score.objects:>7}  {_line(score.ap)}")
     better = counts(found)
     click.echo(f"\nA is better on {better[0]} images, B on {better[1]}, neither on {better[2]}")
-    click.echo("those that differ most, with the number of their objects:")
+    click.echo("images with the largest differences, with their number of objects:")
     for score in list(found.images.values())[:num_images]:
         if score.change:
             click.echo(f"{_line(score.ap)}  {score.name} ({score.objects})")
@@ -77,7 +77,7 @@ def _line(pair: tuple[float | None, float | None]) -> str:
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Name two files by the part of their paths, from the end, that tells them apart."""
+    """Return names for two files: the last parts of their paths that differ."""
     parts = [path.with_suffix("").absolute().parts for path in (first, second)]
     pairs = zip(*map(reversed, parts), strict=False)
     return next(((one, other) for one, other in pairs if one != other), ("A", "B"))

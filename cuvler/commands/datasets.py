@@ -1,4 +1,4 @@
-"""``cuvler datasets``: the data sets known by name, and which of them are here."""
+"""``cuvler datasets``: list the known datasets and their state."""
 
 from pathlib import Path
 

@@ -9,23 +9,23 @@ from cuvler.commands import options
 
 
 @click.command("detector", context_settings={"ignore_unknown_options": True})
-@click.option("--annotations", type=Path, required=True, help="COCO json to learn from.")
+@click.option("--annotations", type=Path, required=True, help="COCO json to train on.")
 @options.image_root()
 @options.detector_config("votecut_cad, cutler_cascade, demo ... or a .yaml.", required=True)
 @click.option(
-    "--weights", type=Path, help="Initial weights (.pth, .pkl, .safetensors); random without."
+    "--weights", type=Path, help="Initial weights (.pth, .pkl, .safetensors).  [default: random]"
 )
 @options.unpickle_sha256()
-@options.num_gpus("GPUs of each machine; 0 is the CPU.  [default: one if there is one]")
-@options.workers("Data-loading processes for each GPU.", 4)
+@options.num_gpus("GPUs of each machine; 0 is the CPU.  [default: one if available]")
+@options.workers("Data-loading processes per GPU.", 4)
 @click.option(
     "--evaluate",
     type=(Path, Path),
     metavar="GROUND_TRUTH IMAGE_ROOT",
-    help="COCO json, and folder its file names start from: score the detector on it while it "
-    "trains, every TEST.EVAL_PERIOD iterations.",
+    help="Evaluate during training, every TEST.EVAL_PERIOD iterations: COCO json, and the folder "
+    "that its file names are relative to.",
 )
-@options.seed("Of everything random: the order of images, copy-paste, new layers.")
+@options.seed("Random seed of the order of images, copy-paste and new layers.")
 @options.output("The folder to write.")
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 def command(
@@ -41,14 +41,14 @@ def command(
     output: Path,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train a detector; go on where a previous run of the same training was stopped.
+    """Train a detector; an interrupted training resumes from its last checkpoint.
 
-    KEY VALUE pairs are detectron2 settings over those of the detector config:
-    SOLVER.MAX_ITER 40000. Where they change the batch, learning rate and schedule are scaled
-    with it.
+    KEY VALUE pairs are detectron2 settings that override the detector config, such as
+    SOLVER.MAX_ITER 40000. If they change the batch size, the learning rate and the schedule are
+    scaled with it.
 
-    On several machines, with the output on a file system they share: one task a machine by
-    srun --ntasks-per-node 1 --kill-on-bad-exit cuvler detector ..., or one process a GPU by
+    On several machines with a shared file system for the output: one task per machine with
+    srun --ntasks-per-node 1 --kill-on-bad-exit cuvler detector ..., or one process per GPU with
     torchrun --nnodes 2 --nproc-per-node 8 --no-python cuvler detector ...
     """
     from cuvler.detector.config import load_detector_config
@@ -57,7 +57,7 @@ def command(
     from cuvler.gpus import hold_gpus
 
     for word in overrides:
-        # Taken for an override, as a value may begin with a dash: -1.
+        # Click passes unknown options on as overrides, because a value can be negative: -1.
         if word.startswith("--"):
             raise click.NoSuchOption(word.partition("=")[0])
     place = find_place(os.environ)
@@ -70,7 +70,7 @@ def command(
     cfg.MODEL.WEIGHTS = str(weights) if weights else ""
     cfg.MODEL.UNPICKLE_SHA256 = unpickle_sha256 or cfg.MODEL.UNPICKLE_SHA256
     cfg.DATALOADER.NUM_WORKERS = workers
-    # torchrun starts a command for each GPU; they are divided already.
+    # torchrun starts one command per GPU and has assigned the GPUs already.
     with hold_gpus(0 if place.local_size else num_gpus):
         train_detector(
             cfg,

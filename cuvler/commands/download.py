@@ -1,4 +1,4 @@
-"""``cuvler download``: published weights, annotations and images, or any other file."""
+"""``cuvler download``: download published weights, annotations and images, or other files."""
 
 import difflib
 import logging
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 @click.command("download")
 @click.argument("sources", nargs=-1, metavar="[NAME|URL|gdrive:ID]...")
 @options.downloads()
-@click.option("--output", type=Path, help="Where to, as this file, of a single source.")
-@options.sha256("Refuse another file, of a single source.")
+@click.option("--output", type=Path, help="The file to write, for a single source.")
+@options.sha256("The expected SHA-256, for a single source; another digest is an error.")
 @click.option(
     "--unpack",
     type=Path,
     metavar="FOLDER",
-    help="Unpack archives too: known ones to their place under this root of all datasets, "
-    "others into this folder.",
+    help="Also unpack archives: known ones into their folder under this root of all datasets, "
+    "others into this folder itself.",
 )
 def command(
     sources: tuple[str, ...],
@@ -32,11 +32,10 @@ def command(
     sha256: str | None,
     unpack: Path | None,
 ) -> None:
-    """Download published files by name, or others by address; without any, list the names.
+    """Download published files by name, or others by URL; without arguments, list the names.
 
-    A source is a published file's NAME, the URL of another file, or the ID of one on Google Drive.
-    An interrupted download goes on when it is asked for again. Each file's sha256 is recorded
-    beside it.
+    A source is the NAME of a published file, a URL, or the ID of a file on Google Drive. An
+    interrupted download resumes when repeated. The sha256 is written to FILE.sha256.
     """
     from cuvler.download import PublishedFile, download, published_files
     from cuvler.download import unpack as unpack_archive
@@ -59,7 +58,7 @@ def command(
 
 
 def _name(source: str, output: Path | None) -> str:
-    """Give the name of the file behind an address."""
+    """Return the file name of a URL."""
     from cuvler.download import published_files
 
     parts = urlsplit(source)
@@ -71,8 +70,7 @@ def _name(source: str, output: Path | None) -> str:
             close = difflib.get_close_matches(source, published_files(), n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise ConfigError(
-                f"{source}: neither a name that is known nor an address; {hint}"
-                "`cuvler download` lists the names"
+                f"{source}: neither a known name nor a URL; {hint}`cuvler download` lists the names"
             )
-        raise ConfigError(f"{source}: gives the file no name; give --output")
+        raise ConfigError(f"{source}: the URL has no file name; give --output")
     return name

@@ -1,4 +1,4 @@
-"""``cuvler eigenvectors``: extract one shard's eigenvectors into Zarr."""
+"""``cuvler eigenvectors``: extract the eigenvectors of one shard into a Zarr file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("eigenvectors")
 @options.listing()
 @options.image_root()
-@click.option("--backbone", required=True, help="A name of the table, or of --definitions.")
+@click.option("--backbone", required=True, help="A known backbone, or one of --definitions.")
 @options.definitions()
 @click.option("--weights", type=Path, help="A ViT's weights (.safetensors or .pth).")
 @options.shard()
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many eigenvectors, or cuts.",
+    help="Number of eigenvectors, or of cuts.",
 )
 @options.tau()
 @click.option(
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1, min_open=True),
     default=1e-5,
     show_default=True,
-    help="The weight of an edge between patches that are not joined.",
+    help="Edge weight of patches that are not connected.",
 )
-@options.batch_size(0, "Images in a forward pass; 0 chooses by the memory.", least=0)
+@options.batch_size(0, "Images per forward pass; 0 chooses it by the device's memory.", least=0)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Cores to use, those of --workers included.",
+    help="Cores to use, including those of --workers.",
 )
-@options.workers("Decoding processes; by default what --threads leaves.")
+@options.workers("Image-decoding processes.  [default: by --threads]")
 @options.device()
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the ViT: float16 is mixed precision.",
+    help="Precision of the ViT; float16 is mixed precision.",
 )
 @options.output("The file to write (.zarr.zip).")
 def command(
@@ -92,7 +92,7 @@ def command(
     spec = backbone_spec(backbone, parse_definitions(definitions))
     with hold_gpus(0 if device == "cpu" else 1):
         found = find_device(device)
-        # numpy multiplies matrices by a library of its own.
+        # threadpoolctl limits numpy's BLAS, which is not torch's.
         torch.set_num_threads(threads)
         threadpool_limits(threads)
         extract_shard(
@@ -109,5 +109,5 @@ def command(
 
 
 def _workers(device: str, threads: int) -> int:
-    # Beside a GPU every other core decodes; beside a CPU's forward pass one is plenty.
+    # With a GPU, all other cores decode; on the CPU one is enough for the forward pass.
     return threads - 1 if device == "cuda" else min(1, threads - 1)

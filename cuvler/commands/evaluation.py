@@ -16,9 +16,9 @@ from cuvler.files import write_json
     "--results",
     required=True,
     type=Path,
-    help="COCO results, or COCO annotations (pseudo-masks); without any score, all count as 1.",
+    help="COCO results, or COCO annotations (pseudo-masks). Without scores, each is 1.",
 )
-@options.output("Json of metrics.")
+@options.output("The json of metrics to write.")
 @click.option(
     "--iou-type",
     "iou_types",
@@ -30,7 +30,7 @@ from cuvler.files import write_json
     "--class-agnostic/--per-category",
     default=True,
     show_default=True,
-    help="Take every category as one, or score each and average.",
+    help="Merge all categories into one, or average over the categories.",
 )
 @options.max_detections()
 def command(
@@ -41,7 +41,7 @@ def command(
     class_agnostic: bool,
     max_detections: int,
 ) -> None:
-    """Score detections or pseudo-masks with COCO's metrics, in percent."""
+    """Compute COCO metrics, in percent, of detections or pseudo-masks."""
     scores = evaluate_all(
         ground_truth,
         results,

@@ -1,4 +1,4 @@
-"""``cuvler ground-truth``: make class-agnostic ground truth from official annotations."""
+"""``cuvler ground-truth``: convert official annotations to class-agnostic ground truth."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
     multiple=True,
     required=True,
     type=Path,
-    help="An official annotation file, or a folder of them. Repeat for several.",
+    help="An official annotation file, or a folder of them. Repeatable.",
 )
 @options.image_root()
 @click.option(
@@ -29,31 +29,31 @@ logger = logging.getLogger(__name__)
     type=click.Choice(list(FORMATS)),
     default="coco",
     show_default=True,
-    help="coco is also LVIS's, Objects365's and UVO's frames'; youtube_vis UVO's videos'.",
+    help="Use coco for LVIS, Objects365 and UVO's frames, youtube_vis for UVO's videos.",
 )
 @click.option(
     "--image-list",
     "image_lists",
     multiple=True,
     type=Path,
-    help="Keep the images named in this text file, one a line.  [default: all]",
+    help="Keep only the images in this text file, one name per line.  [default: all]",
 )
 @click.option(
     "--extra-annotations",
     multiple=True,
     type=Path,
-    help="A COCO json of objects on the same images that the official files leave out.",
+    help="A COCO json of further objects on the same images.",
 )
 @options.image_ids(
     "order",
     "digits",
-    help="Image ids where the format has none: counted, or the digits of the file's name.",
+    help="Image ids if the format has none: in order, or the digits of the file name.",
 )
 @click.option(
     "--masks/--boxes-only",
     default=True,
     show_default=True,
-    help="Keep masks, or write boxes alone, which are then all that is scored.",
+    help="Write masks and boxes, or boxes only; then only boxes are scored.",
 )
 @options.output("The COCO json to write.")
 def command(
@@ -67,11 +67,11 @@ def command(
     masks: bool,
     output: Path,
 ) -> None:
-    """Make class-agnostic ground truth from official annotation files.
+    """Convert official annotation files to class-agnostic ground truth.
 
-    Categories are folded into one, and ids stay as they are. What a data set does not count
-    (crowds, difficult objects, groups, unlabelled regions) is kept as COCO's crowds, which
-    evaluation neither asks for nor holds against a detector.
+    Categories are merged into one; ids are kept. Objects that a dataset ignores (crowds, difficult
+    objects, groups, unlabelled regions) become COCO crowds: in evaluation they are neither misses
+    nor false positives.
     """
     missing = [
         path
@@ -81,7 +81,7 @@ def command(
     if dataset and missing:
         raise DataError(
             f"datasets.{dataset}: there is no {missing[0]} (looked in {Path.cwd()}); `cuvler "
-            f"datasets {dataset}` says where to get it. Put it there, or set datasets.{dataset} "
+            f"datasets {dataset}` has its source. Put it there, or set datasets.{dataset} "
             "or datasets_root in your config to where it is"
         )
     counts = make_ground_truth(

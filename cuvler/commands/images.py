@@ -1,4 +1,4 @@
-"""``cuvler images``: list a dataset's images and deal them into shards."""
+"""``cuvler images``: list a dataset's images and divide them into shards."""
 
 import logging
 from pathlib import Path
@@ -16,20 +16,20 @@ logger = logging.getLogger(__name__)
 @options.dataset(required=True)
 @options.image_root()
 @options.ground_truth(
-    "COCO json that lists the images.  [default: all of the folder]", required=False
+    "COCO json that lists the images.  [default: all images in the folder]", required=False
 )
 @options.image_ids(
     "order",
     "digits",
     "annotations",
-    help="Image ids: counted, the digits of the file's name, or those of --ground-truth.",
+    help="Image ids: in order, the digits of the file name, or those of --ground-truth.",
 )
 @click.option(
     "--shards",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many parts of equal size the images are divided into.",
+    help="Number of shards, of equal size.",
 )
 @click.option(
     "--state",
@@ -46,9 +46,9 @@ def command(
     state: str,
     output: Path,
 ) -> None:
-    """List a dataset's images and deal them into shards.
+    """List a dataset's images and divide them into shards.
 
-    Nothing is opened: images that turn out unreadable are accounted for when they are read.
+    No image is opened; unreadable images are reported by later stages.
     """
     for key, path, kind in (
         ("images", image_root, "folder"),

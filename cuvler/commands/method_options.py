@@ -1,4 +1,4 @@
-"""``--method``, with the settings of the chosen method as further options of a command."""
+"""``--method``, and the settings of the chosen method as options of the command."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,32 +10,32 @@ from cuvler.pseudo_masks.methods import DEFAULT, Method, find_method, method_nam
 
 
 class MethodCommand(click.Command):
-    """A command that takes ``--method`` and the settings of that method.
+    """A command with ``--method`` and one option per setting of that method.
 
-    The callback gets ``method``, its name, and the settings by name among its arguments.
-    Backbones are not among the settings.
+    The callback receives ``method`` (the name) and the settings as keyword arguments. Backbones
+    are not settings.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Look for the method first: it decides what the other options can be."""
+        """Find ``--method`` first, because the other options depend on it."""
         ctx.meta[__name__] = _chosen(args)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Give all options, those of the method last."""
+        """Return all options, those of the method last."""
         own = super().get_params(ctx)
         name = ctx.meta.get(__name__, DEFAULT)
-        # An unknown name is refused when --method is read.
+        # An unknown name is reported when --method is parsed.
         settings = _options(name, own) if name in method_names() else []
         choice = click.Choice(method_names())
-        help_ = "How masks are made."
+        help_ = "The method that computes the masks."
         method = click.Option(
             ["--method"], type=choice, default=DEFAULT, show_default=True, help=help_
         )
         return [method, *own, *settings]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, and those of each method in a section of its own."""
+        """Write the options, with one section per method."""
         own = super().get_params(ctx)
         of_method = {option.name for option in _options(ctx.meta.get(__name__, DEFAULT), own)}
         shared = [option for option in self.get_params(ctx) if option.name not in of_method]
@@ -51,7 +51,7 @@ class MethodCommand(click.Command):
 
 
 def method_arguments(method: Method) -> list[str]:
-    """Give the options of a command that lead to a method's settings."""
+    """Return the command-line options for a method's settings."""
     return [word for name in method.settings() for word in _words(name, getattr(method, name))]
 
 
@@ -70,7 +70,7 @@ def _flag(name: str) -> str:
 
 
 def _chosen(args: list[str]) -> str:
-    """The method's name among a command's arguments."""
+    """Return the method's name from a command's arguments."""
     found = DEFAULT
     for word, following in zip(args, [*args[1:], ""], strict=True):
         if word == "--method":
@@ -109,7 +109,7 @@ def _option(method: type[Method], name: str, schema: dict[str, Any]) -> click.Op
 
 
 def _type(schema: dict[str, Any]) -> "click.ParamType[Any, Any]":
-    """The type that goes with a setting's JSON schema; the setting itself is checked later."""
+    """Return the click type for a setting's JSON schema; the method validates the value later."""
     if "enum" in schema:
         return click.Choice(schema["enum"])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

@@ -1,4 +1,4 @@
-"""``cuvler metrics``: gather a dataset's scores into one table."""
+"""``cuvler metrics``: collect a dataset's scores in one file."""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from cuvler.files import read_json, write_json
     "NAME",
     "entries",
     required=True,
-    help="One row: its name and the file `cuvler evaluation` wrote. Repeat, in order.",
+    help="An entry's name and its file from `cuvler evaluation`. Repeat, in order.",
 )
-@options.output("Json of all rows.")
+@options.output("The json of all entries to write.")
 def command(entries: tuple[tuple[str, Path], ...], output: Path) -> None:
-    """Gather scores of one dataset, in the order given."""
+    """Collect the scores of one dataset, in the given order."""
     names = [name for name, _ in entries]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -29,7 +29,7 @@ def command(entries: tuple[tuple[str, Path], ...], output: Path) -> None:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """Read one entry, without its curves: they are for the report, the table is for people."""
+    """Read one entry, without its precision curves, which only the report uses."""
     entry = read_json(path)
     if not isinstance(entry, dict) or not {"bbox", "segm"} & entry.keys():
         raise DataError(f"{path}: not what `cuvler evaluation` writes (bbox, segm)")

@@ -1,6 +1,6 @@
-"""Options of more than one command: one name, one type and, by default, one wording each.
+"""Options shared by several commands, each with one name, one type and a default help text.
 
-A command adds what only it can say: whether the option is required, its default, its help.
+A command can set whether the option is required, its default and its help.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def named_text(value: str) -> tuple[str, str]:
 def named_paths(
     flag: str, name: str, parameter: str = "", *, required: bool = False, help: str
 ) -> Decorator:
-    """An option ``NAME=PATH`` that is repeated, as the argument ``parameter`` of the command."""
+    """A repeatable option ``NAME=PATH``, passed to the command as ``parameter``."""
     names = [flag, parameter] if parameter else [flag]
     metavar = f"{name}=PATH"
     return click.option(
@@ -43,36 +43,36 @@ def named_paths(
     )
 
 
-# What commands read.
+# Inputs.
 
 
 def listing(help: str = "The dataset's listing (.parquet).") -> Decorator:
-    """The images that a command works on."""
+    """The listing of the images to process."""
     return click.option("--listing", type=Path, required=True, help=help)
 
 
 def image_root(
-    help: str = "The folder that file names start from.", *, required: bool = True
+    help: str = "The folder that file names are relative to.", *, required: bool = True
 ) -> Decorator:
-    """Where a dataset's images are."""
+    """The folder of a dataset's images."""
     return click.option("--image-root", type=Path, required=required, help=help)
 
 
 def ground_truth(
-    help: str = "COCO json of the objects that are there.", *, required: bool = True
+    help: str = "COCO json of the ground truth.", *, required: bool = True
 ) -> Decorator:
-    """What people have labelled."""
+    """The ground truth."""
     return click.option("--ground-truth", type=Path, required=required, help=help)
 
 
 def dataset(*, required: bool) -> Decorator:
-    """The name a dataset has in the config."""
+    """The dataset's name in the config."""
     text = "The dataset's name in the config, for messages."
     return click.option("--dataset", required=required, help=text)
 
 
 def image_ids(*choices: str, help: str) -> Decorator:
-    """Where the ids of images come from."""
+    """The source of the image ids."""
     return click.option(
         "--ids", type=click.Choice(choices), default="order", show_default=True, help=help
     )
@@ -81,13 +81,13 @@ def image_ids(*choices: str, help: str) -> Decorator:
 def shard() -> Decorator:
     """One of a listing's shards."""
     return click.option(
-        "--shard", type=click.IntRange(min=0), required=True, help="Which shard, from 0."
+        "--shard", type=click.IntRange(min=0), required=True, help="The shard's number, from 0."
     )
 
 
 def configfiles() -> Decorator:
-    """Snakemake's own option."""
-    text = "Your own settings, over those in config/; as for snakemake. Repeat for several."
+    """Config files, as in Snakemake."""
+    text = "A config file that overrides those in config/, as in snakemake. Repeatable."
     return click.option("--configfile", "configfiles", multiple=True, type=Path, help=text)
 
 
@@ -95,52 +95,52 @@ def configfiles() -> Decorator:
 
 
 def definitions() -> Decorator:
-    """ViTs that the table does not have."""
-    text = "JSON of further ViTs: name -> timm, feature, size, patch."
+    """User-defined ViT backbones."""
+    text = "Additional ViTs as JSON: name -> timm, feature, size, patch."
     return click.option("--definitions", default="{}", help=text)
 
 
 def detector() -> Decorator:
     """A trained detector."""
-    text = "A detector's folder, or its weights alone."
+    text = "A detector's folder, or a file with its weights."
     return click.option("--detector", type=Path, required=True, help=text)
 
 
 def detector_config(help: str = "", *, required: bool = False) -> Decorator:
     """A detectron2 config."""
     text = (
-        "cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, of weights alone.  "
+        "cutler_mask_rcnn, semi_supervised_10 ... or a .yaml, if the detector is a weights file.  "
         "[default: votecut_cad]"
     )
     return click.option("--detector-config", required=required, help=help or text)
 
 
 def unpickle_sha256() -> Decorator:
-    """The one file of weights that may be unpickled."""
+    """The digest of a weights file that may be unpickled."""
     text = "SHA-256 of trusted legacy weights: permits unpickling that file, which runs code."
     return click.option("--unpickle-sha256", default="", help=text)
 
 
-def sha256(help: str = "Refuse a file with another digest.") -> Decorator:
-    """The digest of what is fetched."""
+def sha256(help: str = "The expected SHA-256; another digest is an error.") -> Decorator:
+    """The expected digest of a fetched file."""
     return click.option("--sha256", help=help)
 
 
-# What is kept, scored and drawn.
+# Thresholds and limits.
 
 
 def tau() -> Decorator:
     """The threshold of the patches' graph."""
-    text = "Patches whose features have a cosine above it are joined."
+    text = "Cosine similarity above which two patches are connected."
     return click.option(
         "--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True, help=text
     )
 
 
 def score_threshold(
-    default: float | None, help: str = "Leave out predictions under this score."
+    default: float | None, help: str = "Smallest score of a prediction."
 ) -> Decorator:
-    """The lowest score that counts; required without a default."""
+    """The smallest score; required if ``default`` is None."""
     return click.option(
         "--score-threshold",
         type=click.FloatRange(0, 1),
@@ -152,23 +152,23 @@ def score_threshold(
 
 
 def detections_per_image(help: str) -> Decorator:
-    """The best that many predictions of an image are kept, detectron2's DETECTIONS_PER_IMAGE."""
+    """Largest number of predictions per image, detectron2's DETECTIONS_PER_IMAGE."""
     return click.option("--detections-per-image", type=click.IntRange(1), help=help)
 
 
 def max_detections() -> Decorator:
-    """The best that many detections of an image are scored, as in COCO's ``maxDets``."""
+    """Largest number of scored detections per image, COCO's ``maxDets``."""
     return click.option(
         "--max-detections",
         type=click.IntRange(1),
         default=100,
         show_default=True,
-        help="Detections of an image that count for AP (LVIS's own evaluation: 300).",
+        help="Top-scoring detections per image used for AP (LVIS's own evaluation: 300).",
     )
 
 
 def max_failed(help: str) -> Decorator:
-    """The share of images that may be lost."""
+    """Largest fraction of images that may fail."""
     return click.option(
         "--max-failed", type=click.FloatRange(0, 1), default=0.01, show_default=True, help=help
     )
@@ -176,35 +176,35 @@ def max_failed(help: str) -> Decorator:
 
 def tta() -> Decorator:
     """Test-time augmentation."""
-    text = "Average over sizes and mirror images (test-time augmentation)."
+    text = "Test-time augmentation: average over sizes and horizontal flips."
     return click.option("--tta", is_flag=True, help=text)
 
 
 def num_images(help: str) -> Decorator:
-    """How many images a page shows."""
+    """The number of images on a page."""
     return click.option(
         "--num-images", type=click.IntRange(1), default=8, show_default=True, help=help
     )
 
 
-# The machine.
+# Hardware.
 
 
 def device() -> Decorator:
     """A torch device."""
-    text = "auto (a GPU if there is one), cpu, cuda, or cuda:1 of several."
+    text = "auto (a GPU if available), cpu, cuda, or cuda:1 ..."
     return click.option("--device", default="auto", show_default=True, help=text)
 
 
 def num_gpus(
-    help: str = "GPUs to use; 0 is the CPU.  [default: one if there is one]",
+    help: str = "Number of GPUs; 0 is the CPU.  [default: one if available]",
 ) -> Decorator:
-    """The number of GPUs of a machine."""
+    """The number of GPUs."""
     return click.option("--num-gpus", type=click.IntRange(0), help=help)
 
 
 def workers(help: str, default: int | None = None, *, least: int = 0) -> Decorator:
-    """Processes beside the main one."""
+    """The number of worker processes."""
     return click.option(
         "--workers",
         type=click.IntRange(least),
@@ -215,24 +215,24 @@ def workers(help: str, default: int | None = None, *, least: int = 0) -> Decorat
 
 
 def batch_size(
-    default: int, help: str = "Images in a forward pass.", *, least: int = 1
+    default: int, help: str = "Images per forward pass.", *, least: int = 1
 ) -> Decorator:
-    """Images that a model takes at once."""
+    """The number of images per forward pass."""
     return click.option(
         "--batch-size", type=click.IntRange(least), default=default, show_default=True, help=help
     )
 
 
 def seed(help: str) -> Decorator:
-    """The start of the random numbers."""
+    """The random seed."""
     return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=help)
 
 
-# What commands write.
+# Outputs.
 
 
 def output(help: str, default: Path | None = None) -> Decorator:
-    """The file or folder to write; required without a default."""
+    """The file or folder to write; required if ``default`` is None."""
     return click.option(
         "--output",
         type=Path,
@@ -243,7 +243,7 @@ def output(help: str, default: Path | None = None) -> Decorator:
     )
 
 
-def downloads(help: str = "Where to, under the file's own name.") -> Decorator:
+def downloads(help: str = "Folder for downloads, under the files' own names.") -> Decorator:
     """The folder of downloads."""
     folder = Path("resources/downloads")
     return click.option("--folder", type=Path, default=folder, show_default=True, help=help)

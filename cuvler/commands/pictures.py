@@ -1,4 +1,4 @@
-"""Single pictures on the command line, for the commands that write pictures of the same names."""
+"""Image arguments of the commands that write one picture per image."""
 
 import logging
 from collections import Counter
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def pictures(
     _context: click.Context, _parameter: click.Parameter, paths: tuple[Path, ...]
 ) -> "Pictures":
-    """Put a folder's images (not those of folders in it) in its place; a click callback.
+    """Replace folders by their images (not of subfolders); a click callback.
 
     Raises:
         click.BadParameter: a folder has none, or two images have one stem.
@@ -39,7 +39,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 class Pictures:
-    """Goes through images, past those that cannot be opened."""
+    """Iterator over images that skips those that cannot be opened."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -56,10 +56,10 @@ class Pictures:
                 yield path, image
 
     def require_all(self) -> None:
-        """Complain of those that were passed over, once the others are done.
+        """Check, after the iteration, that no image was skipped.
 
         Raises:
-            DataError: there were some.
+            DataError: images were skipped.
         """
         if self._failed:
             count = f"{self._failed} of {len(self._paths)} images"

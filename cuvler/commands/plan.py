@@ -1,4 +1,4 @@
-"""``cuvler plan``: what a run will take, before anything of it is there."""
+"""``cuvler plan``: estimate the time and disk space of a run before it starts."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -88,7 +88,7 @@ def command(
 
 
 def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse names that this plan has nothing of: they are mistyped."""
+    """Raise an error for names that are not in this plan."""
     if unknown := set(given) - set(known):
         names = ", ".join(sorted(known))
         raise click.BadParameter(

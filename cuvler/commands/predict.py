@@ -30,10 +30,10 @@ def command(
     unpickle_sha256: str,
     output: Path,
 ) -> None:
-    """Draw what a detector finds over each of IMAGES, files or folders of them.
+    """Detect objects in IMAGES, files or folders, and draw them.
 
-    Writes, into the output folder, NAME.masks.png (the masks with their scores) for each image,
-    and predictions.json (COCO annotations).
+    Writes NAME.masks.png (masks and scores) for each image, and predictions.json (COCO
+    annotations), to the output folder.
     """
     from cuvler.detector import load_detector
     from cuvler.drawing import draw_masks

@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 @options.batch_size(8)
 @options.score_threshold(0.0)
 @options.detections_per_image(
-    "Keep at most so many an image, instead of what the detector's config says."
+    "Largest number of predictions per image.  [default: the detector config's]"
 )
 @options.num_gpus()
-@options.workers("Image-reading processes for each GPU.", 4)
-@options.max_failed("The share of images that may be missing or unreadable.")
+@options.workers("Image-reading processes per GPU.", 4)
+@options.max_failed("Largest fraction of images that may be missing or unreadable.")
 @options.tta()
 @options.detector_config()
 @options.unpickle_sha256()
@@ -42,7 +42,7 @@ def command(
     detector_config: str | None,
     unpickle_sha256: str,
 ) -> None:
-    """Write what a detector finds in a dataset's images as COCO results."""
+    """Run a detector over a dataset's images and write COCO results."""
     require_extra("detector")
     from cuvler.gpus import hold_gpus
     from cuvler.predictions import Options, predict_dataset, prediction_devices

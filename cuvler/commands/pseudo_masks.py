@@ -1,4 +1,4 @@
-"""``cuvler pseudo-masks``: make one shard's masks."""
+"""``cuvler pseudo-masks``: compute the pseudo-masks of one shard."""
 
 import logging
 from pathlib import Path
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
     "--eigenvectors",
     type=Path,
     multiple=True,
-    help="The shard's file of one backbone (.zarr.zip); once for each that the method works with, "
-    "in their order.",
+    help="The shard's eigenvectors of one backbone (.zarr.zip). Repeat for each of the method's "
+    "backbones, in their order.",
 )
-@options.workers("Processes, each with an image at a time.", 1, least=1)
-@options.output("The shard's masks to write (.json).")
+@options.workers("Worker processes; each processes one image at a time.", 1, least=1)
+@options.output("The json of the shard's masks to write.")
 def command(
     method: str,
     listing: Path,
@@ -40,9 +40,9 @@ def command(
     output: Path,
     **settings: Any,
 ) -> None:
-    """Make one shard's masks.
+    """Compute the pseudo-masks of one shard.
 
-    Every image of the shard is in the result with its status, also those without a mask.
+    The result has every image of the shard with its status, also images without masks.
     """
     if not image_root.is_dir():
         raise DataError(

@@ -1,4 +1,4 @@
-"""``cuvler report``: make the report page."""
+"""``cuvler report``: write the report page."""
 
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ def _count(value: str) -> tuple[str, int]:
 @click.command("report")
 @options.output("The page to write.")
 @click.option("--title", default="cuvler report", show_default=True, help="The title of the page.")
-@options.named_paths("--metrics", "DATASET", help="What `cuvler metrics` wrote.")
+@options.named_paths("--metrics", "DATASET", help="Output of `cuvler metrics`.")
 @options.named_paths(
-    "--evaluation", "DATASET/ENTRY", help="What `cuvler evaluation` wrote, for its curves."
+    "--evaluation", "DATASET/ENTRY", help="Output of `cuvler evaluation`, for its curves."
 )
-@options.named_paths("--fine-tuning", "DATASET", help="Metrics of detectors that learned classes.")
+@options.named_paths("--fine-tuning", "DATASET", help="Metrics of fine-tuned detectors.")
 @options.named_paths(
-    "--image-root", "DATASET", help="Folder of the images; gives the dataset a gallery."
+    "--image-root", "DATASET", help="Folder of the images; adds a gallery of the dataset."
 )
-@options.named_paths("--ground-truth", "DATASET", help="COCO json of the objects that are there.")
+@options.named_paths("--ground-truth", "DATASET", help="COCO json of the ground truth.")
 @options.named_paths("--eigenvectors", "DATASET/METHOD/BACKBONE", help="Folder of shards.")
 @options.named_paths(
     "--annotations", "DATASET/METHOD", help="COCO json of pseudo-masks or self-training."
@@ -41,11 +41,11 @@ def _count(value: str) -> tuple[str, int]:
     multiple=True,
     type=_count,
     metavar="RULE=N",
-    help="GPUs that each job of a rule held, for the GPU-hours.",
+    help="Number of GPUs of a rule's jobs, for the GPU-hours.",
 )
-@click.option("--config", default="", help="The run's settings as text, shown as they are.")
+@click.option("--config", default="", help="The run's settings as text, shown unchanged.")
 @options.num_images("Images in a gallery.")
-@options.score_threshold(0.3, "Detections under this score are not drawn.")
+@options.score_threshold(0.3, "Smallest score of a detection that is drawn.")
 def command(
     output: Path,
     title: str,
@@ -64,10 +64,10 @@ def command(
     num_images: int,
     score_threshold: float,
 ) -> None:
-    """Make one page of tables, galleries and curves, which needs no other file.
+    """Write one self-contained page of tables, galleries and curves.
 
-    Options that take NAME=PATH are repeated, in the order the page is to have. What is not
-    given is left out.
+    Options with NAME=PATH are repeatable; their order is the order on the page. Sections without
+    data are omitted.
     """
     require_extra("report")
     from cuvler.report import Inputs, make_report

@@ -1,4 +1,4 @@
-"""``cuvler reproduction``: published files, fetched, scored and held against the papers."""
+"""``cuvler reproduction``: fetch and score published files, and compare with the papers."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,10 @@ from cuvler.files import atomic_path, read_json
 logger = logging.getLogger(__name__)
 
 _attempt = click.option(
-    "--attempt", type=click.IntRange(0), default=0, help="Its number, written into the outcome."
+    "--attempt",
+    type=click.IntRange(0),
+    default=0,
+    help="Number of the attempt, recorded in the outcome.",
 )
 
 
@@ -27,9 +30,9 @@ def command() -> None:
 
 @command.command("fetch")
 @click.argument("name")
-@click.option("--url", help="Where to fetch it from, instead of the address that is known.")
-@options.sha256("Refuse another file, with --url.")
-@options.downloads("Where downloads are.")
+@click.option("--url", help="The URL to fetch from.  [default: the known one]")
+@options.sha256("The expected SHA-256 of --url; another digest is an error.")
+@options.downloads("Folder of downloads.")
 @options.output("The link to the file to write.")
 @_attempt
 def fetch_command(
@@ -40,9 +43,9 @@ def fetch_command(
     output: Path,
     attempt: int,
 ) -> None:
-    """Fetch an entry's file and try it; a failure is an outcome too.
+    """Fetch an entry's file and try to load it; a failure is recorded as the outcome.
 
-    NAME is an entry's, as cuvler/reproduction/entries.yaml has it. The outcome is written to
+    NAME is an entry in cuvler/reproduction/entries.yaml. The outcome is written to
     OUTPUT.outcome.
     """
     from cuvler.reproduction import entries, fetch, run_step
@@ -61,8 +64,8 @@ def fetch_command(
 @command.command(
     "step", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
-@click.option("--after", type=Path, required=True, help="What the step before made.")
-@options.output("What the command writes.")
+@click.option("--after", type=Path, required=True, help="Output of the previous step.")
+@options.output("Output of the command.")
 @_attempt
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 @click.pass_context
@@ -73,10 +76,10 @@ def step_command(
     attempt: int,
     words: tuple[str, ...],
 ) -> None:
-    """Run COMMAND, another one of cuvler, unless the step before was skipped.
+    """Run COMMAND, another cuvler command, unless the previous step was skipped.
 
-    Where it was, or the command fails, the reason is written in the place of its output. The
-    outcome is written to OUTPUT.outcome.
+    If the previous step was skipped, or the command fails, the reason is written instead of the
+    output. The outcome is written to OUTPUT.outcome.
     """
     from cuvler.reproduction import run_step
 
@@ -99,7 +102,7 @@ def _report(reason: str | None) -> None:
 @options.named_paths(
     "--scores",
     "ENTRY/DATASET",
-    help="What `cuvler evaluation` wrote. Repeat, in the order of the rows.",
+    help="Output of `cuvler evaluation`. Repeat, in the order of the rows.",
 )
 @click.option(
     "--skipped",
@@ -107,14 +110,14 @@ def _report(reason: str | None) -> None:
     multiple=True,
     type=options.named_text,
     metavar="ENTRY=REASON",
-    help="An entry that is not scored, and why. Repeat.",
+    help="An entry that is not scored, and the reason. Repeatable.",
 )
 @click.option(
     "--missing",
     multiple=True,
     type=options.named_text,
     metavar="DATASET=REASON",
-    help="A dataset that nothing is scored on, and why. Repeat.",
+    help="A dataset without scores, and the reason. Repeatable.",
 )
 @click.option(
     "--title",
@@ -132,7 +135,7 @@ def table_command(
     titles: tuple[tuple[str, str], ...],
     output: Path,
 ) -> None:
-    """Lay published and measured figures side by side, and name what was skipped."""
+    """Write published and measured scores in one table, and list what was skipped."""
     from cuvler.reproduction import entries, figures, skip_reason, to_markdown
 
     known, found, skipped = entries(), [], []

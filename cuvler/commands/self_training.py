@@ -1,4 +1,4 @@
-"""``cuvler self-training``: turn predictions into the next round's annotations."""
+"""``cuvler self-training``: convert predictions to the next round's annotations."""
 
 import logging
 from dataclasses import asdict
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--previous",
     type=Path,
-    help="The COCO json the detector was trained on, whose annotations stay where predictions "
-    "do not replace them, as in CutLER; without it predictions alone, as in CuVLER.",
+    help="The detector's training annotations (COCO json): they are kept unless predictions "
+    "replace them, as in CutLER. Without it only predictions are kept, as in CuVLER.",
 )
-@options.score_threshold(None, "The lowest score kept (CuVLER 0.2; CutLER 0.7, in round 2 0.65).")
-@options.detections_per_image("Look at the best that many predictions of an image (CutLER 30).")
+@options.score_threshold(None, "Smallest score kept (CuVLER: 0.2; CutLER: 0.7, in round 2 0.65).")
+@options.detections_per_image("Top-scoring predictions used per image (CutLER: 30).")
 @options.output("The COCO json to write.")
 def command(
     predictions: Path,
@@ -33,7 +33,7 @@ def command(
     detections_per_image: int | None,
     output: Path,
 ) -> None:
-    """Keep the predictions a detector is sure of as annotations to train on."""
+    """Convert a detector's high-scoring predictions to training annotations."""
     images = read_listing(listing)
     if previous is None:
         counts = cuvler_annotations(

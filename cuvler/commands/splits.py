@@ -1,4 +1,4 @@
-"""``cuvler splits``: take a few percent of a dataset's labels."""
+"""``cuvler splits``: draw splits with a few percent of a dataset's labels."""
 
 import logging
 from pathlib import Path
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(1, 100),
     multiple=True,
     required=True,
-    help="Of the images; repeat for several.",
+    help="Percentage of the images. Repeatable.",
 )
-@options.seed("Chooses the images.")
+@options.seed("Random seed of the choice of images.")
 @options.output("Folder for PERCENT.json.")
 def command(ground_truth: Path, percents: tuple[int, ...], seed: int, output: Path) -> None:
-    """Draw nested splits of a COCO json by image: what is in 1 % is in 2 %, and so on."""
+    """Draw nested random splits of a COCO json's images: 1 % is a part of 2 %, and so on."""
     for percent, count in write_splits(ground_truth, output, percents=percents, seed=seed).items():
         logger.info("%d %%: %d images", percent, count)

@@ -1,4 +1,4 @@
-"""``cuvler status``: how far a run is."""
+"""``cuvler status``: show the progress of a run."""
 
 import subprocess
 import sys
@@ -18,10 +18,10 @@ _CHATTER = ("Using workflow", "Config file", "Building DAG", "Assuming unrestric
 @click.command("status", context_settings={"ignore_unknown_options": True})
 @click.argument("snakemake_arguments", nargs=-1, type=click.UNPROCESSED)
 def command(snakemake_arguments: tuple[str, ...]) -> None:
-    """Show how far a run is, stage by stage, and when it should be finished.
+    """Show the progress of a run, stage by stage, and its estimated end.
 
-    SNAKEMAKE_ARGUMENTS are what the run was started with: targets, --configfile, --config,
-    --profile. It reads files only, so it may be asked at any time, also while a cluster works.
+    SNAKEMAKE_ARGUMENTS are those of the run: targets, --configfile, --config, --profile. Only
+    files are read, so it can be used at any time, also during a run on a cluster.
     """
     shown = stages(read_plan(summary(snakemake_arguments)))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
@@ -33,17 +33,15 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
                 click.echo(f"failed: {job.log}: {job.error}")
             elif job.state == "quiet":
                 silent = duration(time.time() - job.log.stat().st_mtime)
-                click.echo(
-                    f"quiet:  {job.log}: no line for {silent}; stopped, or at work in silence"
-                )
+                click.echo(f"quiet:  {job.log}: no output for {silent}; stopped, or busy")
     click.echo(_forecast(shown, etas))
 
 
 def summary(arguments: Sequence[str]) -> str:
-    """Ask Snakemake for its plan, as :func:`cuvler.status.read_plan` reads it.
+    """Return Snakemake's summary of its plan, for :func:`cuvler.status.read_plan`.
 
     Raises:
-        ConfigError: Snakemake cannot make one.
+        ConfigError: Snakemake fails.
     """
     require_extra("workflow")
     words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
@@ -54,7 +52,7 @@ def summary(arguments: Sequence[str]) -> str:
 
 
 def _reason(stderr: str) -> str:
-    """What Snakemake complains of, without its traceback and what it says on the way there."""
+    """Return Snakemake's error message, without traceback and progress messages."""
     lines = stderr.strip().splitlines()
     if any(line.startswith("Traceback") for line in lines):
         return lines[-1]
@@ -96,7 +94,7 @@ def _forecast(shown: list[Stage], etas: list[float | None]) -> str:
     names = ", ".join(dict.fromkeys(unknown))
     left = sum(eta for eta in etas if eta is not None)
     if not left:
-        return f"When it is finished cannot be told yet: no job of {names} is done."
+        return f"No estimate yet: no job of {names} is done."
     at = time.strftime("%a %H:%M", time.localtime(time.time() + left))
     known = f"About {duration(left)} left, until {at}"
-    return f"{known}, not counting what has no speed yet: {names}." if unknown else f"{known}."
+    return f"{known}, not counting {names}, which has no estimate yet." if unknown else f"{known}."

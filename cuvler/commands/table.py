@@ -1,4 +1,4 @@
-"""``cuvler table``: one table over all detectors and datasets."""
+"""``cuvler table``: write a table of all detectors on all datasets."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cuvler.files import atomic_path, read_json
     "--metrics",
     "DATASET",
     required=True,
-    help="What `cuvler metrics` wrote. Repeat, in the order of the columns.",
+    help="Output of `cuvler metrics`. Repeat, in the order of the columns.",
 )
 @click.option(
     "--title",
@@ -24,19 +24,21 @@ from cuvler.files import atomic_path, read_json
     multiple=True,
     type=options.named_text,
     metavar="DATASET=TITLE",
-    help="The dataset's name in the heading.  [default: its own]",
+    help="The dataset's title in the heading.  [default: its name]",
 )
-@click.option("--csv", "csv_path", type=Path, help="Table to write, unrounded.")
-@click.option("--markdown", "markdown_path", type=Path, help="Table to write, as in the papers.")
+@click.option("--csv", "csv_path", type=Path, help="CSV file to write, with unrounded scores.")
+@click.option(
+    "--markdown", "markdown_path", type=Path, help="Markdown file to write, in the papers' layout."
+)
 def command(
     metrics: tuple[tuple[str, Path], ...],
     titles: tuple[tuple[str, str], ...],
     csv_path: Path | None,
     markdown_path: Path | None,
 ) -> None:
-    """Lay out AP50 and AR100 of all detectors on all datasets, beside published scores.
+    """Write a table of AP50 and AR100 of all detectors on all datasets, with published scores.
 
-    Without --csv and --markdown, the Markdown is shown.
+    Without --csv and --markdown, the Markdown is printed.
     """
     found = tables({name: _read(path) for name, path in metrics})
     markdown = to_markdown(found, dict(titles))

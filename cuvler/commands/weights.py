@@ -1,4 +1,4 @@
-"""``cuvler weights``: fetch a backbone's weights, once, with their sha256."""
+"""``cuvler weights``: fetch a backbone's weights and record their sha256."""
 
 import logging
 from pathlib import Path
@@ -13,18 +13,18 @@ logger = logging.getLogger(__name__)
 
 @click.command("weights")
 @click.option(
-    "--backbone", required=True, help="A ViT's name, or dino_resnet50 that detectors start from."
+    "--backbone", required=True, help="A ViT, or dino_resnet50, the initial weights of detectors."
 )
 @options.definitions()
 @options.sha256()
 @options.output("The file to write (.safetensors).")
 def command(backbone: str, definitions: str, sha256: str | None, output: Path) -> None:
-    """Fetch a backbone's weights and record their sha256 beside them."""
+    """Fetch a backbone's weights and write their sha256 to OUTPUT.sha256."""
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
     from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50
 
     if output.suffix != ".safetensors":
-        raise ConfigError(f"--output {output}: weights are kept as .safetensors; name it so")
+        raise ConfigError(f"--output {output}: weights are written as .safetensors")
     if backbone == "dino_resnet50":
         digest = fetch_dino_resnet50(output, sha256=sha256)
     else:

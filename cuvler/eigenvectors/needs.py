@@ -48,8 +48,8 @@ class Eigenvectors(_Vectors):
         patches = features.shape[-2]
         if self.k >= patches:
             raise ConfigError(
-                f"{self.k} eigenvectors of each image (num_eigenvectors, --k): an image has "
-                f"{patches} patches; choose fewer than {patches}"
+                f"{self.k} eigenvectors (k, num_eigenvectors): an image has {patches} patches; "
+                f"choose fewer than {patches}"
             )
         return ncut(features, tau=tau, eps=eps, k=self.k)
 

@@ -58,7 +58,7 @@ def scenes(tmp_path):
 
 
 def make_config(*overrides, num_gpus=1):
-    """The published config, ResNet-50 and all, at a small size and for six iterations."""
+    """The published config with ResNet-50, at a small image size and for six iterations."""
     cfg = load_detector_config("votecut_cad", num_gpus=num_gpus, overrides=(*PACE, *overrides))
     cfg.DATALOADER.NUM_WORKERS = 1
     return cfg
@@ -89,7 +89,7 @@ def test_the_published_config_trains_in_mixed_precision(scenes, tmp_path, monkey
     assert np.isfinite(metrics["total_loss"])
 
 
-def test_a_stopped_training_goes_on_with_the_scaler_it_had(scenes, tmp_path, monkeypatch):
+def test_a_stopped_training_resumes_with_its_scaler(scenes, tmp_path, monkeypatch):
     step = train.Trainer.run_step
 
     def stopping_step(trainer):
@@ -141,12 +141,12 @@ def detector(scenes, tmp_path):
 def test_predictions_are_the_cpus(detector, scenes):
     _, root = scenes
     image = Image.open(root / "1.png")
-    # By default a GPU's convolutions round to ten bits.
+    # By default, convolutions on a GPU round to TF32 (10 bits).
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = [load_detector(detector, device=device)(image) for device in ("cpu", "cuda")]
     count = min(len(one) for one in found)
     assert count > 0
-    # By score: equal ones may change places.
+    # Sorted by score; equal scores may be in another order.
     scores = [one.scores[:count] for one in found]
     torch.testing.assert_close(*scores, atol=1e-3, rtol=0)
     assert all(one.pred_masks.device.type == "cpu" for one in found)

@@ -1,4 +1,4 @@
-"""The eigenvector stage on a GPU gives what it gives on the CPU."""
+"""The eigenvector stage on a GPU agrees with the CPU."""
 
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_golden_batches_agree_with_the_dense_solver(patches):
 
 def test_hard_images_do_not_disturb_their_batch(monkeypatch):
     batch = torch.randn(4, 300, 32, generator=torch.Generator().manual_seed(0))
-    batch[1] = 1  # all patches alike
+    batch[1] = 1  # all patches equal
     batch[2, 5, 5] = torch.nan
     pairs = ncut(batch.cuda(), k=2)
     assert pairs.status.tolist() == ["ok", "ok", "failed", "ok"]
@@ -54,7 +54,7 @@ def test_hard_images_do_not_disturb_their_batch(monkeypatch):
     assert (pairs.vectors[1].cpu() * ncut(batch[3]).vectors).sum().abs() >= 0.9999
 
 
-def test_golden_images_are_cut_alike():
+def test_golden_images_have_the_same_cuts():
     content = np.load(GOLDEN.parents[1] / "maskcut" / "maskcut.npz")
     batch = torch.from_numpy(np.stack([f for f in content.values() if len(f) == 3600]))
     grid = (60, 60)
@@ -103,7 +103,7 @@ def on(device, name):
         return load_backbone(spec, device=device)
     torch.manual_seed(0)
     model = ViTFeatures(create_vit(spec), spec.feature).to(device)
-    # Not a lambda: loader processes that are not forked are sent it.
+    # Not a lambda, because it is pickled to spawned loader processes.
     return Backbone(spec, torch.device(device), partial(prepare_image, size=spec.size), model, None)
 
 

@@ -1,4 +1,4 @@
-"""Copy-paste against what its published code gives for the same images, factors and offsets.
+"""Copy-paste against the published code's results for the same images, factors and offsets.
 
 Masks, scores and boxes are the same. Pixels may differ by 1 of 255: the published code truncates
 what it interpolates in floating point.

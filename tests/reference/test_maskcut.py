@@ -1,4 +1,4 @@
-"""MaskCut against what its published code gives for the same features.
+"""MaskCut against the published code's results for the same features.
 
 All 24 cuts are the same patch for patch, and the same 13 of them are kept. With pydensecrf the
 masks are the same pixel for pixel.
@@ -48,5 +48,5 @@ def test_masks(image, crf):
     for mask, cut in zip(ours, golden, strict=True):
         assert (mask.vote_mask == decode(cut["cut_mask_480"])).all()
         expected = decode(cut["segmentation"])
-        # The compiled CRF may round a few pixels on the border otherwise.
+        # The compiled CRF may round a few border pixels differently.
         assert np.count_nonzero(mask.mask != expected) <= (20 if crf == "fast" else 0)

@@ -9,7 +9,7 @@ from cuvler.eigenvectors import ncut
 
 GOLDEN = np.load(Path(__file__).parent / "ncut" / "ncut.npz")
 GRAPHS = sorted(name.removeprefix("features_") for name in GOLDEN.files if "features" in name)
-# Eigenvalues closer than this are one eigenspace, of which any basis is right.
+# Closer eigenvalues share an eigenspace, for which any basis is correct.
 SIMPLE = 1e-4
 
 

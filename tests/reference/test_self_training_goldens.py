@@ -1,4 +1,4 @@
-"""CutLER's merge against what its published code gives for the same two files.
+"""CutLER's merge against the published code's results for the same two files.
 
 The goldens' areas are those of the boxes and their heights and widths are swapped; what is
 compared is which masks are there, and in which order within an image.

@@ -1,4 +1,4 @@
-"""Features of tiny DINO and DINOv2 models, as the published extraction gives them."""
+"""Features of tiny DINO and DINOv2 models against the published extraction."""
 
 from pathlib import Path
 

@@ -1,20 +1,20 @@
-"""VoteCut against what its published code gives for the same eigenvector maps.
+"""VoteCut against the published code's results for the same eigenvector maps.
 
-Of the 158 golden masks 142 come out with the same cluster size and, pixel for pixel, the same
-vote. The other 16 are of three kinds:
+Of the 158 golden masks, 142 have the same cluster size and, pixel for pixel, the same vote. The
+other 16 are of three kinds:
 
 - 12 have a single vote, and ours has the same clusters, but past the tenth. Which of many
-  clusters of one proposal are among the first ten is decided by nothing but the order of
-  proposals with equally many neighbours. The published order hangs on the numbers scikit-learn's
-  k-means happens to give its clusters and on NumPy's unstable sort, which differs between
-  processors: with other seeds the published steps agree with the goldens in 147 masks, without
-  AVX in 120. Ours is stable.
+  clusters of one proposal are among the first ten depends only on the order of proposals with
+  equally many neighbours. The published order depends on the arbitrary cluster numbers of
+  scikit-learn's k-means and on NumPy's unstable sort, which differs between processors: with
+  other seeds the published steps agree with the goldens in 147 masks, without AVX in 120. Ours
+  is stable.
 - 3, in images 2, 7 and 16, differ by up to 6 of 40 patches because k-means does: of the 192
   clusterings behind the goldens 34 are not optimal (Lloyd's iterations stop early or in a local
   optimum; image 15's dino_s16 with 2 clusters costs 10 % more than the optimum).
 - 1, in image 15, is of a cluster that took another proposal first, for both reasons.
 
-Vote masks within an IoU of 0.9 are of the same cluster, and matched. The final masks of the
+Vote masks with an IoU above 0.9 are matched as the same cluster. The final masks of the
 matched ones are the same pixel for pixel where the votes are, with pydensecrf (the same library);
 with the compiled CRF a few pixels may differ by rounding. In image 2 the vote of one tiny cluster
 differs by 4 pixels and the CRF shrinks the mask where it grew the golden one.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A real SLURM on one machine, for the tests: a controller, a CPU node, a GPU node whose GPUs are
-# any character devices, and an accounting database. Root on Debian is wanted.
+# A real SLURM on one machine, for the tests: a controller, a CPU node, a GPU node (its GPUs are
+# arbitrary character devices), and an accounting database. Requires root on Debian.
 #
 #   tests/slurm/cluster.sh start FOLDER    install SLURM if it is missing, and start the daemons
-#   tests/slurm/cluster.sh stop FOLDER     stop the daemons that start wrote down, and no others
+#   tests/slurm/cluster.sh stop FOLDER     stop the daemons recorded by start, and no others
 #   tests/slurm/cluster.sh crash FOLDER NODE    a power cut: kill a node's daemon and its jobs
 #   tests/slurm/cluster.sh boot FOLDER NODE     start its daemon again
 set -euo pipefail
@@ -20,7 +20,7 @@ install_slurm() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge slurmdbd mariadb-server >/dev/null
 }
 
-# Jobs do not inherit SLURM_CONF, so the files must be where SLURM looks by itself.
+# Jobs do not inherit SLURM_CONF, so the files must be in the default place.
 configure() {
     mkdir -p "$folder/state" "$folder/spool" /etc/slurm
     for name in "${files[@]}"; do
@@ -41,7 +41,7 @@ daemon() {
     echo $! >"$folder/$name.pid"
 }
 
-# Ask a command again until it succeeds.
+# Repeat a command until it succeeds.
 wait_for() {
     for _ in $(seq 150); do
         "$@" >/dev/null 2>&1 && return
@@ -68,8 +68,8 @@ boot() {
     daemon "slurmd-$1" slurmd -D -N "$1"
 }
 
-# The processes of a node's jobs, found by what SLURM put into their environment, and the steps'
-# keepers, which would tell the controller that the job has failed.
+# The processes of a node's jobs, found by SLURM's environment variables, and slurmstepd, which
+# would report the failed job to the controller.
 crash() {
     local node=$1 jobs process
     jobs=$(squeue --noheader --nodelist="$node" --format=%A)

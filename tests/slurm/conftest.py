@@ -7,18 +7,18 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "cluster.sh"
 
-# This cluster keeps no accounts. Snakemake asks its accounting database how jobs are, by sacct.
+# This cluster has no accounts. Snakemake queries its accounting database with sacct.
 WITH_ACCOUNTING = [
     *("--profile", "profiles/slurm"),
     "--slurm-no-account",
     *("--slurm-init-seconds-before-status-checks", "5"),
 ]
-# As on a cluster without such a database.
+# As on a cluster without an accounting database.
 WITHOUT_ACCOUNTING = [*WITH_ACCOUNTING, "--slurm-status-command", "squeue"]
 
 
 class Cluster:
-    """A controller, a CPU node and a GPU node, each with what SLURM itself says of them."""
+    """A controller, a CPU node and a GPU node, as reported by SLURM."""
 
     flags = WITHOUT_ACCOUNTING
     flags_with_accounting = WITH_ACCOUNTING
@@ -30,28 +30,28 @@ class Cluster:
         subprocess.run([SCRIPT, action, self.folder, *arguments], check=True)
 
     def jobs(self):
-        """Every job the controller remembers, oldest first, with its rule and wildcards."""
+        """Return all jobs the controller remembers, oldest first, with rule and wildcards."""
         jobs = []
         for line in command("scontrol", "show", "job", "--oneliner").splitlines():
             if not line.startswith("JobId="):
                 continue  # No jobs in the system
             job = dict(re.findall(r"(\S+?)=(\S*)", line))
             match = re.match(r"rule_(\w+?)(_wildcards_(.*))?$", job.get("Comment", ""))
-            # A group of jobs has another comment.
+            # Groups of jobs have a different comment.
             rule, wildcards = (match[1], match[3]) if match else ("", None)
             jobs.append(job | {"Rule": rule, "Wildcards": wildcards})
         return sorted(jobs, key=lambda job: int(job["JobId"]))
 
     def since(self, mark):
-        """The jobs that came after the job ``mark``."""
+        """Return the jobs after the job ``mark``."""
         return [job for job in self.jobs() if int(job["JobId"]) > mark]
 
     def mark(self):
-        """The number of the last job."""
+        """Return the id of the last job."""
         return max((int(job["JobId"]) for job in self.jobs()), default=0)
 
     def wait_for_job(self, mark, rule, state="RUNNING", run=None):
-        """Wait until a job of a rule is in a state, and give it."""
+        """Wait until a job of a rule is in a state, and return it."""
 
         def look():
             assert run is None or run.poll() is None, run.stdout.read()[-5000:]
@@ -61,7 +61,7 @@ class Cluster:
         return self.wait_until(look)
 
     def wait_until(self, look, seconds=300):
-        """Ask again and again until the answer is one, and give it."""
+        """Poll until the answer is true, and return it."""
         deadline = time.monotonic() + seconds
         while not (answer := look()):
             assert time.monotonic() < deadline, command("scontrol", "show", "job", "--oneliner")
@@ -69,12 +69,12 @@ class Cluster:
         return answer
 
     def nodes(self):
-        """The nodes' states, by name."""
+        """Return the nodes' states, by name."""
         lines = command("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
         return dict(line.split() for line in lines)
 
     def processes(self, job, name):
-        """Ids of the job's processes of which the command line has a word in it."""
+        """Return the ids of the job's processes with a word in their command line."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -93,7 +93,7 @@ def command(*words):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """The cluster, for as long as the tests run."""
+    """The cluster, started once per session."""
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         cluster.run("start")

@@ -1,4 +1,4 @@
-"""What goes wrong on clusters, made to happen; the result is that of an undisturbed run."""
+"""Injected cluster faults; the results equal those of an undisturbed run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ITERATIONS = 24
 
 @pytest.fixture
 def small(small):
-    """The small run, with a training that is long enough to be stopped in."""
+    """The small run, with training long enough to be interrupted."""
     schedule = ["SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 4]
     small["detector"]["opts"] = [*schedule, "SOLVER.IMS_PER_BATCH", 2]
     return small
@@ -29,13 +29,13 @@ def small(small):
 
 @pytest.fixture(scope="module")
 def undisturbed_runs():
-    """What an undisturbed run on this machine, without SLURM, gives: target -> folder."""
+    """A function: target -> folder of an undisturbed run on this machine, without SLURM."""
     return {}
 
 
 @pytest.fixture
 def undisturbed(undisturbed_runs, workplace, small, tmp_path_factory):
-    """Give the folder of results of a run that nothing happens to."""
+    """Return the results folder of an undisturbed run."""
 
     def run(target):
         if target not in undisturbed_runs:
@@ -49,7 +49,7 @@ def undisturbed(undisturbed_runs, workplace, small, tmp_path_factory):
 
 @pytest.fixture
 def start(cluster, workplace, small):
-    """Start Snakemake on the cluster; it is not left running when a test fails."""
+    """Start Snakemake on the cluster; it is killed after the test."""
     runs = []
 
     def start(target):
@@ -64,7 +64,7 @@ def start(cluster, workplace, small):
 
 
 def change_profile(workplace, change):
-    """Edit the workplace's own copy of the profile."""
+    """Edit the workplace's copy of the profile."""
     path = workplace.folder / "profiles/slurm/config.yaml"
     profile = yaml.safe_load(path.read_text())
     change(profile)
@@ -94,12 +94,12 @@ def test_snakemake_is_killed_and_started_again(cluster, workplace, small, start,
     cluster.wait_for_job(mark, "eigenvectors", run=run)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    # The jobs know nothing of it. Once they are through, another Snakemake goes on from there.
+    # The jobs are not affected. After they finish, a new Snakemake continues.
     cluster.wait_until(lambda: all(j["JobState"] == "COMPLETED" for j in cluster.since(mark)))
     workplace.snakemake("--unlock", *settings)
     workplace.snakemake(ANNOTATIONS, *cluster.flags, *settings)
     assert same_annotations(workplace, undisturbed)
-    # Nothing was made twice: each rule's jobs are as many as the plan has.
+    # Nothing ran twice: the number of jobs of each rule is that of the plan.
     made = Counter(job["Rule"] for job in cluster.since(mark))
     assert made == {"eigenvectors": 2, "pseudo_masks": 2, "annotations": 1}
 
@@ -124,7 +124,7 @@ def test_a_job_runs_out_of_time(cluster, workplace, start, undisturbed):
     mark = cluster.mark()
     run = start(ANNOTATIONS)
     job = cluster.wait_for_job(mark, "pseudo_masks", run=run)
-    # It hangs until its minute is over.
+    # The job hangs until its limit of one minute.
     for process in cluster.wait_until(lambda: cluster.processes(job, "pseudo-masks")):
         os.kill(process, signal.SIGSTOP)
     finish(run)
@@ -139,7 +139,7 @@ def test_a_job_has_too_little_memory(cluster, workplace, start, undisturbed):
     undisturbed(ANNOTATIONS)
     change_profile(
         workplace,
-        # Snakemake's part in the job takes 170 MB, torch some hundreds more.
+        # Snakemake in the job takes 170 MB, torch several hundred more.
         lambda profile: profile["set-resources"]["eigenvectors"].update(
             mem_mb="300 * 20 ** (attempt - 1)"
         ),
@@ -167,7 +167,7 @@ def test_a_node_is_lost_in_a_training_and_comes_back(cluster, workplace, start, 
     cluster.run("crash", "gpu1")
     cluster.wait_until(lambda: cluster.nodes()["gpu1"].startswith("down"))
     cluster.run("boot", "gpu1")
-    # SLURM lets the job rest for two minutes before it starts it again.
+    # SLURM waits two minutes before it restarts a requeued job.
     finish(run)
 
     (again,) = [job for job in cluster.since(mark) if job["Rule"] == "detector"]

@@ -22,7 +22,7 @@ CORES = {"eigenvectors": 16, "pseudo_masks": 16, "detector": 48, "predictions": 
 GPUS = {"eigenvectors": 1, "detector": 8, "predictions": 1}
 
 
-def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
+def test_each_rule_runs_on_its_partition(cluster, workplace, tiny):
     settings = workplace.configure(**tiny)
     mark = cluster.mark()
     workplace.snakemake("all", *cluster.flags_with_accounting, *settings)
@@ -41,7 +41,7 @@ def test_each_rule_runs_where_it_should(cluster, workplace, tiny):
     assert len(jobs["pseudo_masks"]) == 3 + 1
 
 
-def test_small_jobs_share_one_of_slurms(cluster, workplace, small):
+def test_small_jobs_are_grouped(cluster, workplace, small):
     path = workplace.folder / "profiles/slurm/config.yaml"
     profile = yaml.safe_load(path.read_text())
     profile["set-resources"]["pseudo_masks"]["cpus_per_task"] = 1
@@ -50,7 +50,7 @@ def test_small_jobs_share_one_of_slurms(cluster, workplace, small):
     mark = cluster.mark()
     target = "results/demo/annotations/demo_train/votecut.json"
     workplace.snakemake(target, *cluster.flags, *grouping, *workplace.configure(**small))
-    # Two of eigenvectors, one of both shards' masks, and the merge.
+    # Two of eigenvectors, one group of both shards' masks, and the merge.
     assert [job["JobState"] for job in cluster.since(mark)] == ["COMPLETED"] * 4
     merged = json.loads((workplace.folder / target).read_text())
     assert len(merged["images"]) == 9

@@ -1,4 +1,4 @@
-"""Published files are fetched by rules, once."""
+"""Rules download published files, once."""
 
 import re
 

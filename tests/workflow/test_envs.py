@@ -22,7 +22,7 @@ def test_python_is_that_of_the_lock_and_packages_come_from_it(path):
     assert env["dependencies"][1:] == ["pip"], "packages belong into requirements.lock"
     version = re.search(r"--python-version (\S+)", LOCK)[1]
     assert env["dependencies"][0] == f"python={version}"
-    # Snakemake runs this beside the environment; every package must match a hash of the lock.
+    # Run by Snakemake after the environment is created; each package must match a locked hash.
     script = path.with_suffix(".post-deploy.sh")
     commands = [line for line in script.read_text().splitlines() if line.startswith("python")]
     assert commands[0] == "python -m pip install --require-hashes --requirement requirements.lock"

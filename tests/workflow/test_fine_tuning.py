@@ -1,4 +1,4 @@
-"""Learning classes from a few labels: its plan, and a run on a few scenes."""
+"""Fine-tuning: its plan, and a run on a few scenes."""
 
 import json
 import re
@@ -11,11 +11,11 @@ TARGET = "results/demo/fine_tuning/demo_val_metrics.json"
 
 
 def jobs(output):
-    """The table of jobs that a dry-run ends with."""
+    """Return the table of jobs at the end of a dry-run."""
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
-# As the default config says, over the demo's few shards.
+# The default config, on the demo's few shards.
 WHOLE = {
     "fine_tuning": {
         "percents": [1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100],
@@ -41,7 +41,7 @@ def test_every_percentage_starts_from_the_last_detector_of_each_recipe(workplace
         "results/demo/detectors/cutler_round2/model_final.pth",
     }
     assert len({folder for _, _, folder in commands}) == 2 * 11
-    # They are scored while they train, the class-agnostic detectors before them are not.
+    # They are evaluated during training, the class-agnostic detectors are not.
     scored = " --evaluate demo/val/annotations.json demo/val/images "
     assert output.count("cuvler detector ") == 2 * 11 + 2 + 3
     assert output.count(scored) == 2 * 11
@@ -84,7 +84,7 @@ def test_wrong_settings_stop_before_any_job(workplace, settings, message):
 def test_detectors_can_be_scored_while_they_train(workplace):
     settings = workplace.configure(detector={"validation": "voc07"}, evaluate=[])
     output = workplace.snakemake("-n", "-p", "results/demo/report.html", *settings)
-    # Ground truth that is made of official files is made before.
+    # Ground truth that is converted from official files is an input.
     made = "results/demo/ground_truth/voc07.json"
     assert jobs(output)["ground_truth"] == 1
     assert output.count(f" --evaluate {made} ") == jobs(output)["detector"] == 2

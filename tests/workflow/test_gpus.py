@@ -1,4 +1,4 @@
-"""Jobs on a machine that is said to have several GPUs."""
+"""Jobs on a machine with several GPUs, as reported by a stub."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
-# In place of `cuvler`: jobs that take a moment, and write down when and on which GPU they ran.
+# A stub for `cuvler`: short jobs that record when and on which GPU they ran.
 COMMAND = f"""#!{sys.executable}
 import json, os, sys, time
 from pathlib import Path
@@ -59,7 +59,7 @@ def run(workplace, tmp_path, monkeypatch):
 
 
 def at_once(jobs):
-    """The jobs that run when each job starts."""
+    """Return the jobs that run when each job starts."""
     return [
         [other for other in jobs if other["start"] <= job["start"] < other["end"]] for job in jobs
     ]

@@ -1,4 +1,4 @@
-"""Ground truth is made when it is needed, and evaluation uses it."""
+"""Ground truth is converted when it is needed, and evaluation uses it."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def data(workplace):
     return root
 
 
-def test_it_is_made_of_official_files_and_anew_when_they_change(workplace, data):
+def test_it_is_made_of_official_files_and_again_when_they_change(workplace, data):
     own = workplace.configure(datasets_root=str(data))
     workplace.snakemake("results/demo/images/kitti.parquet", *own)
     made = json.loads((workplace.folder / "results/demo/ground_truth/kitti.json").read_text())
@@ -48,7 +48,7 @@ def test_every_benchmark_can_be_planned_without_data(workplace):
     targets = ["results/lvis_val_metrics.json", "results/voc07_metrics.json"]
     commands = re.sub(r"\s+", " ", workplace.snakemake("-n", "--printshellcmds", *targets))
     assert "--max-failed 0.01 --detections-per-image 300" in commands
-    # LVIS's scores are counted as the published ones are; its own rule is a setting.
+    # LVIS is scored as in the papers; its own limit of detections is a setting.
     assert "--max-detections" not in commands
     assert re.search(r"ground_truth/voc07\.json --results \S+ --iou-type bbox", commands)
     own = workplace.folder / "own.yaml"
@@ -63,7 +63,7 @@ def test_every_benchmark_can_be_planned_without_data(workplace):
 def test_missing_files_are_named_with_key_path_and_fix(workplace):
     output = workplace.snakemake("results/ground_truth/voc07.json", status=1)
     assert "datasets.voc07: there is no datasets/VOC2007/JPEGImages" in output
-    assert "`cuvler datasets voc07` says where to get it" in re.sub(r"\s+", " ", output)
+    assert "`cuvler datasets voc07`" in re.sub(r"\s+", " ", output)
 
 
 def test_annotations_that_are_used_as_they_are_are_not_made(workplace):

@@ -1,4 +1,4 @@
-"""A method of another package in the workflow: Snakemake and the commands it runs see it."""
+"""A method of another package, in Snakemake and in the commands of its jobs."""
 
 import json
 import os

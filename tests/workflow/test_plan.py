@@ -1,4 +1,4 @@
-"""What a fresh clone without any data prints."""
+"""Plans of a fresh clone without data."""
 
 import re
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.workflow
 
 
 def jobs(output):
-    """The table of jobs that a dry-run ends with."""
+    """Return the table of jobs at the end of a dry-run."""
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
@@ -53,7 +53,7 @@ def test_without_scores_every_detector_is_trained_and_shows_what_it_finds(workpl
 
 def test_the_plan_of_cutler_and_of_both_systems(workplace):
     cutler = {
-        "images": 2,  # it trains itself on ImageNet: no COCO train
+        "images": 2,  # self-training is on ImageNet: no COCO train
         "weights": 2,
         "eigenvectors": 320,
         "pseudo_masks": 320,

@@ -1,4 +1,4 @@
-"""Published files, from a server on this machine, scored and held against published figures."""
+"""Published files, from a local server, scored and compared with published figures."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ TARGET = "results/demo/reproduction.md"
 
 
 def jobs(output):
-    """The table of jobs that a dry-run ends with."""
+    """Return the table of jobs at the end of a dry-run."""
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
@@ -75,7 +75,7 @@ def test_data_that_is_there_is_planned_and_predictions_are_jobs_like_others(work
 
 @pytest.fixture
 def server(tmp_path):
-    """A folder, and the address that serves it."""
+    """A folder and its URL."""
     folder = tmp_path / "server"
     folder.mkdir()
 
@@ -140,7 +140,7 @@ def publish_masks(scenes, path):
 
 
 def scores_by_hand(folder, truth, *words):
-    """What `cuvler evaluation` gives without the workflow."""
+    """Return the result of `cuvler evaluation` without the workflow."""
     command = ["cuvler", "evaluation", "--ground-truth", truth, "--output", folder / "own.json"]
     subprocess.run([*command, *words], check=True, env=os.environ)
     return json.loads((folder / "own.json").read_text())
@@ -213,7 +213,7 @@ def test_the_whole_page_against_a_server(workplace, tiny, scenes, server, packag
     assert "set download.unknown.pth" in skipped["unknown"]
     assert "datasets.nowhere: not in the config" in skipped["nowhere"]
 
-    # The next run tries again what was skipped, and nothing else; then there is nothing to do.
+    # The next run repeats only what was skipped; then there is nothing to do.
     shutil.copy(served / "tiny.pth", served / "absent.pth")
     made = (results / "predictions/tiny/demo_val.json", results / "evaluation/demo_val/tiny.json")
     again = {path: path.stat().st_mtime_ns for path in made}

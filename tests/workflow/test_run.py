@@ -1,4 +1,4 @@
-"""The workflow run for real, on a few scenes."""
+"""Runs of the workflow on a few scenes."""
 
 import json
 import os
@@ -43,16 +43,16 @@ def test_from_images_to_report_and_again(workplace, tiny):
 
     assert "Nothing to be done" in workplace.snakemake("all", *settings)
 
-    # Snakemake's own report has the page in it.
+    # Snakemake's own report includes the page.
     workplace.snakemake("--report", "own.html", *settings)
     assert "report.html" in (workplace.folder / "own.html").read_text(encoding="utf-8")
 
-    # One system alone needs nothing new but its own tables and report.
+    # A run of one recipe only needs new tables and a new report.
     alone = workplace.snakemake("-n", "all", *workplace.configure(**tiny | {"recipe": "cuvler"}))
     assert re.search(r"^metrics +1$", alone, re.MULTILINE)
     assert not re.search(r"^(pseudo_masks|detector|predictions|evaluation) ", alone, re.MULTILINE)
 
-    # A comment changes nothing; a setting changes what comes after it, and only that.
+    # A comment triggers nothing; a setting triggers only the stages that depend on it.
     workplace.configure(**tiny)
     with (workplace.folder / "own.yaml").open("a") as stream:
         stream.write("# a comment\n")
@@ -64,7 +64,7 @@ def test_from_images_to_report_and_again(workplace, tiny):
     assert not re.search(r"^(images|eigenvectors) ", plan, re.MULTILINE)
 
 
-def test_a_dataset_in_another_folder_is_listed_anew(workplace, tiny, scenes):
+def test_a_dataset_in_another_folder_is_listed_again(workplace, tiny, scenes):
     listing = "results/demo/images/photos.parquet"
     tiny["datasets"]["photos"] = {"images": str(scenes / "val/images")}
     workplace.snakemake(listing, *workplace.configure(**tiny))
@@ -135,7 +135,7 @@ def test_killed_and_run_again_gives_the_same_bytes(workplace, tiny, tmp_path):
     workplace.snakemake("--unlock", *settings)
     workplace.snakemake(ANNOTATIONS, *settings)
     assert (workplace.folder / ANNOTATIONS).read_bytes() == undisturbed
-    # At most the shard that Snakemake had not yet booked as done is made again.
+    # At most the shard that Snakemake had not yet recorded as finished is made again.
     again = [path for path, time_ns in finished.items() if path.stat().st_mtime_ns != time_ns]
     assert len(again) <= 1
 

@@ -1,4 +1,4 @@
-"""Planning a run over ImageNet: quickly, and without a look at the images."""
+"""Planning a run on ImageNet is fast and opens no images."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from cuvler.listing import INITIAL_STATE, listed_state
 
 pytestmark = pytest.mark.workflow
 
-# Python runs this first: it writes down every file and folder that is opened or listed.
+# Python runs this at startup: it records each file and folder that is opened or listed.
 HOOK = """
 import os, sys
 
@@ -41,7 +41,7 @@ def environment(seen):
 
 
 def plan(workplace, *arguments, **environment):
-    """Dry-run; give the seconds of processor time it took, and what it printed."""
+    """Dry-run; return its CPU time in seconds and its output."""
     command = workplace.command("-n", *arguments)
     command["env"] |= environment
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -55,7 +55,7 @@ def plan(workplace, *arguments, **environment):
 def test_the_plan_for_imagenet_takes_seconds(workplace):
     seconds, output = plan(workplace, "all")
     assert re.search(r"^eigenvectors +1920$", output, re.MULTILINE)
-    # Processor time, which neighbours do not lengthen much.
+    # CPU time, which depends little on other processes.
     assert seconds < 20
 
 

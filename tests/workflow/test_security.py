@@ -1,4 +1,4 @@
-"""File names and settings reach the commands as they are, whatever a shell would make of them."""
+"""File names and settings reach the commands unchanged, also with shell metacharacters."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.workflow
 
 HOSTILE = 'it\'s "$(touch pwned)" `touch pwned`; touch pwned & {x} *'
 
-# In place of the command: it writes down what it was called with, and makes what it should.
+# A stub for the command: it records its arguments and creates its outputs.
 STUB = """#!/usr/bin/env python3
 import json, os, pathlib, sys
 words = sys.argv[1:]
@@ -30,7 +30,7 @@ for option in ("--output", "--csv", "--markdown"):
 
 @pytest.fixture
 def recorded(workplace, tmp_path):
-    """Run Snakemake with the stub; give the words of every call."""
+    """Run Snakemake with the stub; return the arguments of each call."""
     stub = tmp_path / "bin" / "cuvler"
     stub.parent.mkdir()
     stub.write_text(STUB)
