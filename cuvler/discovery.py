@@ -95,7 +95,7 @@ def discover_with(
         name, grid = backbone.spec.name, backbone.spec.grid
         prepared = backbone.prepare(rgb)[None].to(backbone.device)
         pairs = needs[name].solve(backbone.features(prepared), grid, tau=tau, eps=_EPS)
-        if pairs.status[0] == "failed":
+        if pairs.failed[0]:
             logger.warning("%s: the eigensolver failed; left out", name)
             continue
         vectors[name] = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)

@@ -13,6 +13,7 @@ class ImageStatus(StrEnum):
     WRONG_SIZE = "wrong_size"
     EIGENSOLVER_FAILED = "eigensolver_failed"
     CRASHED = "crashed"
+    NO_PREDICTION = "no_prediction"
 
 
 # Images that count as processed; all others are excluded from the annotations.

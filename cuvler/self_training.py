@@ -28,6 +28,7 @@ from cuvler.annotations import CATEGORIES
 from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
 from cuvler.errors import DataError
 from cuvler.files import StrPath
+from cuvler.image_status import ImageStatus
 from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _merge(
         for image, found, before in with_progress(spool.images(), len(listing)):
             if "width" not in image:
                 reason = "no prediction states its size"
-                excluded.append({**image, "status": "no_prediction", "reason": reason})
+                excluded.append({**image, "status": ImageStatus.NO_PREDICTION, "reason": reason})
                 continue
             writer.add_image(image)
             found = found[:limit]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "of each of several cuts (MaskCut).",
 )
 @click.option(
-    "--k",
+    "--num-eigenvectors",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
@@ -69,7 +69,7 @@ def command(
     weights: Path | None,
     shard: int,
     problem: str,
-    k: int,
+    num_eigenvectors: int,
     tau: float,
     eps: float,
     batch_size: int,
@@ -100,7 +100,7 @@ def command(
             image_root,
             load_backbone(spec, weights=weights, device=str(found), precision=precision),
             output,
-            need=NEEDS[problem](k),
+            need=NEEDS[problem](num_eigenvectors),
             tau=tau,
             eps=eps,
             batch_size=batch_size,

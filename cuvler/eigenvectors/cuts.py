@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cuvler.eigenvectors.normalized_cut import Eigenpairs, ncut
+from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus, ncut
 from cuvler.eigenvectors.partitions import partitions
 
 
@@ -54,5 +54,7 @@ def cut_repeatedly(
 
 def _worst(statuses: list[NDArray[np.str_]]) -> NDArray[np.str_]:
     found = np.stack(statuses)
-    some_dense = np.where((found == "dense").any(axis=0), "dense", "ok")
-    return np.where((found == "failed").any(axis=0), "failed", some_dense)
+    some_dense = np.where(
+        (found == SolverStatus.DENSE).any(axis=0), SolverStatus.DENSE, SolverStatus.OK
+    )
+    return np.where((found == SolverStatus.FAILED).any(axis=0), SolverStatus.FAILED, some_dense)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.needs import Need
-from cuvler.eigenvectors.normalized_cut import Eigenpairs
+from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
 from cuvler.files import StrPath
@@ -163,6 +163,6 @@ def _enter(
 def _enter_pairs(shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor]) -> None:
     shape = (len(rows), *shard.eigenvectors.shape[1:])
     shard.eigenvectors[rows] = pairs.vectors.cpu().numpy().reshape(shape)
-    shard.dense[rows] = pairs.status == "dense"
-    failed = np.asarray(rows)[pairs.status == "failed"]
+    shard.dense[rows] = pairs.status == SolverStatus.DENSE
+    failed = np.asarray(rows)[pairs.failed]
     shard.status[failed] = STATUSES.index(ImageStatus.EIGENSOLVER_FAILED)

@@ -48,8 +48,9 @@ class Eigenvectors(_Vectors):
         patches = features.shape[-2]
         if self.k >= patches:
             raise ConfigError(
-                f"{self.k} eigenvectors (k, num_eigenvectors): an image has {patches} patches; "
-                f"choose fewer than {patches}"
+                f"{self.k} eigenvectors: an image has {patches} patches; choose fewer than "
+                f"{patches}",
+                parameter="num_eigenvectors",
             )
         return ncut(features, tau=tau, eps=eps, k=self.k)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -30,6 +31,16 @@ _DEVICE_ENTRIES = 2**28
 _ArrayT = TypeVar("_ArrayT", Tensor, NDArray[Any])
 
 
+class SolverStatus(StrEnum):
+    """How a graph's eigenpairs were computed."""
+
+    OK = "ok"
+    DENSE = "dense"
+    """Lanczos did not converge; the vectors are from the dense solver."""
+    FAILED = "failed"
+    """The residual check failed; all entries are NaN."""
+
+
 @dataclass(frozen=True)
 class Eigenpairs(Generic[_ArrayT]):
     """Eigenpairs of L = D^-1/2 (D - W) D^-1/2, from the second smallest eigenvalue on.
@@ -41,8 +52,7 @@ class Eigenpairs(Generic[_ArrayT]):
         values: (b, k) float64, ascending.
         residuals: (b, k) float64, ``||L y - lambda y||``, computed from ``vectors``.
         degrees: (b, n) float32, the diagonal of D.
-        status: (b,) str: ``ok``, ``dense`` (Lanczos did not converge; the vectors are from the
-            dense solver), or ``failed`` (the residual check failed; all entries are NaN).
+        status: (b,) str, values of :class:`SolverStatus`.
     """
 
     vectors: _ArrayT
@@ -50,6 +60,11 @@ class Eigenpairs(Generic[_ArrayT]):
     residuals: _ArrayT
     degrees: _ArrayT
     status: NDArray[np.str_]
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """(b,): the graphs without eigenpairs; see :attr:`SolverStatus.FAILED`."""
+        return np.asarray(self.status == SolverStatus.FAILED)
 
     def generalized(self) -> _ArrayT:
         """Return the eigenvectors x = D^-1/2 y of (D - W) x = lambda D x, (b, k, n)."""
@@ -131,14 +146,15 @@ def _solve(features: Tensor, tau: float, eps: float, k: int) -> Eigenpairs[Tenso
     ritz = largest_eigenpairs(affinity.product, affinity.first, k=k, tolerance=_ESTIMATE)
     vectors, values, residuals = ritz.vectors, 1 - ritz.values, ritz.residuals
     passed = (residuals <= TOLERANCE).all(dim=-1)
-    status = np.where((passed & usable).cpu().numpy(), "ok", "failed")
+    solved = (passed & usable).cpu().numpy()
+    status = np.where(solved, SolverStatus.OK, SolverStatus.FAILED)
     for index in (~passed & usable).nonzero()[:, 0].tolist():
         logger.info("Lanczos stopped at residual %.1e; solving densely", residuals[index].max())
         pairs = _dense(graph.weights(index), k)
         vectors[index], values[index], residuals[index] = (torch.from_numpy(x) for x in pairs)
         if (residuals[index] <= TOLERANCE).all():
-            status[index] = "dense"
-    failed = torch.from_numpy(status == "failed").to(vectors.device)
+            status[index] = SolverStatus.DENSE
+    failed = torch.from_numpy(status == SolverStatus.FAILED).to(vectors.device)
     for tensor in (vectors, values, residuals):
         tensor[failed] = torch.nan
     return Eigenpairs(_with_sign(vectors), values, residuals, graph.degrees, status)

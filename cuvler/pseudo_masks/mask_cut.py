@@ -55,7 +55,7 @@ def maskcut(
     if len(features) != grid[0] * grid[1]:
         raise ValueError(f"{len(features)} patches do not fill a grid of {grid[0]} x {grid[1]}")
     pairs = cut_repeatedly(torch.as_tensor(features)[None], grid, n=n, tau=tau)
-    if pairs.status[0] == "failed":
+    if pairs.failed[0]:
         raise ArithmeticError("no eigenvector of the patches' graph passed the residual check")
     return refine_cuts(image, partitions(pairs.vectors[0].numpy().reshape(n, *grid)), crf=crf)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvler.coco_json import stream_annotations
+from cuvler.image_status import ImageStatus
 
 _NAMED = 20  # excluded images named on the page
 
@@ -82,7 +83,10 @@ def account(path: Path) -> Accounting:
         for name, values in columns.items()
     }
     counts = np.array(sorted(masks.values()), dtype=np.int64)
-    statuses = {"ok": int((counts > 0).sum()), "no_mask": int((counts == 0).sum())}
+    statuses = {
+        ImageStatus.OK: int((counts > 0).sum()),
+        ImageStatus.NO_MASK: int((counts == 0).sum()),
+    }
     return Accounting(
         info=info,
         statuses=statuses | dict(sorted(failures.items())),

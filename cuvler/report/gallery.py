@@ -15,6 +15,7 @@ from cuvler.coco_json import stream_annotations, stream_records, to_rle
 from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.eigenvectors.needs import NEEDS, Eigenvectors, Need
 from cuvler.errors import DataError, ImageError
+from cuvler.image_status import ImageStatus
 from cuvler.images import open_image, stated_size
 from cuvler.listing import ListedImage
 from cuvler.masks import decode
@@ -293,6 +294,6 @@ def _vectors(folder: Path, images: Collection[int]) -> Stored:
         with open_eigenvectors(path) as store:
             kind = NEEDS[store.attributes.get("problem", kind.problem)]
             for index, image_id in enumerate(store.image_ids.tolist()):
-                if image_id in images and store.status[index] == "ok":
+                if image_id in images and store.status[index] == ImageStatus.OK:
                     found[image_id] = store.vector(index)
     return Stored(kind, found)

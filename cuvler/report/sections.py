@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from cuvler.evaluation.table import Table, tables
 from cuvler.files import read_json
+from cuvler.image_status import ImageStatus
 from cuvler.images import open_image
 from cuvler.layout import DetectorName
 from cuvler.progress import duration
@@ -46,7 +47,8 @@ def tiles(
     for dataset, entries in list(metrics.items())[:1]:
         shown += _score_tiles(dataset, entries)
     for (dataset, method), counted in list(accounts.items())[:1]:
-        where = f"in {counted.statuses['ok']:,} of {counted.num_images:,} images of {dataset}"
+        with_masks = counted.statuses[ImageStatus.OK]
+        where = f"in {with_masks:,} of {counted.num_images:,} images of {dataset}"
         shown.append(Tile(f"Masks by {method}", f"{counted.num_masks:,}", where))
     return shown
 

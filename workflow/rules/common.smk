@@ -217,7 +217,7 @@ def needed_vectors(wildcards):
     needs = configured_method(wildcards.method).needs()
     require_known(f"pseudo_masks.{wildcards.method}", wildcards.backbone, needs)
     need = needs[wildcards.backbone]
-    return ["--problem", need.problem, "--k", need.k]
+    return ["--problem", need.problem, "--num-eigenvectors", need.k]
 
 
 def eigenvectors_of(wildcards):

@@ -172,7 +172,16 @@ def test_the_command_extracts_with_a_backbone_of_the_users_own(workplace):
     own = ["--definitions", json.dumps(TINY), "--weights", folder / "w.safetensors"]
     output = folder / "out" / "0.zarr.zip"
     result = invoke(
-        arguments, "--backbone", "tiny", *own, "--shard", 0, "--k", 2, "--output", output
+        arguments,
+        "--backbone",
+        "tiny",
+        *own,
+        "--shard",
+        0,
+        "--num-eigenvectors",
+        2,
+        "--output",
+        output,
     )
     assert result.exit_code == 0
     with open_eigenvectors(output, settings={"backbone": "tiny", "k": 2, "timm": "test_vit"}) as s:

@@ -305,7 +305,9 @@ def test_eigenvectors_of_another_backbone_or_problem_are_refused(photos, tmp_pat
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
     run("images", "--dataset", "d", "--image-root", root, "--output", listing)
     words = ["eigenvectors", "--listing", listing, "--image-root", root, "--backbone", "pixels_p16"]
-    run(*words, "--shard", 0, "--problem", "generalized", "--k", 2, "--output", store)
+    run(
+        *words, "--shard", 0, "--problem", "generalized", "--num-eigenvectors", 2, "--output", store
+    )
     with pytest.raises(DataError, match=r"0\.zarr\.zip: .*problem='generalized', not 'standard'"):
         masks_of(tmp_path, root, "votecut", ["--eigenvectors", store])
     with pytest.raises(DataError, match=r"0\.zarr\.zip: .*k=2.* 3 are wanted"):

@@ -120,8 +120,9 @@ def test_several_eigenvectors_vote(solved):
 
 
 def test_more_eigenvectors_than_an_image_has_are_refused():
-    with pytest.raises(ConfigError, match=r"^6 eigenvectors .*num_eigenvectors.* 6 patches"):
+    with pytest.raises(ConfigError, match=r"^6 eigenvectors: .* 6 patches") as raised:
         Eigenvectors(6).solve(torch.rand(1, 6, 4), (2, 3), tau=0.15, eps=1e-5)
+    assert raised.value.parameter == "num_eigenvectors"
     pairs = Eigenvectors(5).solve(torch.rand(1, 6, 4), (2, 3), tau=0.15, eps=1e-5)
     assert pairs.vectors.shape == (1, 5, 6)
 
