@@ -160,8 +160,8 @@ def test_training_sees_masks_over_the_same_pixels(folders):
 def turned_photos(draw):
     """A photo in any orientation with its one bright object annotated, upright or as stored.
 
-    Gives its orientation, the upright photo's bright pixels, and the mask in the annotations. Of
-    stored pixels of the upright photo's size nobody can tell that they are meant.
+    Returns its orientation, the upright photo's bright pixels, and the annotated mask. It is as
+    stored only if that size differs from the upright one; otherwise it would be ambiguous.
     """
     width, height = draw(st.integers(2, 40)), draw(st.integers(2, 40))
     left, top = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
