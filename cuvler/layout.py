@@ -201,6 +201,8 @@ def _file(rule: str, pattern: str, *, job: str = "", root: str = "results") -> F
 WEIGHTS = _file("weights", "weights/{backbone}.safetensors", root="resources")
 DOWNLOAD = _file("download", "downloads/{file}", job="download/{file}", root="resources")
 GROUND_TRUTH = _file("ground_truth", "ground_truth/{dataset}.json")
+# The default folder of downloads, relative to the working directory.
+DOWNLOADS = Path(DOWNLOAD.root, DOWNLOAD.pattern).parent
 LISTING = _file("images", "images/{dataset}.parquet")
 EIGENVECTORS = _file("eigenvectors", "eigenvectors/{dataset}/{method}/{backbone}/{shard}.zarr.zip")
 PSEUDO_MASKS = _file("pseudo_masks", "pseudo_masks/{dataset}/{method}/{shard}.json")

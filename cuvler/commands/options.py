@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from cuvler.layout import DOWNLOADS
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Named = tuple[tuple[str, Path], ...]
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -245,5 +247,4 @@ def output(help: str, default: Path | None = None) -> Decorator:
 
 def downloads(help: str = "Folder for downloads, under the files' own names.") -> Decorator:
     """The folder of downloads."""
-    folder = Path("resources/downloads")
-    return click.option("--folder", type=Path, default=folder, show_default=True, help=help)
+    return click.option("--folder", type=Path, default=DOWNLOADS, show_default=True, help=help)

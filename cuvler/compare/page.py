@@ -10,6 +10,7 @@ from cuvler.images import stated_size
 from cuvler.listing import ListedImage
 from cuvler.report.formats import change, percent
 from cuvler.report.gallery import Card, Layer, best_records, make_card
+from cuvler.report.templates import render
 
 Named = tuple[str, Path]
 
@@ -36,8 +37,6 @@ def make_page(
     Raises:
         DataError: a file is damaged, or a mask's size differs from its image's.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     better = [image for image, score in comparison.images.items() if score.change > 0][:images]
     worse = [image for image, score in comparison.images.items() if score.change < 0][:images]
     shown = [*better, *worse]
@@ -59,16 +58,9 @@ def make_page(
         ]
         for numbers in (worse, better)
     ]
-    environment = Environment(
-        loader=PackageLoader("cuvler.compare", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "change": change}
     names = [name for name, _ in results]
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "cuvler.compare",
         names=names,
         scored="Masks" if comparison.iou_type == "segm" else "Boxes",
         sizes=comparison.sizes,

@@ -72,11 +72,7 @@ def make_ground_truth(
             annotated; extra annotations are on other images.
         ImageError: an image is missing or unreadable, and its size is needed.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"format: {format!r} is not known; known: {', '.join(FORMATS)}")
-    for source in [*annotations, image_root, *image_lists, *extra_annotations]:
-        if not source.exists():
-            raise DataError(f"{source}: no such file or folder")
+    _check(format, [*annotations, image_root, *image_lists, *extra_annotations])
     records = FORMATS[format](annotations, image_root, ids)
     if image_lists:
         records = _listed(records, image_lists)
@@ -102,6 +98,14 @@ def make_ground_truth(
         if not target.names:
             raise DataError(f"{annotations[0]}: holds no images")
     return Counts(len(target.names), writer.num_annotations, target.ignored)
+
+
+def _check(format: str, sources: Iterable[Path]) -> None:
+    if format not in FORMATS:
+        raise ConfigError(f"format: {format!r} is not known; known: {', '.join(FORMATS)}")
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder")
 
 
 class _Target:

@@ -6,12 +6,11 @@ from typing import Any
 from markupsafe import Markup
 
 from cuvler import __version__
-from cuvler.progress import duration
 from cuvler.report import sections
 from cuvler.report.accounting import account
-from cuvler.report.formats import change, percent
 from cuvler.report.inputs import Inputs
 from cuvler.report.tables import read_metrics, versions
+from cuvler.report.templates import render
 
 
 def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
@@ -54,18 +53,8 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
 
 
 def _render(**context: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("cuvler.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "change": change, "duration": duration}
     folder = resources.files("cuvler.report")
     for name in ("page.css", "page.js"):
         text = folder.joinpath(name).read_text(encoding="utf-8")
         context[name.replace("page.", "")] = Markup(text)  # noqa: S704 (a file of this package)
-    return environment.get_template("page.html.j2").render(**context)
+    return render("cuvler.report", **context)

@@ -10,13 +10,13 @@ from cuvler.download import download, published_files
 from cuvler.download.digests import verified_sha256
 from cuvler.errors import CuvlerError
 from cuvler.files import StrPath, read_json, write_json
+from cuvler.layout import DOWNLOADS
 from cuvler.reproduction.entries import Entry, entries
 
-_DOWNLOADS = Path("resources/downloads")
 _SKIPPED = "skipped"
 
 
-def unknown_files(settings: Settings, folder: Path = _DOWNLOADS) -> dict[str, str]:
+def unknown_files(settings: Settings, folder: Path = DOWNLOADS) -> dict[str, str]:
     """Return the entries with a missing file of unknown URL, each with the reason.
 
     Args:
