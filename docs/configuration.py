@@ -47,7 +47,7 @@ _Dumper.add_representer(
 
 
 def files() -> dict[Path, str]:
-    """Give the content of each file that is written."""
+    """Return the content of each generated file."""
     model = settings_model()
     schema, defaults = json_schema(model), model().model_dump(mode="json")
     page = _page(schema, {"": defaults}, schema["$defs"])

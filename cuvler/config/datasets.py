@@ -1,4 +1,4 @@
-"""A dataset as the config has it, and as the rules need it."""
+"""Datasets: their entries in the config, and the resolved form that rules use."""
 
 import os
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ class DatasetEntry(Section):
     extra_annotations: tuple[PathText, ...] = ()
     """COCO json files of objects that the official annotations leave out (COCO*)."""
     ids: Literal["order", "digits", "annotations"] | None = None
-    """Where image ids come from: order numbers the images, digits takes the digits of the file
-    name, annotations those of the COCO json. By default annotations if there are some, else
+    """Source of image ids: order numbers the images, digits takes the digits of the file name,
+    annotations the ids of the COCO json. Default: annotations if the dataset has some, else
     order."""
     shards: Shards | None = None
-    """The number of jobs that the dataset is split into; by default images.shards."""
+    """Number of jobs for the dataset; by default images.shards."""
     masks: bool = True
     """false: the annotations are boxes, and only boxes are scored."""
     detections_per_image: Count | None = None
@@ -63,7 +63,7 @@ class DatasetEntry(Section):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a dataset's class-agnostic ground truth is made of (``cuvler.ground_truth``).
+    """The sources of a dataset's class-agnostic ground truth (``cuvler.ground_truth``).
 
     Lists of files or folders; ``format`` is a key of ``cuvler.ground_truth.FORMATS``, ``ids``
     one of ``order`` and ``digits``.
@@ -154,7 +154,7 @@ def _long_form(path: str) -> DatasetEntry:
 
 
 def _ground_truth(entry: DatasetEntry, root: Path) -> GroundTruth | None:
-    """Say what ground truth is made of; None for a COCO json that is used as it is."""
+    """Return the sources of the ground truth; None for a COCO json that is used unchanged."""
     annotations = entry.annotations
     if not isinstance(annotations, tuple):
         if not any(getattr(entry, key) for key in _MAKES_GROUND_TRUTH):

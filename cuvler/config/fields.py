@@ -1,4 +1,4 @@
-"""Types of settings, and what they are called in messages and documentation."""
+"""Types of settings, with their constraints."""
 
 from typing import Annotated
 

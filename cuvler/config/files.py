@@ -1,4 +1,4 @@
-"""Reading config files, and checking what they say together."""
+"""Read config files and check the merged config."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ def _load(path: StrPath) -> dict[str, Any]:
 
 
 def _merge(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Change settings key by key, as Snakemake merges config files."""
+    """Merge settings key by key, as Snakemake merges config files."""
     merged = dict(config) if isinstance(config, Mapping) else {}
     for key, value in changes.items():
         is_section = isinstance(value, Mapping)
@@ -77,7 +77,7 @@ def _merge(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles, which repeat the keys; names of keys are checked, not just described."""
+    """Omits titles, which repeat the keys; constrains names of keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -91,5 +91,5 @@ class _Generator(GenerateJsonSchema):
 
 @cache
 def json_schema(model: type[Settings]) -> dict[str, Any]:
-    """Give the JSON schema of the model."""
+    """Return the JSON schema of the model."""
     return model.model_json_schema(schema_generator=_Generator)

@@ -1,4 +1,4 @@
-"""What is wrong with a config, a line for each mistake: key, value, and what is allowed."""
+"""Messages for invalid configs, one line per mistake: key, value, and what is allowed."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ from cuvler.config.fields import ADDRESS, FILE_NAME, NAME_OR_NONE, SHA256
 Mistake = Mapping[str, Any]
 Schema = Mapping[str, Any]
 
-# What matches a pattern, and how it is written; other patterns are those of names.
+# Pattern -> what it matches, and the characters allowed; other patterns are those of names.
 _PATTERNS = {
     FILE_NAME: ("file name", "letters, digits, _ . and -"),
     NAME_OR_NONE: ("name or nothing", "letters, digits, _ and -"),
@@ -46,10 +46,10 @@ def describe(error: ValidationError, schema: Schema) -> list[str]:
     found: dict[tuple[str, ...], str] = {}
     for mistake in map(dict[str, Any], error.errors(include_url=False)):
         key, allowed = _locate(mistake, schema)
-        # A value that fits none of several forms has an error for each of them.
+        # A value that fits none of several alternatives has an error for each.
         if key not in found or mistake["type"] == "value_error":
             found[key] = _line(key, mistake, allowed, schema["$defs"])
-    # One of these forms was meant: what is wrong inside it says more.
+    # Errors inside an alternative are more precise than the error of the whole value.
     inner = {key[:end] for key in found for end in range(len(key))}
     return [line for key, line in found.items() if key not in inner]
 
@@ -61,7 +61,7 @@ def _locate(mistake: Mistake, schema: Schema) -> tuple[tuple[str, ...], Schema]:
     for part in mistake["loc"]:
         if part == "[key]":
             return tuple(key), above["propertyNames"]
-        # What is left out names a form of the value, such as a member of a union.
+        # Other parts name an alternative, such as a member of a union.
         if (inner := _step(here, part, defs)) is not None:
             above, here = here, inner
             key.append(str(part))
@@ -82,7 +82,7 @@ def _step(schema: Schema, part: int | str, defs: Schema) -> Schema | None:
 
 
 def forms(schema: Schema, defs: Schema) -> list[Schema]:
-    """Give the alternatives that a value may be, without null, references followed."""
+    """Return the alternatives of a schema, without null and with references resolved."""
     schema = _resolve(schema, defs)
     found = [form for inner in schema.get("anyOf", ()) for form in forms(inner, defs)]
     return [form for form in found or [schema] if form.get("type") != "null"]
@@ -97,7 +97,7 @@ def _resolve(schema: Schema, defs: Schema) -> Schema:
 
 
 def kind(schema: Schema, defs: Schema) -> str:
-    """Say in words which values a schema allows."""
+    """Describe the values that a schema allows."""
     return " or ".join(_words(form, defs) for form in forms(schema, defs))
 
 

@@ -34,13 +34,13 @@ class Settings(Section):
     """Settings of the cuvler workflow."""
 
     results: PathText = "results"
-    """Where everything that the workflow makes is written."""
+    """Folder of all outputs."""
     gpus: Literal["auto"] | CountOrZero = "auto"
     """GPUs of this machine that the jobs on it may use at the same time; a number, or auto: those
     that are visible (nvidia-smi and CUDA_VISIBLE_DEVICES). On a cluster, the cluster counts
     GPUs."""
     recipe: Name | SomeNames = "cuvler"
-    """Which published system to run: cuvler or cutler, or [cuvler, cutler] to compare them in one
+    """The published system to run: cuvler or cutler, or [cuvler, cutler] to compare them in one
     table."""
     train: Name = "imagenet_train"
     """The dataset in which objects are discovered and from which the first detector learns."""
@@ -48,7 +48,7 @@ class Settings(Section):
     """The datasets that detectors are scored on; they need annotations. Empty: the detectors find
     objects in the images of `train`, and are not scored."""
     datasets_root: PathText = "datasets"
-    """Relative paths of datasets start here."""
+    """Folder that relative paths of datasets start from."""
     datasets: dict[Name, PathText | DatasetEntry] = Field(default={})
     """Your own data: one entry, a folder of images (searched at any depth) or a COCO json ...
       my_photos: /data/photos
@@ -77,7 +77,7 @@ class Settings(Section):
     fine_tuning: FineTuning = FineTuning()
     report: Report = Report()
     recipes: dict[Name, Recipe] = Field(default={"cuvler": CUVLER, "cutler": CUTLER})
-    """What each recipe consists of."""
+    """Parts of each recipe."""
 
     @property
     def recipe_names(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class Settings(Section):
 
 
 def settings_model() -> type[Settings]:
-    """Give the model with a section for each method that is installed."""
+    """Return the model with a section for each installed method."""
     return _with_methods(tuple(find_method(name) for name in method_names()))
 
 
@@ -146,7 +146,7 @@ def _with_methods(methods: tuple[type[Method], ...]) -> type[Settings]:
 
 
 def _section(method: type[Method]) -> type[Section]:
-    """Make the section of a method: its settings without those that methods share."""
+    """Return the section of a method: its settings without the shared ones."""
     fields: dict[str, Any] = {
         name: (field.annotation, field)
         for name, field in method.model_fields.items()

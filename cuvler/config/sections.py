@@ -34,30 +34,30 @@ class Download(Section):
     """A file to fetch."""
 
     url: Address
-    """Where the file is."""
+    """URL of the file."""
     sha256: Sha256 | None = None
-    """What the file's digest must be."""
+    """Expected SHA-256 of the file."""
 
 
 class Images(Section):
     """Listing the images of a dataset."""
 
     shards: Shards = 4
-    """The number of jobs that a dataset is split into, if its entry does not say."""
+    """Number of jobs per dataset, unless set in the dataset's entry."""
 
 
 class BackboneDefinition(Section):
     """A vision transformer of timm."""
 
     timm: Text
-    """The name of timm's model, with its pretrained tag."""
+    """Name of the timm model, with its pretrained tag."""
     feature: Literal["key", "query", "value", "key_query_value", "patch_tokens"]
-    """The features of a patch: a projection of the last attention layer, the three side by side
+    """Features of a patch: a projection of the last attention layer, all three concatenated
     (key_query_value), or the tokens after the final norm (patch_tokens)."""
     size: Annotated[int, Field(ge=2)]
-    """The side, in pixels, of the square that images are resized to."""
+    """Images are resized to squares of this side, in pixels."""
     patch: Count
-    """The side of a patch in pixels; divides the size."""
+    """Side of a patch in pixels; size must be a multiple of it."""
 
 
 class Eigenvectors(Section):
@@ -69,30 +69,30 @@ class Eigenvectors(Section):
     Further ViTs of timm, under names of your own:
       mae_b16: {timm: vit_base_patch16_224.mae, feature: key, size: 480, patch: 16}"""
     weights: dict[Name, PathText] = Field(default={})
-    """Weight files that are already here, by backbone (.safetensors or .pth). Others are fetched
-    from the hub, once, on the machine that Snakemake runs on.
+    """Local weight files by backbone (.safetensors or .pth). Others are downloaded once from the
+    hub, on the machine that Snakemake runs on.
       dino_s8: /models/dino_deitsmall8_pretrain.pth"""
     tau: Annotated[float, Field(ge=-1, le=1)] = 0.15
     """Patches are joined by an edge of weight 1 if the cosine of their features is above tau, and
     of weight eps otherwise."""
     eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    """The weight of the other edges."""
+    """Weight of the other edges."""
     batch_size: CountOrZero = 0
-    """Images in one forward pass; 0 chooses by the free memory."""
+    """Images per forward pass; 0 chooses by free memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU if there is one."""
     precision: Literal["float32", "float16"] = "float32"
-    """The precision of the ViTs. float16 (mixed precision) is faster on a GPU; its rounding moves
-    an eigenvector by a cosine of about 1e-4 at most (one of 85 graphs by 1.2e-4)."""
+    """Precision of the ViTs. float16 (mixed precision) is faster on a GPU; its rounding changes an
+    eigenvector by a cosine of about 1e-4 at most (one of 85 graphs by 1.2e-4)."""
 
 
 class PseudoMasks(Section):
-    """Making masks of eigenvectors. Each method has a section with its own settings."""
+    """Making masks from eigenvectors. Each method has a section with its settings."""
 
     crf: CrfSetting = "fast"
 
     def method(self, name: str) -> Method:
-        """Make a method with the settings of its section and those that methods share.
+        """Return a method with the settings of its section and the shared ones.
 
         Raises:
             ConfigError: there is no such method, or its settings do not fit together.
@@ -107,8 +107,8 @@ class Annotations(Section):
     """Merging the pseudo-masks of a dataset into one COCO json."""
 
     max_failed: Share = 0.01
-    """The share of images that may be missing, unreadable or failed. If there are more, merging
-    pseudo-masks stops, and so does predicting."""
+    """Maximum share of images that are missing, unreadable or failed. Merging pseudo-masks and
+    predicting stop with an error if there are more."""
 
 
 class Detector(Section):
@@ -134,7 +134,7 @@ class Predictions(Section):
     """Predicting with a trained detector."""
 
     batch_size: Count = 8
-    """Images in one forward pass."""
+    """Images per forward pass."""
     num_gpus: CountOrZero = 1
     """GPUs of one machine, one process each; 0 uses the CPU."""
     tta: bool = False
@@ -209,7 +209,7 @@ class SelfTraining(Section):
     dataset of `train`."""
 
     def score_threshold(self, round_: int) -> float:
-        """Give the score threshold of a round, counted from 1."""
+        """Return the score threshold of a round, counted from 1."""
         return self.score_thresholds[min(round_, len(self.score_thresholds)) - 1]
 
 

@@ -68,7 +68,7 @@ def base_config() -> CfgNode:
 
 
 def detector_config_names() -> list[str]:
-    """Name the detector configs that come with the package."""
+    """Return the names of the detector configs in the package."""
     return sorted(path.stem for path in DETECTOR_CONFIGS.glob("*.yaml"))
 
 

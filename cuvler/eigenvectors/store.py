@@ -375,7 +375,7 @@ def read_eigenvectors(
 def _wanted(
     stores: Mapping[str, EigenvectorStore], needs: Mapping[str, Need] | None
 ) -> dict[str, int]:
-    """Give how many vectors of each backbone are wanted, and check that they are there."""
+    """Return the number of vectors needed of each backbone, and check that the files have them."""
     if needs is None:
         return {name: store.k for name, store in stores.items()}
     for name, store in stores.items():

@@ -11,7 +11,7 @@ rule evaluation:
     conda:
         "../envs/cuvler.yaml"
     params:
-        # A rule that builds on this one runs it as a step of its own.
+        # Rules that inherit from this one run it as a separate step.
         program=["cuvler"],
         ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
         boxes=lambda wildcards: [] if dataset(wildcards.dataset).masks else ["--iou-type", "bbox"],

@@ -14,7 +14,7 @@ rule predictions:
     resources:
         gpus=GPUS["predictions"],
     params:
-        # A rule that builds on this one runs it as a step of its own.
+        # Rules that inherit from this one run it as a separate step.
         program=["cuvler"],
         detector=lambda wildcards, input: Path(input.detector).parent,
         image_root=images_of,
