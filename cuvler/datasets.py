@@ -18,7 +18,7 @@ class Presence:
     Attributes:
         entry: the dataset's entry in the config.
         missing: its files and folders that do not exist, and folders that are empty.
-        made: whether its ground truth has been made; None if the annotations are used as they are.
+        made: whether its ground truth has been made; None if the user's file is used unchanged.
     """
 
     entry: Dataset
@@ -46,11 +46,11 @@ def presence(settings: Settings, names: Sequence[str] = ()) -> list[Presence]:
 def _check(entry: Dataset) -> Presence:
     made = None
     wanted = [entry.images]
-    if entry.ground_truth:
-        wanted += entry.ground_truth.files
-        made = entry.annotations is not None and entry.annotations.exists()
-    elif entry.annotations:
-        wanted.append(entry.annotations)
+    if entry.made_from:
+        wanted += entry.made_from.files
+        made = entry.ground_truth is not None and entry.ground_truth.exists()
+    elif entry.ground_truth:
+        wanted.append(entry.ground_truth)
     return Presence(entry, [path for path in wanted if not _exists(path)], made)
 
 

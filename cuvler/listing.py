@@ -38,7 +38,7 @@ def list_images(
     image_root: StrPath,
     *,
     ground_truth: StrPath | None = None,
-    ids: Literal["order", "digits", "annotations"] = "order",
+    ids: Literal["order", "digits", "ground_truth"] = "order",
     shards: int = 1,
 ) -> "pd.DataFrame":
     """List a dataset's images and assign them to shards of equal size.
@@ -51,7 +51,7 @@ def list_images(
         ground_truth: a COCO json with the images to list, instead of those under ``image_root``.
         ids: source of the image ids: ``order`` numbers the sorted file names from 1, ``digits``
             uses the digits of each file name (ImageNet: ``n01440764_10026`` is 144076410026),
-            ``annotations`` uses the ids of the ground truth.
+            ``ground_truth`` uses the ids of the ground truth.
         shards: number of shards, each of consecutive images; their sizes differ by at most one.
 
     Returns:
@@ -69,8 +69,8 @@ def list_images(
 
     folders: dict[str, FolderState] = {}
     if ground_truth is None:
-        if ids == "annotations":
-            raise DataError("ids: annotations needs a ground_truth")
+        if ids == "ground_truth":
+            raise DataError("ids: ground_truth needs a ground_truth file")
         images, folders = find_images(image_root)
         if not images:
             raise DataError(
@@ -78,8 +78,8 @@ def list_images(
             )
         listing = pd.DataFrame({"file_name": images})
     else:
-        listing = _annotated_images(ground_truth, with_ids=ids == "annotations")
-    if ids != "annotations":
+        listing = _annotated_images(ground_truth, with_ids=ids == "ground_truth")
+    if ids != "ground_truth":
         names = listing["file_name"]
         numbers = map(_digits, names) if ids == "digits" else range(1, len(names) + 1)
         listing["image_id"] = list(numbers)

@@ -136,12 +136,12 @@ def tiny(scenes):
         "datasets": {
             "demo_train": {
                 "images": str(scenes / "train/images"),
-                "annotations": str(scenes / "train/annotations.json"),
+                "ground_truth": str(scenes / "train/annotations.json"),
                 "shards": 3,
             },
             "demo_val": {
                 "images": str(scenes / "val/images"),
-                "annotations": str(scenes / "val/annotations.json"),
+                "ground_truth": str(scenes / "val/annotations.json"),
             },
         },
         "pseudo_masks": {"votecut": {"backbones": ["pixels_p16", "pixels_p14"]}},

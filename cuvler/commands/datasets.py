@@ -34,14 +34,14 @@ def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:
 
 def _describe(one: Presence) -> str:
     entry = one.entry
-    if entry.annotations is None:
+    if entry.ground_truth is None:
         return f"{entry.title}: images alone"
     scored = "boxes and masks" if entry.masks else "boxes"
     limit = entry.max_detections or MAX_DETECTIONS
     predicted = entry.detections_per_image or limit
     counted = f"{limit}" if predicted == limit else f"{limit} of {predicted}"
     parts = [f"{entry.title}: {scored}, {counted} detections an image"]
-    if entry.ground_truth:
-        parts.append(f"ground truth from {entry.ground_truth.format}")
+    if entry.made_from:
+        parts.append(f"ground truth from {entry.made_from.format}")
         parts.append("made" if one.made else "not made yet")
     return ", ".join(parts)

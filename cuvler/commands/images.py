@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 @options.image_ids(
     "order",
     "digits",
-    "annotations",
+    "ground_truth",
     help="Image ids: in order, the digits of the file name, or those of --ground-truth.",
 )
 @click.option(
@@ -52,7 +52,7 @@ def command(
     """
     for key, path, kind in (
         ("images", image_root, "folder"),
-        ("annotations", ground_truth, "file"),
+        ("ground_truth", ground_truth, "file"),
     ):
         if path is not None and not (path.is_dir() if kind == "folder" else path.is_file()):
             raise DataError(

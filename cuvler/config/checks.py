@@ -20,7 +20,7 @@ def mistakes(settings: Settings) -> list[str]:
         *_unknown_recipes(settings),
         *_unknown_detector_configs(settings),
         *_method_mistakes(settings),
-    ] or [*_missing_annotations(settings), *_other_previous(settings)]
+    ] or [*_missing_ground_truth(settings), *_other_previous(settings)]
 
 
 def _unknown(key: str, name: str, known: Collection[str]) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _method_mistakes(settings: Settings) -> Iterator[str]:
                     yield from _unknown(f"pseudo_masks.{name}.{key}", backbone, known)
 
 
-def _missing_annotations(settings: Settings) -> Iterator[str]:
+def _missing_ground_truth(settings: Settings) -> Iterator[str]:
     scored = dict.fromkeys(
         [
             *settings.evaluate,
@@ -103,8 +103,8 @@ def _missing_annotations(settings: Settings) -> Iterator[str]:
         ]
     )
     for name in scored:
-        if settings.dataset(name).annotations is None:
-            yield f"datasets.{name}.annotations: needed to score against, but not set"
+        if settings.dataset(name).ground_truth is None:
+            yield f"datasets.{name}.ground_truth: needed to score against, but not set"
 
 
 def _other_previous(settings: Settings) -> Iterator[str]:

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, model_validator
 
 from cuvler.config.fields import Count, PathText, Section, Shards, Text
 
-# They make ground truth of other annotations.
-_MAKES_GROUND_TRUTH = ("format", "image_lists", "extra_annotations")
+# They make ground truth of official files.
+_MAKES_GROUND_TRUTH = ("format", "image_lists", "extra_ground_truth")
 
 
 class DatasetEntry(Section):
@@ -18,7 +18,7 @@ class DatasetEntry(Section):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "dependentRequired": {key: ["annotations"] for key in _MAKES_GROUND_TRUTH}
+            "dependentRequired": {key: ["ground_truth"] for key in _MAKES_GROUND_TRUTH}
         }
     )
 
@@ -26,7 +26,7 @@ class DatasetEntry(Section):
     """The folder that file names start from."""
     title: Text | None = None
     """The name in tables; by default the name in the config."""
-    annotations: PathText | tuple[PathText, ...] | None = None
+    ground_truth: PathText | tuple[PathText, ...] | None = None
     """A COCO json: ground truth, and the list of images. Or what ground truth is made of: official
     files or folders of them, one path or a list."""
     format: Literal["coco", "youtube_vis", "voc", "imagenet", "kitti", "open_images"] | None = None
@@ -35,16 +35,16 @@ class DatasetEntry(Section):
     UVO's frames, youtube_vis of UVO's videos."""
     image_lists: tuple[PathText, ...] = ()
     """Text files that name the images to keep, one a line."""
-    extra_annotations: tuple[PathText, ...] = ()
+    extra_ground_truth: tuple[PathText, ...] = ()
     """COCO json files of objects that the official annotations leave out (COCO*)."""
-    ids: Literal["order", "digits", "annotations"] | None = None
+    ids: Literal["order", "digits", "ground_truth"] | None = None
     """Source of image ids: order numbers the images, digits takes the digits of the file name,
-    annotations the ids of the COCO json. Default: annotations if the dataset has some, else
+    ground_truth the ids of the COCO json. Default: ground_truth if the dataset has one, else
     order."""
     shards: Shards | None = None
     """Number of jobs for the dataset; by default images.shards."""
     masks: bool = True
-    """false: the annotations are boxes, and only boxes are scored."""
+    """false: the ground truth is boxes, and only boxes are scored."""
     detections_per_image: Count | None = None
     """Detections predicted in each image (DETECTIONS_PER_IMAGE); by default max_detections, or
     else as the detector config says."""
@@ -54,31 +54,31 @@ class DatasetEntry(Section):
     """Where to get the dataset."""
 
     @model_validator(mode="after")
-    def _needs_annotations(self) -> Self:
+    def _needs_ground_truth(self) -> Self:
         given = [key for key in _MAKES_GROUND_TRUTH if getattr(self, key)]
-        if given and not self.annotations:
-            raise ValueError(f"{given[0]} needs annotations: the official files")
+        if given and not self.ground_truth:
+            raise ValueError(f"{given[0]} needs ground_truth: the official files")
         return self
 
 
 @dataclass(frozen=True)
-class GroundTruth:
+class GroundTruthSources:
     """The sources of a dataset's class-agnostic ground truth (``cuvler.ground_truth``).
 
     Lists of files or folders; ``format`` is a key of ``cuvler.ground_truth.FORMATS``, ``ids``
     one of ``order`` and ``digits``.
     """
 
-    annotations: list[Path]
+    official: list[Path]
     format: str
     image_lists: list[Path]
-    extra_annotations: list[Path]
+    extra: list[Path]
     ids: str
 
     @property
     def files(self) -> list[Path]:
         """Everything it is made of."""
-        return [*self.annotations, *self.image_lists, *self.extra_annotations]
+        return [*self.official, *self.image_lists, *self.extra]
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Dataset:
         name: its key in the config.
         title: its name in tables.
         images: the folder that file names start from.
-        annotations: a COCO json, the user's own or the one that is to be made; or None.
-        ground_truth: what ``annotations`` is made of, where it is not used as it is.
-        ids: where image ids come from: ``order``, ``digits`` or ``annotations``.
+        ground_truth: a COCO json, the user's own or the one that is to be made; or None.
+        made_from: the sources of ground truth that a rule makes; None if a file is used unchanged.
+        ids: where image ids come from: ``order``, ``digits`` or ``ground_truth``.
         shards: how many jobs it is split into.
         masks: whether masks are scored, and not only boxes.
         detections_per_image: how many are predicted; None leaves it to the detector.
@@ -102,8 +102,8 @@ class Dataset:
     name: str
     title: str
     images: Path
-    annotations: Path | None
-    ground_truth: GroundTruth | None
+    ground_truth: Path | None
+    made_from: GroundTruthSources | None
     ids: str
     shards: int
     masks: bool
@@ -125,18 +125,18 @@ def resolve(name: str, entry: str | DatasetEntry, *, root: str, made: Path, shar
     if isinstance(entry, str):
         entry = _long_form(entry)
     base = expand(root)
-    ground_truth = _ground_truth(entry, base)
-    ids: str = "annotations"
-    annotations: Path | None = made
-    if ground_truth is None:
-        ids = entry.ids or ("annotations" if entry.annotations else "order")
-        annotations = base / expand(str(entry.annotations)) if entry.annotations else None
+    made_from = _sources(entry, base)
+    ids: str = "ground_truth"
+    ground_truth: Path | None = made
+    if made_from is None:
+        ids = entry.ids or ("ground_truth" if entry.ground_truth else "order")
+        ground_truth = base / expand(str(entry.ground_truth)) if entry.ground_truth else None
     return Dataset(
         name=name,
         title=entry.title or name,
         images=base / expand(entry.images),
-        annotations=annotations,
         ground_truth=ground_truth,
+        made_from=made_from,
         ids=ids,
         shards=entry.shards or shards,
         masks=entry.masks,
@@ -149,21 +149,21 @@ def resolve(name: str, entry: str | DatasetEntry, *, root: str, made: Path, shar
 
 def _long_form(path: str) -> DatasetEntry:
     if path.lower().endswith(".json"):
-        return DatasetEntry(images=str(Path(path).parent), annotations=path)
+        return DatasetEntry(images=str(Path(path).parent), ground_truth=path)
     return DatasetEntry(images=path)
 
 
-def _ground_truth(entry: DatasetEntry, root: Path) -> GroundTruth | None:
+def _sources(entry: DatasetEntry, root: Path) -> GroundTruthSources | None:
     """Return the sources of the ground truth; None for a COCO json that is used unchanged."""
-    annotations = entry.annotations
-    if not isinstance(annotations, tuple):
+    official = entry.ground_truth
+    if not isinstance(official, tuple):
         if not any(getattr(entry, key) for key in _MAKES_GROUND_TRUTH):
             return None
-        annotations = (str(annotations),)
-    lists = (annotations, entry.image_lists, entry.extra_annotations)
+        official = (str(official),)
+    lists = (official, entry.image_lists, entry.extra_ground_truth)
     files, image_lists, extra = ([root / expand(path) for path in paths] for paths in lists)
     ids = "digits" if entry.ids == "digits" else "order"
-    return GroundTruth(files, entry.format or "coco", image_lists, extra, ids)
+    return GroundTruthSources(files, entry.format or "coco", image_lists, extra, ids)
 
 
 def expand(path: str) -> Path:

@@ -45,7 +45,7 @@ class Settings(Section):
     train: Name = "imagenet_train"
     """The dataset in which objects are discovered and from which the first detector learns."""
     evaluate: Names = ("coco_val",)
-    """The datasets that detectors are scored on; they need annotations. Empty: the detectors find
+    """The datasets that detectors are scored on; they need ground truth. Empty: the detectors find
     objects in the images of `train`, and are not scored."""
     datasets_root: PathText = "datasets"
     """Folder that relative paths of datasets start from."""
@@ -56,8 +56,8 @@ class Settings(Section):
     ... or the long form:
       my_photos:
         images: /data/photos                     folder that the file names start from
-        annotations: /data/photos/labels.json    COCO json: ground truth, and the list of images
-        ids: order                               image ids: order | digits | annotations
+        ground_truth: /data/photos/labels.json   COCO json, which also lists the images
+        ids: order                               image ids: order | digits | ground_truth
         shards: 16                               number of jobs the dataset is split into
     The datasets of both papers are known by name: config/datasets.yaml. docs/configuration.md lists
     all keys of an entry."""

@@ -122,7 +122,7 @@ class Detector(Section):
     workers: CountOrZero = 4
     """Data-loading processes for each GPU."""
     validation: NameOrNone = ""
-    """A dataset with annotations that detectors are scored on while they train: every
+    """A dataset with ground truth that detectors are scored on while they train: every
     TEST.EVAL_PERIOD iterations (5000) and at the end. Empty: they are scored only afterwards."""
     opts: Options = ()
     """detectron2 settings that override those of the detector config: [SOLVER.MAX_ITER, 40000].
@@ -146,7 +146,7 @@ class Evaluation(Section):
     """Scoring against ground truth."""
 
     pseudo_masks: Names = ()
-    """Datasets with annotations on which pseudo-masks are scored too, without any training."""
+    """Datasets with ground truth on which pseudo-masks are scored too, without any training."""
 
 
 class FineTuning(Section):

@@ -59,7 +59,7 @@ def read_images(path: StrPath) -> list[ListedImage]:
     """
     is_listing = str(path).endswith(".parquet")
     return listed_images(
-        read_listing(path) if is_listing else list_images("", ground_truth=path, ids="annotations")
+        read_listing(path) if is_listing else list_images("", ground_truth=path, ids="ground_truth")
     )
 
 

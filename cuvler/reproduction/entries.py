@@ -55,8 +55,8 @@ def missing_datasets(settings: Settings) -> dict[str, str]:
 
 
 def _missing(found: Presence) -> str | None:
-    if found.entry.annotations is None:
-        return f"datasets.{found.entry.name}.annotations: not set; needed for scoring"
+    if found.entry.ground_truth is None:
+        return f"datasets.{found.entry.name}.ground_truth: not set; needed for scoring"
     if found.missing:
         source = f"; get it from {found.entry.source}" if found.entry.source else ""
         return f"missing: {', '.join(map(str, found.missing))}{source}"

@@ -281,7 +281,7 @@ def place(tmp_path_factory, scenes):
         shutil.copy(scenes / source / "annotations.json", folder / name)
     shutil.copy(next((scenes / "val/images").glob("*.jpg")), folder / "photo.jpg")
     mine = {
-        "datasets": {"my_photos": {"images": "images", "annotations": "annotations.json"}},
+        "datasets": {"my_photos": {"images": "images", "ground_truth": "annotations.json"}},
         "datasets_root": ".",
         "train": "my_photos",
         "evaluate": [],
@@ -292,9 +292,9 @@ def place(tmp_path_factory, scenes):
     (folder / "small.yaml").write_text(small)
     for command in (
         "cuvler images --dataset a --image-root images --ground-truth annotations.json"
-        " --ids annotations --output results/images/imagenet_train.parquet",
+        " --ids ground_truth --output results/images/imagenet_train.parquet",
         "cp results/images/imagenet_train.parquet results/images/coco_train.parquet",
-        "cuvler images --dataset b --image-root datasets/coco/val2017 --ids annotations"
+        "cuvler images --dataset b --image-root datasets/coco/val2017 --ids ground_truth"
         " --ground-truth datasets/coco/annotations/instances_val2017.json"
         " --output results/images/coco_val.parquet",
         "cuvler detector --annotations annotations.json --image-root images --detector-config demo"

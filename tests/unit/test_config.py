@@ -60,7 +60,7 @@ VALUES = [
     ("recipe", [], r"recipe: \[\] .* allowed: name or list of names \(at least one"),
     ("datasets/mine", {"image": "x"}, r"datasets\.mine\.image: unknown key.*images\?"),
     ("datasets/mine", {"images": "x", "shards": 0}, r"datasets\.mine\.shards: 0"),
-    ("datasets/mine", {"images": "x", "annotations": 1}, r"mine\.annotations: 1 .*path or list"),
+    ("datasets/mine", {"images": "x", "ground_truth": 1}, r"mine\.ground_truth: 1 .*path or list"),
     ("datasets/mine", 5, r"datasets\.mine: 5 .* allowed: path or mapping"),
     ("datasets/my photos", "x", r'datasets\.my photos: "my photos" .* name \(letters, digits'),
     ("download/a b", {"url": "http://x"}, r'"a b" .* file name \(letters, digits'),
@@ -72,9 +72,9 @@ VALUES = [
 REFERENCES = [
     ("train", "coco_trian", r"train: 'coco_trian' is not known; did you mean coco_train\?"),
     ("evaluate", ["nowhere"], r"evaluate: 'nowhere' is not known; known: .*coco_val"),
-    ("evaluate", ["imagenet_train"], r"datasets\.imagenet_train\.annotations: needed"),
+    ("evaluate", ["imagenet_train"], r"datasets\.imagenet_train\.ground_truth: needed"),
     ("detector/validation", "nowhere", r"detector\.validation: 'nowhere' is not known"),
-    ("detector/validation", "imagenet_train", r"datasets\.imagenet_train\.annotations: needed"),
+    ("detector/validation", "imagenet_train", r"datasets\.imagenet_train\.ground_truth: needed"),
     ("fine_tuning/validation", "no", r"fine_tuning\.validation: 'no' is not known"),
     ("recipe", "cutlery", r"recipe: 'cutlery' is not known; .*known: cutler, cuvler"),
     ("pseudo_masks/maskcut/backbone", "dino", r"maskcut\.backbone: 'dino' is not known"),
@@ -134,22 +134,22 @@ def reference(schema):
 
 
 @pytest.mark.parametrize(
-    ("entry", "images", "annotations", "ids"),
+    ("entry", "images", "ground_truth", "ids"),
     [
         ("/data/photos", "/data/photos", None, "order"),
         ("photos", "root/photos", None, "order"),
-        ("/data/gt.JSON", "/data", "/data/gt.JSON", "annotations"),
-        ({"images": "a", "annotations": "b.json"}, "root/a", "root/b.json", "annotations"),
+        ("/data/gt.JSON", "/data", "/data/gt.JSON", "ground_truth"),
+        ({"images": "a", "ground_truth": "b.json"}, "root/a", "root/b.json", "ground_truth"),
         ({"images": "a", "ids": "digits"}, "root/a", None, "digits"),
         ("$PHOTOS/x", "/env/x", None, "order"),
     ],
 )
-def test_a_dataset_is_one_entry(config, monkeypatch, entry, images, annotations, ids):
+def test_a_dataset_is_one_entry(config, monkeypatch, entry, images, ground_truth, ids):
     monkeypatch.setenv("PHOTOS", "/env")
     config = change(change(config, "datasets/mine", entry), "datasets_root", "root")
     resolved = check(config).dataset("mine")
     assert resolved.images == Path(images)
-    assert resolved.annotations == (Path(annotations) if annotations else None)
+    assert resolved.ground_truth == (Path(ground_truth) if ground_truth else None)
     assert (resolved.ids, resolved.shards) == (ids, 4)
 
 

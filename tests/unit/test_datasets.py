@@ -38,7 +38,7 @@ def test_every_benchmark_of_the_papers_is_known_with_what_it_is_scored_by(config
 
 
 def test_what_is_to_count_is_predicted_too(config):
-    config["datasets"]["mine"] = {"images": "x", "annotations": "y", "max_detections": 300}
+    config["datasets"]["mine"] = {"images": "x", "ground_truth": "y", "max_detections": 300}
     assert check(config).dataset("mine").detections_per_image == 300
     config["datasets"]["lvis_val"] = KNOWN["lvis_val"] | {"max_detections": 200}
     entry = check(config).dataset("lvis_val")
@@ -47,7 +47,7 @@ def test_what_is_to_count_is_predicted_too(config):
 
 def test_formats_are_those_that_can_be_converted(config):
     assert {entry["format"] for entry in KNOWN.values() if "format" in entry} == FORMATS.keys()
-    config["datasets"]["mine"] = {"images": "x", "annotations": "y", "format": "yolo"}
+    config["datasets"]["mine"] = {"images": "x", "ground_truth": "y", "format": "yolo"}
     with pytest.raises(ConfigError, match=rf"allowed: {', '.join(FORMATS)}$"):
         check(config)
 
@@ -55,11 +55,11 @@ def test_formats_are_those_that_can_be_converted(config):
 @pytest.mark.parametrize(
     ("entry", "made_from"),
     [
-        ({"annotations": "a.json"}, None),
-        ({"annotations": "a.json", "title": "Mine", "masks": False}, None),
-        ({"annotations": "a.json", "extra_annotations": ["b.json"]}, ["a.json", "b.json"]),
-        ({"annotations": ["a.json", "b.json"]}, ["a.json", "b.json"]),
-        ({"annotations": "a", "format": "voc", "image_lists": ["c", "/d"]}, ["a", "c", "/d"]),
+        ({"ground_truth": "a.json"}, None),
+        ({"ground_truth": "a.json", "title": "Mine", "masks": False}, None),
+        ({"ground_truth": "a.json", "extra_ground_truth": ["b.json"]}, ["a.json", "b.json"]),
+        ({"ground_truth": ["a.json", "b.json"]}, ["a.json", "b.json"]),
+        ({"ground_truth": "a", "format": "voc", "image_lists": ["c", "/d"]}, ["a", "c", "/d"]),
     ],
 )
 def test_ground_truth_is_made_where_the_entry_says_of_what(config, entry, made_from):
@@ -67,19 +67,19 @@ def test_ground_truth_is_made_where_the_entry_says_of_what(config, entry, made_f
     config["datasets_root"] = "root"
     found = check(config).dataset("mine")
     if made_from is None:
-        assert (found.ground_truth, found.annotations) == (None, Path("root/a.json"))
+        assert (found.made_from, found.ground_truth) == (None, Path("root/a.json"))
     else:
-        assert found.ground_truth is not None
-        assert found.ground_truth.files == [Path("root", name) for name in made_from]
-        assert found.annotations == Path("results/ground_truth/mine.json")
-        assert found.ids == "annotations"  # the listing has those of the ground truth
+        assert found.made_from is not None
+        assert found.made_from.files == [Path("root", name) for name in made_from]
+        assert found.ground_truth == Path("results/ground_truth/mine.json")
+        assert found.ids == "ground_truth"  # the listing has those of the ground truth
 
 
-@pytest.mark.parametrize("key", ["format", "image_lists", "extra_annotations"])
-def test_what_ground_truth_is_made_of_needs_annotations(config, key):
+@pytest.mark.parametrize("key", ["format", "image_lists", "extra_ground_truth"])
+def test_what_ground_truth_is_made_of_needs_official_files(config, key):
     value = "coco" if key == "format" else ["x"]
     config["datasets"]["mine"] = {"images": "x", key: value}
-    with pytest.raises(ConfigError, match=rf"datasets\.mine: .*{key} needs annotations"):
+    with pytest.raises(ConfigError, match=rf"datasets\.mine: .*{key} needs ground_truth"):
         check(config)
 
 

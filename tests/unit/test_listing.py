@@ -106,12 +106,12 @@ class TestListing:
     def test_ground_truth_lists_the_images(self, tmp_path):
         images = [{"id": 9, "file_name": "b.jpg"}, {"id": 3, "file_name": "not/there.jpg"}]
         listing = list_images(
-            tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="annotations"
+            tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="ground_truth"
         )
         assert listing["image_id"].tolist() == [3, 9]
         assert listing["file_name"].tolist() == ["not/there.jpg", "b.jpg"]
 
-    @pytest.mark.parametrize("ids", ["order", "digits", "annotations"])
+    @pytest.mark.parametrize("ids", ["order", "digits", "ground_truth"])
     def test_sizes_that_ground_truth_states_are_listed(self, tmp_path, ids):
         images = [
             {"id": 9, "file_name": "9.jpg", "width": 40, "height": 30},
@@ -151,7 +151,7 @@ class TestListing:
     def test_broken_ground_truth_is_named(self, tmp_path, images):
         with pytest.raises(DataError):
             list_images(
-                tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="annotations"
+                tmp_path, ground_truth=coco(tmp_path / "gt.json", images), ids="ground_truth"
             )
 
     def test_an_empty_folder_is_an_error(self, tmp_path):
@@ -183,7 +183,7 @@ class TestListing:
             for n in range(40)
         ]
         ground_truth = coco(tmp_path / "gt.json", images)
-        whole = list_images(tmp_path, ground_truth=ground_truth, ids="annotations", shards=3)
+        whole = list_images(tmp_path, ground_truth=ground_truth, ids="ground_truth", shards=3)
         path = tmp_path / "l.parquet"
         write_listing(whole, path)
         content = path.read_bytes()

@@ -90,7 +90,9 @@ def stored_listings(folders):
         path = folders[orientation] / "annotations.json"
         image = {"id": 1, "file_name": "photo.png", **STORED_SIZE}
         path.write_text(json.dumps({"images": [image], "annotations": []}))
-        found[orientation] = list_images(folders[orientation], ground_truth=path, ids="annotations")
+        found[orientation] = list_images(
+            folders[orientation], ground_truth=path, ids="ground_truth"
+        )
     return found
 
 

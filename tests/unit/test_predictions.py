@@ -228,7 +228,7 @@ def test_predictions_have_the_orientation_of_the_annotations(detector, tmp_path)
     for width, height in [(60, 40), (40, 60), (61, 40)]:
         image = {"id": 1, "file_name": "a.png", "width": width, "height": height}
         (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": []}))
-        listing = list_images(tmp_path, ground_truth=tmp_path / "coco.json", ids="annotations")
+        listing = list_images(tmp_path, ground_truth=tmp_path / "coco.json", ids="ground_truth")
         write_listing(listing, tmp_path / "listing.parquet")
         for source in ("coco.json", "listing.parquet"):
             images = tmp_path / source, tmp_path

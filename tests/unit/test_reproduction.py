@@ -107,7 +107,7 @@ def test_missing_data_has_a_reason(tmp_path):
     missing = missing_datasets(settings)
     assert "coco_val" not in missing
     assert str(tmp_path / "VOC2007/Annotations") in missing["voc07"]
-    assert missing["imagenet_train"].startswith("datasets.imagenet_train.annotations: ")
+    assert missing["imagenet_train"].startswith("datasets.imagenet_train.ground_truth: ")
     assert missing["kitti"] == "datasets.kitti: not in the config"
     (tmp_path / "cutler_semi_1perc.pth").touch()
     unknown = unknown_files(settings, tmp_path)

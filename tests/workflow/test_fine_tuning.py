@@ -71,8 +71,8 @@ def test_it_is_part_of_all_where_it_is_configured(workplace):
         ({"percents": [0]}, r"fine_tuning\.percents\.0: "),
         ({"dataset": "nowhere"}, r"fine_tuning\.dataset: 'nowhere' is not known"),
         ({"validation": "nowhere"}, r"fine_tuning\.validation: 'nowhere' is not known"),
-        ({"validation": "kitti"}, r"kitti\.annotations: .*one COCO json"),
-        ({"dataset": "imagenet_train"}, r"imagenet_train\.annotations: .*one COCO json"),
+        ({"validation": "kitti"}, r"kitti\.ground_truth: .*one COCO json"),
+        ({"dataset": "imagenet_train"}, r"imagenet_train\.ground_truth: .*one COCO json"),
     ],
 )
 def test_wrong_settings_stop_before_any_job(workplace, settings, message):

@@ -34,7 +34,7 @@ def test_it_is_made_of_official_files_and_again_when_they_change(workplace, data
     extra = {"images": made["images"][:1], "annotations": [dict(made["annotations"][0])]}
     extra["annotations"][0]["bbox"] = [50, 5, 20, 20]
     (data / "more.json").write_text(json.dumps(extra))
-    datasets = {"kitti": {"extra_annotations": ["more.json"]}}
+    datasets = {"kitti": {"extra_ground_truth": ["more.json"]}}
     own = workplace.configure(datasets_root=str(data), datasets=datasets)
     workplace.snakemake("results/demo/ground_truth/kitti.json", *own)
     made = json.loads((workplace.folder / "results/demo/ground_truth/kitti.json").read_text())
@@ -74,7 +74,7 @@ def test_annotations_that_are_used_as_they_are_are_not_made(workplace):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("imagenet_train_metrics.json", r"datasets\.imagenet_train\.annotations: needed to score"),
+        ("imagenet_train_metrics.json", r"datasets\.imagenet_train\.ground_truth: needed to score"),
         ("coco_vall_metrics.json", r"datasets\.coco_vall: not in the config; known: .*coco_val"),
         ("annotations/coco_val/votcut.json", r"pseudo_masks\.votcut: .* known: votecut, maskcut"),
         ("predictions/cuvlr_round0/coco_val.json", r"recipes\.cuvlr: .* known: cuvler, cutler"),

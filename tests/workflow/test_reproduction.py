@@ -177,7 +177,7 @@ def test_the_whole_page_against_a_server(workplace, tiny, scenes, server, packag
     published = {"AP": round(masks["segm"]["AP"], 1), "AP50": masks["segm"]["AP50"] + 0.2}
     figures = [{"name": "masks", "source": "a paper", "segm": {"demo_val": published}}]
     package.publish(entries, files, figures)
-    tiny["datasets"]["elsewhere"] = {"images": "gone", "annotations": "gone.json"}
+    tiny["datasets"]["elsewhere"] = {"images": "gone", "ground_truth": "gone.json"}
     settings = workplace.configure(**tiny)
 
     output = workplace.snakemake(TARGET, *settings)
@@ -243,7 +243,7 @@ def test_a_dataset_in_parts_is_a_row_and_not_the_end(workplace, tiny, scenes, se
     next((part / "images").iterdir()).unlink()
     tiny["datasets"]["part"] = {
         "images": str(part / "images"),
-        "annotations": str(scenes / "val/annotations.json"),
+        "ground_truth": str(scenes / "val/annotations.json"),
     }
     package.publish(
         [entry("tiny", "tiny.pth", detector_config="demo", datasets=["part", "demo_val"])],

@@ -83,16 +83,16 @@ def listed_ground_truth(wildcards):
     then reports it.
     """
     found = dataset(wildcards.dataset)
-    if found.ground_truth:
+    if found.made_from:
         return layout.GROUND_TRUTH.of(dataset=found.name)
-    return [found.annotations] if found.annotations and found.annotations.exists() else []
+    return [found.ground_truth] if found.ground_truth and found.ground_truth.exists() else []
 
 
 @cache
 def listed_state(name):
     """The state of a dataset's folder of images; cached, because a job deletes the listing first."""
     found = dataset(name)
-    if found.annotations:
+    if found.ground_truth:
         return listing.INITIAL_STATE
     try:
         path = layout.LISTING.under(settings.results, dataset=name)
@@ -104,8 +104,8 @@ def listed_state(name):
 def scored_ground_truth(wildcards):
     """The ground truth for an evaluation; raise an error if the dataset has none."""
     found = dataset(wildcards.dataset)
-    if found.annotations is None:
-        raise WorkflowError(f"datasets.{found.name}.annotations: needed to score against, not set")
+    if found.ground_truth is None:
+        raise WorkflowError(f"datasets.{found.name}.ground_truth: needed to score against, not set")
     return listed_ground_truth(wildcards)
 
 
@@ -136,15 +136,15 @@ def validation_options(section):
         found = dataset(name)
         if section == "fine_tuning":
             return ["--evaluate", str(labels_of(SimpleNamespace(dataset=name))), str(found.images)]
-        return ["--evaluate", str(found.annotations), str(found.images)]
+        return ["--evaluate", str(found.ground_truth), str(found.images)]
 
     return options
 
 
 def ground_truth_of(wildcards):
-    made = dataset(wildcards.dataset).ground_truth
+    made = dataset(wildcards.dataset).made_from
     if made is None:
-        raise WorkflowError(f"datasets.{wildcards.dataset}: its annotations are used unchanged")
+        raise WorkflowError(f"datasets.{wildcards.dataset}: its ground truth is used unchanged")
     return made
 
 
@@ -156,9 +156,9 @@ def official_annotations(wildcards):
 def ground_truth_options(wildcards):
     made = ground_truth_of(wildcards)
     files = [
-        *(("--annotations", path) for path in made.annotations),
+        *(("--annotations", path) for path in made.official),
         *(("--image-list", path) for path in made.image_lists),
-        *(("--extra-annotations", path) for path in made.extra_annotations),
+        *(("--extra-annotations", path) for path in made.extra),
     ]
     masks = "--masks" if dataset(wildcards.dataset).masks else "--boxes-only"
     pairs = [("--format", made.format), ("--ids", made.ids), *files]
@@ -178,11 +178,11 @@ def limit_of(attribute, option):
 def labels_of(wildcards):
     """A dataset's own ground truth, which has classes; ground truth made by a rule has none."""
     found = dataset(wildcards.dataset)
-    if found.annotations is None or found.ground_truth:
+    if found.ground_truth is None or found.made_from:
         raise WorkflowError(
-            f"datasets.{found.name}.annotations: fine-tuning needs one COCO json with classes"
+            f"datasets.{found.name}.ground_truth: fine-tuning needs one COCO json with classes"
         )
-    return found.annotations
+    return found.ground_truth
 
 
 def download_source(wildcards):

@@ -13,7 +13,7 @@ rule evaluation:
     params:
         # Rules that inherit from this one run it as a separate step.
         program=["cuvler"],
-        ground_truth=lambda wildcards: dataset(wildcards.dataset).annotations,
+        ground_truth=lambda wildcards: dataset(wildcards.dataset).ground_truth,
         boxes=lambda wildcards: [] if dataset(wildcards.dataset).masks else ["--iou-type", "bbox"],
         limit=limit_of("max_detections", "--max-detections"),
     shell:

@@ -15,8 +15,8 @@ rule images:
         # folder must be listed again; later rules depend on the listing.
         image_root=lambda wildcards: str(images_of(wildcards)),
         ground_truth=lambda wildcards: (
-            ["--ground-truth", dataset(wildcards.dataset).annotations]
-            if dataset(wildcards.dataset).annotations
+            ["--ground-truth", dataset(wildcards.dataset).ground_truth]
+            if dataset(wildcards.dataset).ground_truth
             else []
         ),
         ids=lambda wildcards: dataset(wildcards.dataset).ids,

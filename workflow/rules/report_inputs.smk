@@ -62,7 +62,7 @@ def report_folders():
             ("image-root", name, dataset(name).images)
             for name in dict.fromkeys([*settings.evaluate, settings.train])
         ),
-        *(("ground-truth", name, dataset(name).annotations) for name in settings.evaluate),
+        *(("ground-truth", name, dataset(name).ground_truth) for name in settings.evaluate),
         *(
             (
                 "eigenvectors",
