@@ -68,7 +68,7 @@ def test_missing_files_are_named_with_key_path_and_fix(workplace):
 
 def test_annotations_that_are_used_as_they_are_are_not_made(workplace):
     output = workplace.snakemake("-n", "results/ground_truth/coco_val.json", status=1)
-    assert "datasets.coco_val: its annotations" in output
+    assert "datasets.coco_val: its ground truth" in output
 
 
 @pytest.mark.parametrize(
