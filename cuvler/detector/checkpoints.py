@@ -1,7 +1,7 @@
 """Read and write detectron2 checkpoints, and read ResNets with torchvision's parameter names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
-from cuvler.tensor_files import NeedsUnpicklingError, read_tensors
+from cuvler.tensor_files import NeedsUnpicklingError, read_tensors, require_finite
 
 _BACKBONE = "backbone.bottom_up."
 # torchvision's names of ResNet modules -> detectron2's.
@@ -53,14 +53,18 @@ def save_state(state: Mapping[str, Any], path: StrPath) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_state(path: StrPath) -> dict[str, Any]:
+def load_state(path: StrPath, keys: Collection[str] = ()) -> dict[str, Any]:
     """Load a file written by :func:`save_state` to the CPU, without unpickling code.
 
     Raises:
-        DataError: the file is missing, damaged, or has other objects than tensors and plain
-            values.
+        DataError: the file is missing, damaged, has other objects than tensors and plain values,
+            or lacks one of ``keys``.
     """
-    return read_tensors(path)
+    remedy = "delete it and run again; the training then starts from the beginning"
+    state = read_tensors(path, remedy=remedy)
+    if missing := set(keys) - state.keys():
+        raise DataError(f"{path}: not a training's checkpoint ({min(missing)} missing); {remedy}")
+    return state
 
 
 def read_weights(path: StrPath, *, unpickle_sha256: str = "") -> dict[str, Tensor]:
@@ -156,6 +160,7 @@ def load_weights(
             f"{path}: none of its {len(weights)} parameters matches the detector; "
             f"the first is {next(iter(weights))}"
         )
+    require_finite(path, fitting)
     model.load_state_dict(fitting, strict=False)
     missing = [n for n in own if n not in weights and not _CONSTANTS.search(n)]
     unexpected = [n for n in weights if n not in own and not _CONSTANTS.search(n)]

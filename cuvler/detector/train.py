@@ -224,7 +224,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return None
-        checkpoint = load_state(path)
+        checkpoint = load_state(path, ("run", "model", "trainer"))
         if checkpoint["run"] != self.run:
             logger.warning(
                 "%s: other settings, annotations or weights; training starts from the beginning",

@@ -33,13 +33,22 @@ def verified_sha256(path: StrPath) -> str:
         DataError: the file is missing, or differs from its recorded SHA-256.
     """
     digest = file_sha256(path)
-    record = _record(path)
-    if record.exists() and record.read_text(encoding="utf-8").split()[:1] != [digest]:
+    recorded = recorded_sha256(path)
+    if recorded is not None and recorded != digest:
         raise DataError(
-            f"{path}: its sha256 is not the one recorded in {record}; "
+            f"{path}: its sha256 is not the one recorded in {_record(path)}; "
             "delete both files and download again"
         )
     return digest
+
+
+def recorded_sha256(path: StrPath) -> str | None:
+    """Return the first word of ``path.sha256``, in lower case, or None without such a file."""
+    try:
+        text = _record(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    return text.partition(" ")[0].strip().lower()
 
 
 def _record(path: StrPath) -> Path:

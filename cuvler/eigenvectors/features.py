@@ -73,9 +73,9 @@ def load_backbone(
             parameter="weights",
         )
     # timm is slow to import and not needed for pixel backbones.
-    from cuvler.download.digests import verified_sha256
+    from cuvler.download.digests import file_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
 
     features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(where)
     prepare = partial(prepare_image, size=spec.size)
-    return Backbone(spec, where, prepare, features, verified_sha256(weights), precision)
+    return Backbone(spec, where, prepare, features, file_sha256(weights), precision)

@@ -14,7 +14,7 @@ from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.errors import ConfigError, DataError
 from cuvler.extras import require_extra
 from cuvler.files import StrPath, atomic_path
-from cuvler.tensor_files import read_tensors
+from cuvler.tensor_files import read_tensors, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -129,4 +129,5 @@ def read_state(path: StrPath) -> dict[str, Tensor]:
                 f"{path}: not a state dict ({name} is {type(value).__name__}); save the model's "
                 "state dict alone"
             )
+    require_finite(path, state)
     return state

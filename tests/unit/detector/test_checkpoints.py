@@ -216,7 +216,7 @@ def test_unusable_files_are_named(model, tmp_path):
         read_weights(path)
     torch.save({"model": model.state_dict()}, path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"weights\.pth: not a file of tensors"):
+    with pytest.raises(DataError, match=r"weights\.pth: damaged"):
         read_weights(path)
     torch.save({"model": {"a": "text"}}, path)
     with pytest.raises(DataError, match="a is not a tensor but str"):
@@ -227,6 +227,14 @@ def test_unusable_files_are_named(model, tmp_path):
     torch.save({"blocks.0.weight": torch.zeros(2)}, path)
     with pytest.raises(DataError, match=r"none of its 1 parameters .* blocks\.0\.weight"):
         load_weights(model, path)
+
+
+def test_weights_that_are_not_finite_are_damaged(model, tmp_path):
+    name = "backbone.bottom_up.stem.conv1.weight"
+    state = model.state_dict() | {name: torch.full_like(model.state_dict()[name], torch.nan)}
+    torch.save({"model": state}, tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=rf"weights\.pth: damaged \({name} .*NaN"):
+        load_weights(narrow(), tmp_path / "weights.pth")
 
 
 def test_trained_weights_must_match_completely(model, tmp_path):

@@ -132,6 +132,23 @@ def test_a_resumed_training_equals_an_uninterrupted_one(run, monkeypatch):
     assert not (folder / CHECKPOINT).exists()
 
 
+@UNCLOSED
+def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    path = tmp_path / "stopped" / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"checkpoint\.pth: damaged .*from the beginning"):
+        run("stopped")
+    torch.save({"model": {}}, path)
+    with pytest.raises(DataError, match=r"checkpoint\.pth: .*run missing"):
+        run("stopped")
+
+
 def test_the_checkpoint_of_another_training_is_ignored(run, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
