@@ -3,12 +3,16 @@
 import difflib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import click
 
 from cuvler.commands import options
 from cuvler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cuvler.download import PublishedFile
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ def command(
 
     if not sources:
         for name, file in published_files().items():
-            click.echo(f"{name}\n    {file.what}\n    {file.url}")
+            click.echo(f"{name}\n    {file.what}\n    {file.url}\n    {_known_sha256(file)}")
         return
     if len(sources) > 1 and (output or sha256):
         raise click.UsageError("--output and --sha256 are for a single source")
@@ -55,6 +59,10 @@ def command(
             place = unpack / (file.unpack or "")
             count = unpack_archive(path, place, strip=file.strip)
             logger.info("%s: %d files from %s", place, count, path.name)
+
+
+def _known_sha256(file: "PublishedFile") -> str:
+    return f"sha256 {file.sha256}" if file.sha256 else "sha256 not published"
 
 
 def _name(source: str, output: Path | None) -> str:

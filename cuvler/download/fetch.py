@@ -59,8 +59,15 @@ def download(
     digest = _fetch_checked(source, part, destination, sha256, fetch)
     with part.open("rb") as stream:
         os.fsync(stream.fileno())
-    part.replace(destination)
+    # First, so that a file is never without its digest.
     record_sha256(destination, digest)
+    part.replace(destination)
+    if not sha256:
+        logger.warning(
+            "%s: no sha256 is known to compare it to%s",
+            destination,
+            ", and the connection was not encrypted (http)" * source.startswith("http:"),
+        )
     return digest
 
 

@@ -124,6 +124,8 @@ def _check(response: requests.Response, url: str) -> None:
         raise _TransientError(
             f"the server answers {status} {response.reason}", float(wait) if wait.isdigit() else 0.0
         )
+    if url.startswith("https:") and not response.url.startswith("https:"):
+        raise FetchError(f"the server redirects to an address without encryption, {response.url}")
     if status not in (200, 206):
         raise FetchError(f"the server answers {status} {response.reason}")
     kind = response.headers.get("Content-Type", "")

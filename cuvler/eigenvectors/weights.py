@@ -112,7 +112,8 @@ def _fetch(
                 f"{source}: sha256 is {digest}, not the pinned {sha256}; the download was "
                 "deleted. Correct the pin, or find out why the file has changed"
             )
-    record_sha256(destination, digest)
+        # Before the file is renamed, so that it is never without its digest.
+        record_sha256(destination, digest)
     return digest
 
 

@@ -33,13 +33,15 @@ def known(site, monkeypatch):
 def test_names_are_listed(tmp_path):
     output = run().output
     for name, file in published_files().items():
-        assert f"{name}\n    {file.what}\n    {file.url}\n" in output
+        digest = file.sha256 or "not published"
+        assert f"{name}\n    {file.what}\n    {file.url}\n    sha256 {digest}\n" in output
 
 
 def test_published_files_have_names_to_be_saved_under():
     for name, file in published_files().items():
         assert re.fullmatch(r"[\w.-]+", name)
-        assert file.url.startswith("http")
+        assert file.url.startswith("https") or "hal.t.u-tokyo.ac.jp" in file.url
+        assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
 
 
 def test_by_name_into_a_folder(known, site, tmp_path):

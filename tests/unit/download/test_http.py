@@ -2,8 +2,10 @@ import hashlib
 import socket
 
 import pytest
+import requests
 
-from cuvler.download import download
+from cuvler.download import download, http
+from cuvler.download.errors import FetchError
 from cuvler.errors import ConfigError, DataError
 
 # Something comes, then nothing any more.
@@ -33,6 +35,23 @@ def assert_whole(path, content):
 def test_a_file_comes_whole_with_its_digest_beside(site, path, content):
     assert download(site.url, path) == digest(content)
     assert_whole(path, content)
+
+
+def test_a_digest_that_is_not_known_is_said(site, path, content, caplog):
+    download(site.url, path, sha256=digest(content))
+    assert not caplog.text
+    path.unlink()
+    download(site.url, path)
+    assert "weights.bin: no sha256 is known" in caplog.text
+    assert "http" in caplog.text
+
+
+def test_a_redirect_to_an_address_without_encryption_is_refused():
+    response = requests.Response()
+    response.status_code, response.url = 200, "http://example.org/weights.bin"
+    http._check(response, "http://example.org")
+    with pytest.raises(FetchError, match=r"redirects to .* http://example\.org/weights"):
+        http._check(response, "https://example.org")
 
 
 def test_it_goes_on_where_the_connection_broke(site, path, content, pauses):
