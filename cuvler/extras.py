@@ -11,6 +11,7 @@ EXTRAS = {
     "detector": ("cv2", "detectron2", "fvcore"),
     "download": ("gdown", "requests"),
     "evaluation": ("faster_coco_eval",),
+    "heif": ("pillow_heif",),
     "report": ("jinja2", "markupsafe", "matplotlib"),
     "workflow": ("snakemake",),
 }

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 # Coarsest timestamps of common file systems, in nanoseconds. A folder may change again within this
 # time without a new modification time.
 _CLOCK_TICK = 2_000_000_000
+_HIDDEN = "hidden"
 
 
 class FolderState(NamedTuple):
@@ -40,7 +42,7 @@ class _Folder:
     mtime_ns: int
     subfolders: list[str]  # relative to the image root
     images: list[str]  # relative to the folder
-    others: list[str]  # files that are no images, relative to the folder
+    skipped: Counter[str]  # number of other entries, by what they are
 
     @property
     def state(self) -> FolderState:
@@ -50,10 +52,18 @@ class _Folder:
         return FolderState(0 if recent else self.mtime_ns, digest)
 
 
-def find_images(image_root: StrPath) -> tuple[list[str], dict[str, FolderState]]:
+def find_images(
+    image_root: StrPath, *, without: StrPath | None = None
+) -> tuple[list[str], dict[str, FolderState]]:
     """Find the image files under a folder, at any depth.
 
-    Hidden files and folders are ignored. Links to folders are followed, each folder once.
+    Skipped are hidden files and folders (``._x.jpg`` of macOS too), pipes, sockets and devices, and
+    files with other extensions; one log line has their numbers. No file is opened. Links to
+    folders are followed, each folder once.
+
+    Args:
+        image_root: the folder.
+        without: a folder that is skipped, such as the one that results are written to.
 
     Returns:
         The sorted file names, relative to ``image_root`` with ``/``, and the state of every folder
@@ -64,16 +74,16 @@ def find_images(image_root: StrPath) -> tuple[list[str], dict[str, FolderState]]
     """
     images: list[str] = []
     folders: dict[str, FolderState] = {}
-    others: Counter[str] = Counter()
-    for folder in _search(Path(image_root)):
+    skipped: Counter[str] = Counter()
+    for folder in _search(Path(image_root), without=without):
         folders[folder.name] = folder.state
-        images += (_utf8(_join(folder.name, name)) for name in folder.images)
-        others.update(Path(name).suffix.lower() or "no extension" for name in folder.others)
-    if others:  # e.g. .heic photographs of phones
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.warning(
-            "%s: ignored files other than %s: %s", image_root, "/".join(EXTENSIONS), counts
-        )
+        images += (require_utf8(_join(folder.name, name)) for name in folder.images)
+        skipped += folder.skipped
+    if skipped:
+        counts = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(8))
+        # Hidden files are of no interest, but others may be photographs of a raw format.
+        level = logging.INFO if set(skipped) == {_HIDDEN} else logging.WARNING
+        logger.log(level, "%s: %d images; skipped: %s", image_root, len(images), counts)
     return sorted(images), folders
 
 
@@ -121,10 +131,10 @@ def _may_differ(
     )
 
 
-def _search(root: Path, start: str = "") -> Iterator[_Folder]:
+def _search(root: Path, start: str = "", *, without: StrPath | None = None) -> Iterator[_Folder]:
     """Read a folder and all folders below it, depth first and sorted."""
     # ImageNet is often a tree of links, and links can form loops.
-    seen: set[str] = set()
+    seen: set[str] = {os.path.realpath(without)} if without is not None else set()
     stack = [start]
     while stack:
         name = stack.pop()
@@ -143,18 +153,21 @@ def _search(root: Path, start: str = "") -> Iterator[_Folder]:
 def _read(root: Path, name: str) -> _Folder:
     # The time first: what changes while the names are read is noticed by the next check.
     mtime_ns = (root / name).stat().st_mtime_ns
-    subfolders, images, others = [], [], []
+    subfolders, images = [], []
+    skipped: Counter[str] = Counter()
     with os.scandir(root / name) as entries:
         for entry in entries:
             if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
+                skipped[_HIDDEN] += 1
+            elif _is_folder(entry):
                 subfolders.append(_join(name, entry.name))
-            elif entry.name.lower().endswith(EXTENSIONS):
-                images.append(entry.name)
+            elif not entry.name.lower().endswith(EXTENSIONS):
+                skipped[Path(entry.name).suffix.lower() or "without extension"] += 1
+            elif _is_special(entry):
+                skipped["pipe/socket/device"] += 1
             else:
-                others.append(entry.name)
-    return _Folder(name, mtime_ns, subfolders, images, others)
+                images.append(entry.name)
+    return _Folder(name, mtime_ns, subfolders, images, skipped)
 
 
 def _join(folder: str, name: str) -> str:
@@ -168,7 +181,18 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _utf8(name: str) -> str:
+def _is_special(entry: "os.DirEntry[str]") -> bool:
+    """Check for a pipe, socket or device, which must not be opened; it may be behind a link."""
+    if entry.is_file(follow_symlinks=False):  # without a system call
+        return False
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:  # a link to nothing or to itself: an image that is missing
+        return False
+
+
+def require_utf8(name: str) -> str:
+    """Return a file name, or raise a DataError if it is not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:  # JSON and parquet cannot store the name

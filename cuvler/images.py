@@ -2,6 +2,8 @@
 
 import errno
 import math
+import os
+import stat
 import struct
 import time
 import warnings
@@ -9,19 +11,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cuvler.errors import ImageError
+from cuvler.extras import MissingExtraError, require_extra
 from cuvler.files import StrPath
+from cuvler.image_access import max_pixels
 from cuvler.image_status import ImageStatus
 
 _T = TypeVar("_T")
 Size = tuple[int, int]  # width, height in pixels
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+# HEIC and HEIF are the photographs of phones.
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif"),
+)
 # Pillow detects the format from the content, whatever the extension. Excluded are formats that are
 # programs (EPS is run by Ghostscript) and those with rarely used decoders.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+if features.check("avif"):
+    _FORMATS.append("AVIF")
+# Brands of the files of AVIF and HEIF, after which their first box is named.
+_AVIF = (b"avif", b"avis")
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What Pillow's decoders raise on damaged files: OSError as documented, and the others, found by
 # fuzzing.
 _DAMAGE = (
@@ -65,8 +79,8 @@ def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
 
     Raises:
         ImageError: the image is ``missing``, ``unreadable`` or ``wrong_size`` (``size`` is neither
-            the upright nor the stored size). Images of more than 179 million pixels, Pillow's
-            limit, are ``unreadable``; only their header is read.
+            the upright nor the stored size). Images of more pixels than
+            :func:`cuvler.image_access.max_pixels` are ``unreadable``; only their header is read.
         OSError: this process has too many open files or too little memory.
     """
     return _read_with_retries(partial(_read, size=size), path)
@@ -80,7 +94,8 @@ def image_size(path: StrPath, size: Size | None = None) -> Size:
         size: see :func:`open_image`.
 
     Raises:
-        ImageError, OSError: see :func:`open_image`; only the header is checked.
+        ImageError, OSError: see :func:`open_image`; only the header is checked, and the limit of
+            pixels is Pillow's.
     """
     return _read_with_retries(partial(_read_size, size=size), path)
 
@@ -95,6 +110,7 @@ def stated_size(image: Mapping[str, Any]) -> Size | None:
 
 def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
     try:
+        _require_file(path)
         for seconds in _RETRY_AFTER:
             try:
                 return read(path)
@@ -106,7 +122,7 @@ def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
     except FileNotFoundError:
         raise ImageError(ImageStatus.MISSING, f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
-        reason = f"too large, scale it down: {error}"
+        reason = f"too large, {error}; scale it down, or raise max_pixels"
         raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
@@ -115,11 +131,61 @@ def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
         raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
 
 
+def _require_file(path: StrPath) -> None:
+    """Refuse pipes and the like before they are opened: reading from one can wait for ever."""
+    mode = os.stat(path).st_mode  # noqa: PTH116 (path may be any PathLike)
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
+        raise ImageError(ImageStatus.UNREADABLE, f"{path}: a {kind}, not a file")
+
+
+def _open(path: StrPath) -> Image.Image:
+    """Read an image's header; a HEIF file needs the extra ``heif``."""
+    max_pixels()  # Also raises Pillow's limit, if it is lower.
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError:
+        # Only now, because importing pillow_heif takes a tenth of a second.
+        brand = _brand(path)
+        if brand in _AVIF and "AVIF" not in _FORMATS:
+            raise ImageError(
+                ImageStatus.UNREADABLE, f"{path}: an AVIF image; install Pillow 11.3 or newer"
+            ) from None
+        if brand not in _HEIF:
+            raise
+        try:
+            require_extra("heif")
+        except MissingExtraError as error:
+            raise ImageError(ImageStatus.UNREADABLE, f"{path}: a HEIF image; {error}") from None
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False)
+        return Image.open(path, formats=["HEIF"])
+
+
+def _brand(path: StrPath) -> bytes:
+    """Return the brand of an ISO base media file, of which AVIF and HEIF are kinds."""
+    with open(path, "rb") as stream:
+        start = stream.read(12)
+    return start[8:] if start[4:8] == b"ftyp" else b""
+
+
+def _require_few_pixels(path: StrPath, image: Image.Image) -> None:
+    pixels, limit = math.prod(image.size), max_pixels()
+    if pixels > limit:
+        raise ImageError(
+            ImageStatus.UNREADABLE,
+            f"{path}: too large, {pixels / 1e6:.0f} million pixels where at most {limit / 1e6:g} "
+            "are decoded; scale it down, or raise max_pixels",
+        )
+
+
 def _read(path: StrPath, size: Size | None) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns about damaged EXIF, and about images of one to two times its size limit.
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=_FORMATS) as image:
+        with _open(path) as image:
+            _require_few_pixels(path, image)
             image.load()
             # Not ImageOps.exif_transpose: it rewrites the EXIF, and fails if any tag is damaged.
             turn = _UPRIGHT.get(_turn(path, image.size, _orientation(image), size))
@@ -127,12 +193,19 @@ def _read(path: StrPath, size: Size | None) -> Image.Image:
 
 
 def _read_size(path: StrPath, size: Size | None) -> Size:
-    with Image.open(path, formats=_FORMATS) as image:
+    with _open(path) as image:
         # Pillow decodes a whole PNG to look for an orientation after its pixels, where hardly any
         # file has one.
         known = image.format != "PNG" or "exif" in image.info or "xmp" in image.info
+        if isinstance(image, TiffImageFile) and image.size != _tagged_size(image):
+            known = False  # Pillow has applied it.
         turn = _turn(path, image.size, _orientation(image) if known else None, size)
         return _turned(image.size, turn)
+
+
+def _tagged_size(image: TiffImageFile) -> Size:
+    width, height = ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength
+    return image.tag_v2[width], image.tag_v2[height]
 
 
 def _turn(path: StrPath, stored: Size, orientation: int | None, size: Size | None) -> int | None:

@@ -9,10 +9,11 @@ from PIL import Image
 
 from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
-from cuvler.commands.pictures import Pictures, pictures
+from cuvler.commands.pictures import Pictures
 from cuvler.discovery import Discovery, discover_with, load_method
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
+from cuvler.image_files import ImageFile
 from cuvler.masks import encode, geometry
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 @options.tau()
 @options.device()
 @options.output("The folder to write.", Path("discovered"))
-@click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
+@click.argument("images", nargs=-1, required=True, type=Path)
 def command(
     method: str,
     backbones: tuple[str, ...],
@@ -41,35 +42,37 @@ def command(
     tau: float,
     device: str,
     output: Path,
-    images: Pictures,
+    images: tuple[Path, ...],
     **settings: Any,
 ) -> None:
-    """Find the objects in IMAGES, files or folders of them.
+    """Find the objects in IMAGES, files or folders, which are searched at any depth.
 
     Writes, into the output folder, NAME.masks.png (the masks, with VoteCut's scores),
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
+    pictures = Pictures(images, output)
     chosen, loaded = load_method(
         method, settings, backbones=backbones or None, weights=dict(weights), device=device
     )
-    for path, image in images:
+    for file, image in pictures:
         found = discover_with(image, chosen, loaded, tau=tau)
         # Scores that are all the same say nothing, and hide a part of the picture.
         scores = [mask.score for mask in found.masks] if chosen.scored else None
-        _write(output, path, image, found, scores)
-        logger.info("%s: objects found: %d", path, len(found.masks))
-    images.require_all()
+        with pictures.writing():
+            _write(output, file, image, found, scores)
+        logger.info("%s: objects found: %d", file.path, len(found.masks))
+    pictures.require_all()
 
 
 def _write(
-    output: Path, path: Path, image: Image.Image, found: Discovery, scores: list[float] | None
+    output: Path, file: ImageFile, image: Image.Image, found: Discovery, scores: list[float] | None
 ) -> None:
     masks = draw_masks(image, [mask.mask for mask in found.masks], scores)
-    _save(masks, output, path, "masks")
+    _save(masks, output / f"{file.stem}.masks.png")
     if found.eigenvectors:
         maps = [(n, draw_heat_map(vector, image.size)) for n, vector in found.eigenvectors.items()]
-        _save(draw_sheet([("image", image), *maps]), output, path, "eigenvectors")
-    write_json(output / f"{path.stem}.json", coco(path.name, image.size, found))
+        _save(draw_sheet([("image", image), *maps]), output / f"{file.stem}.eigenvectors.png")
+    write_json(output / f"{file.stem}.json", coco(file.name, image.size, found))
 
 
 def coco(file_name: str, size: tuple[int, int], found: Discovery) -> dict[str, object]:
@@ -86,6 +89,6 @@ def coco(file_name: str, size: tuple[int, int], found: Discovery) -> dict[str, o
     }
 
 
-def _save(picture: Image.Image, output: Path, path: Path, kind: str) -> None:
-    with atomic_path(output / f"{path.stem}.{kind}.png") as temporary:
+def _save(picture: Image.Image, path: Path) -> None:
+    with atomic_path(path) as temporary:
         picture.save(temporary, format="png")

@@ -1,66 +1,64 @@
 """Image arguments of the commands that write one picture per image."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import click
 from PIL import Image
 
-from cuvler.errors import DataError, ImageError
-from cuvler.images import EXTENSIONS, open_image
+from cuvler.errors import CuvlerError, DataError, ImageError
+from cuvler.files import StrPath
+from cuvler.image_files import ImageFile, find_files
+from cuvler.images import open_image
 
 logger = logging.getLogger(__name__)
 
 
-def pictures(
-    _context: click.Context, _parameter: click.Parameter, paths: tuple[Path, ...]
-) -> "Pictures":
-    """Replace folders by their images (not of subfolders); a click callback.
+class Pictures:
+    """Iterator over images that skips those that cannot be opened.
+
+    Args:
+        paths: files and folders, which are searched at any depth.
+        output: the folder that is written to; it is not searched.
 
     Raises:
-        click.BadParameter: a folder has none, or two images have one stem.
+        DataError: see :func:`cuvler.image_files.find_files`.
     """
-    found = []
-    for path in paths:
-        within = _images_in(path) if path.is_dir() else [path]
-        if not within:
-            raise click.BadParameter(f"{path}: no image files ({', '.join(EXTENSIONS)}) in it")
-        found += within
-    twice = [name for name, count in Counter(path.stem for path in found).items() if count > 1]
-    if twice:
-        raise click.BadParameter(f"several images are named {twice[0]}; run them one by one")
-    return Pictures(found)
 
+    def __init__(self, paths: Sequence[Path], output: StrPath) -> None:
+        self._files = find_files(paths, without=output)
+        self._unopened = 0
+        self._unwritten = 0
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
-
-
-class Pictures:
-    """Iterator over images that skips those that cannot be opened."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._failed = 0
-
-    def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
-        for path in self._paths:
+    def __iter__(self) -> Iterator[tuple[ImageFile, Image.Image]]:
+        for file in self._files:
             try:
-                image = open_image(path)
+                image = open_image(file.path)
             except ImageError as error:
                 logger.warning("%s", error)
-                self._failed += 1
+                self._unopened += 1
             else:
-                yield path, image
+                yield file, image
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Continue with the next image if the files of this one cannot be written."""
+        try:
+            yield
+        except (CuvlerError, OSError) as error:
+            logger.warning("%s", error)
+            self._unwritten += 1
 
     def require_all(self) -> None:
         """Check, after the iteration, that no image was skipped.
 
         Raises:
-            DataError: images were skipped.
+            DataError: images were skipped, or files could not be written.
         """
-        if self._failed:
-            count = f"{self._failed} of {len(self._paths)} images"
-            raise DataError(f"{count} could not be opened; the warnings name them")
+        counts = {"opened": self._unopened, "written": self._unwritten}
+        failed = [f"{count} could not be {what}" for what, count in counts.items() if count]
+        if failed:
+            raise DataError(
+                f"of {len(self._files)} images {' and '.join(failed)}; the warnings name them"
+            )

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from cuvler.commands import options
-from cuvler.commands.pictures import Pictures, pictures
+from cuvler.commands.pictures import Pictures
 
 logger = logging.getLogger(__name__)
 
 
 @click.command("predict")
-@click.argument("images", nargs=-1, required=True, type=Path, callback=pictures)
+@click.argument("images", nargs=-1, required=True, type=Path)
 @options.detector()
 @options.detector_config()
 @options.score_threshold(0.35)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 @options.unpickle_sha256()
 @options.output("The folder to write.", Path("predicted"))
 def command(
-    images: Pictures,
+    images: tuple[Path, ...],
     detector: Path,
     detector_config: str | None,
     score_threshold: float,
@@ -30,7 +30,7 @@ def command(
     unpickle_sha256: str,
     output: Path,
 ) -> None:
-    """Detect objects in IMAGES, files or folders, and draw them.
+    """Detect objects in IMAGES, files or folders (searched at any depth), and draw them.
 
     Writes NAME.masks.png (masks and scores) for each image, and predictions.json (COCO
     annotations), to the output folder.
@@ -40,6 +40,7 @@ def command(
     from cuvler.files import atomic_path, write_json
     from cuvler.predictions import as_coco_annotations
 
+    pictures = Pictures(images, output)
     model = load_detector(
         detector,
         device=device,
@@ -48,15 +49,15 @@ def command(
         unpickle_sha256=unpickle_sha256,
     )
     found = []
-    for path, image in images:
+    for file, image in pictures:
         instances = model(image)
         instances = instances[instances.scores >= score_threshold]
-        found.append((path.name, image.size, instances))
-        with atomic_path(output / f"{path.stem}.masks.png") as temporary:
+        found.append((file.name, image.size, instances))
+        with pictures.writing(), atomic_path(output / f"{file.stem}.masks.png") as temporary:
             picture = draw_masks(
                 image, list(instances.pred_masks.numpy()), instances.scores.tolist()
             )
             picture.save(temporary, format="PNG")
-        logger.info("%s: %d objects", path, len(instances))
+        logger.info("%s: %d objects", file.path, len(instances))
     write_json(output / "predictions.json", as_coco_annotations(found, model.categories))
-    images.require_all()
+    pictures.require_all()

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -147,16 +148,37 @@ def test_a_folder_stands_for_its_images(disc, tmp_path):
     (tmp_path / "out/b.json").unlink()
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos")])
     assert result.exit_code == 1
-    assert "1 of 2 images could not be opened" in str(result.exception)
+    assert "of 2 images 1 could not be opened" in str(result.exception)
     assert (tmp_path / "out/b.json").exists()
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "photos/more")])
-    assert "more: no image files (.jpg, .jpeg, .png, .webp) in it" in result.output
+    assert re.search(r"more: no image files \(.jpg.*.heif\)", str(result.exception))
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        disc[0].save(tmp_path / folder / "x.png")
-    result = run(tmp_path, tmp_path / "a/x.png", tmp_path / "b/x.png")
-    assert result.exit_code == 2
-    assert "several images are named x" in result.output
+    for name in ("a/x.png", "b/x.png", "b/x.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        disc[0].save(tmp_path / name)
+    result = run(tmp_path, tmp_path / "a/x.png", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    written = {path: json.loads(path.read_text()) for path in (tmp_path / "found").rglob("*.json")}
+    named = {
+        path.relative_to(tmp_path / "found").as_posix(): content["images"][0]["file_name"]
+        for path, content in written.items()
+    }
+    assert named == {
+        "a/x.json": "a/x.png",
+        "b/x.png.json": "b/x.png",
+        "b/x.webp.json": "b/x.webp",
+    }
+
+
+def test_an_output_that_cannot_be_written_costs_one_image(disc, tmp_path):
+    for name in ("a", "b", "x" * 240):
+        disc[0].save(tmp_path / f"{name}.png")
+    (tmp_path / "found/a.masks.png").mkdir(parents=True)
+    result = run(tmp_path, tmp_path)
+    assert result.exit_code == 1
+    assert "of 3 images 1 could not be written" in str(result.exception)
+    assert len(list((tmp_path / "found").glob("[bx]*.json"))) == 2
+    # The results of the first run are not images of the second one.
+    assert "of 3 images" in str(run(tmp_path, tmp_path).exception)

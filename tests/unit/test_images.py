@@ -2,15 +2,18 @@ import contextlib
 import errno
 import io
 import os
+import sys
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cuvler.errors import ImageError
+from cuvler.errors import ConfigError, ImageError
+from cuvler.image_access import MAX_PIXELS_VARIABLE
 from cuvler.images import image_size, open_image, stated_size
 
 
@@ -163,11 +166,29 @@ class TestOpenImage:
         image = open_image(tmp_path / "a.png")
         assert (image.size, image.getpixel((0, 0))) == (size, (255, 0, 0))
 
-    def test_an_image_of_400_million_pixels_is_refused_by_its_header(self, tmp_path):
-        Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
-        with pytest.raises(ImageError, match=r"huge\.png: too large, .*400000000 pixels") as caught:
+    @pytest.mark.parametrize("side", [10_001, 20_000])
+    def test_an_image_of_too_many_pixels_is_refused_by_its_header(self, tmp_path, side):
+        Image.new("1", (side, side)).save(tmp_path / "huge.png")
+        content = (tmp_path / "huge.png").read_bytes()
+        (tmp_path / "huge.png").write_bytes(content[:100])  # the pixels are never read
+        with pytest.raises(ImageError, match=r"huge\.png: too large, .*max_pixels") as caught:
             open_image(tmp_path / "huge.png")
         assert caught.value.status == "unreadable"
+
+    def test_the_limit_of_pixels_is_a_setting(self, tmp_path, monkeypatch):
+        Image.new("L", (20_000, 10_000)).save(tmp_path / "large.png")
+        Image.new("L", (30, 40)).save(tmp_path / "small.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+        monkeypatch.setenv(MAX_PIXELS_VARIABLE, "200000000")
+        assert open_image(tmp_path / "large.png").size == (20_000, 10_000)
+        monkeypatch.setenv(MAX_PIXELS_VARIABLE, "1199")
+        with pytest.raises(ImageError, match="max_pixels"):
+            open_image(tmp_path / "small.png")
+        assert image_size(tmp_path / "small.png") == (30, 40)
+        for wrong in ("0", "-1", "1e9", "many"):
+            monkeypatch.setenv(MAX_PIXELS_VARIABLE, wrong)
+            with pytest.raises(ConfigError, match=MAX_PIXELS_VARIABLE):
+                open_image(tmp_path / "small.png")
 
     def test_a_png_whose_text_is_a_bomb(self, tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
@@ -212,6 +233,7 @@ class TestOpenImage:
         def failing(*arguments, **options):
             raise OSError(code, os.strerror(code))
 
+        (tmp_path / "a.png").touch()
         monkeypatch.setattr(Image, "open", failing)
         with pytest.raises(OSError, match=os.strerror(code)):
             open_image(tmp_path / "a.png")
@@ -227,6 +249,37 @@ class TestOpenImage:
         for name in odd_names:
             (tmp_path / name).symlink_to(tmp_path / "a.jpg")
             assert open_image(tmp_path / name).size == (4, 3)
+
+    def test_a_pipe_is_never_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.jpg")
+        for read in (open_image, image_size):
+            with pytest.raises(ImageError, match=r"a\.jpg: a pipe") as caught:
+                read(tmp_path / "a.jpg")
+            assert caught.value.status == "unreadable"
+
+    @pytest.mark.parametrize("extension", ["heic", "heif", "avif", "tif", "bmp"])
+    def test_photographs_of_phones_and_scanners(self, tmp_path, extension):
+        if extension.startswith("hei"):
+            pillow_heif.register_heif_opener()  # to write it
+        stored = Image.new("RGB", (64, 48), "red")
+        stored.paste("blue", (0, 0, 64, 24))
+        exif = stored.getexif()
+        exif[0x0112] = 6
+        options = {"exif": exif} if extension in ("avif", "tif") else {}
+        stored.save(tmp_path / f"a.{extension}", **options)
+        image = open_image(tmp_path / f"a.{extension}")
+        upright = stored if extension == "bmp" else stored.transpose(Image.Transpose.ROTATE_270)
+        assert image.mode == "RGB"
+        assert image_size(tmp_path / f"a.{extension}") == image.size == upright.size
+        assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 5
+
+    def test_without_the_extra_its_name_is_the_advice(self, tmp_path, monkeypatch):
+        pillow_heif.register_heif_opener()
+        Image.new("RGB", (64, 48)).save(tmp_path / "a.heic")
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(ImageError, match=r"a\.heic: .*pip install 'cuvler\[heif\]'") as caught:
+            open_image(tmp_path / "a.heic")
+        assert caught.value.status == "unreadable"
 
     def test_a_folder_is_unreadable(self, tmp_path):
         with pytest.raises(ImageError) as caught:

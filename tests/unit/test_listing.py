@@ -39,10 +39,14 @@ class TestListing:
         assert listing["image_id"].tolist() == [1, 2, 3, 4]
 
     def test_what_is_passed_over_is_counted(self, tmp_path, caplog):
-        touch(tmp_path, "1.jpg", "2.HEIC", "sub/3.heic", "4.mp4", ".hidden", "README")
+        touch(tmp_path, "1.jpg", "2.CR2", "sub/3.cr2", "4.mp4", ".hidden", "._1.jpg", "README")
+        os.mkfifo(tmp_path / "pipe.jpg")
         assert list_images(tmp_path)["file_name"].tolist() == ["1.jpg"]
         [message] = caplog.messages
-        assert message.endswith(": 2 .heic, 1 .mp4, 1 no extension")
+        skipped = message.partition(": 1 images; skipped: ")[2].split(", ")
+        assert sorted(skipped) == [
+            *("1 .mp4", "1 pipe/socket/device", "1 without extension", "2 .cr2", "2 hidden")
+        ]
 
     def test_odd_names_survive_the_file(self, tmp_path, odd_names):
         touch(tmp_path / "data", *odd_names)

@@ -410,12 +410,17 @@ def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
     assert (np.asarray(picture) != np.asarray(Image.open(root / "0.png"))).any()
 
 
-def test_predict_command_refuses_duplicate_names(detector, dataset, tmp_path):
+def test_predict_command_names_images_of_two_folders_apart(detector, dataset, tmp_path):
     _, root = dataset
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.png").write_bytes((root / "0.png").read_bytes())
-    arguments = [root / "0.png", other / "0.png", "--detector", detector, "--output", tmp_path]
+    output = tmp_path / "found"
+    arguments = [root / "0.png", other / "0.png", "--detector", detector, "--output", output]
     result = CliRunner().invoke(predict.command, [str(word) for word in arguments])
-    assert result.exit_code == 2
-    assert "several images are named 0" in result.output
+    assert result.exit_code == 0, result.output
+    content = json.loads((output / "predictions.json").read_text())
+    names = [image["file_name"] for image in content["images"]]
+    assert [name.rpartition("/")[2] for name in names] == ["0.png", "0.png"]
+    assert len(set(names)) == 2
+    assert all((output / name).with_suffix(".masks.png").exists() for name in names)
