@@ -17,6 +17,7 @@ from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 from cuvler.pseudo_masks import PseudoMask
 from cuvler.pseudo_masks.methods import Method, make_method
+from cuvler.uniform import is_uniform
 
 if TYPE_CHECKING:
     from cuvler.eigenvectors.features import Backbone
@@ -85,9 +86,13 @@ def discover_with(
 ) -> Discovery:
     """Find the objects in an image with a loaded method; see :func:`load_method`.
 
-    Backbones for which the eigensolver fails are left out; if all fail, there are no masks.
+    A uniform image has no objects. Backbones for which the eigensolver fails are left out; if all
+    fail, there are no masks.
     """
     rgb = image.convert("RGB")
+    if is_uniform(rgb):
+        logger.info("the image is uniform, so it has no objects")
+        return Discovery([], {})
     vectors: dict[str, NDArray[np.float32]] = {}
     titled: dict[str, NDArray[np.float32]] = {}
     needs = method.needs()

@@ -8,6 +8,7 @@ class ImageStatus(StrEnum):
 
     OK = "ok"
     NO_MASK = "no_mask"
+    UNIFORM = "uniform"
     MISSING = "missing"
     UNREADABLE = "unreadable"
     WRONG_SIZE = "wrong_size"
@@ -17,4 +18,4 @@ class ImageStatus(StrEnum):
 
 
 # Images that count as processed; all others are excluded from the annotations.
-USABLE = (ImageStatus.OK, ImageStatus.NO_MASK)
+USABLE = (ImageStatus.OK, ImageStatus.NO_MASK, ImageStatus.UNIFORM)

@@ -16,6 +16,7 @@ from cuvler.errors import ImageError
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_image
 from cuvler.pseudo_masks.methods import Method
+from cuvler.uniform import is_uniform
 
 _NOT_READ = (ImageStatus.MISSING, ImageStatus.UNREADABLE, ImageStatus.WRONG_SIZE)
 
@@ -45,7 +46,7 @@ class ImageRecord:
 
     Attributes:
         image: ``id``, ``file_name``, ``width`` and ``height`` (None if it cannot be opened),
-            ``status``, and ``reason`` unless the status is ``ok`` or ``no_mask``.
+            ``status``, and ``reason`` if it could not be used.
         annotations: COCO records with RLE, best first.
     """
 
@@ -65,6 +66,9 @@ def find_masks(task: ImageTask, *, image_root: Path, method: Method) -> ImageRec
     if task.status in _NOT_READ:
         reason = "readable now, but not when its eigenvectors were extracted; extract them again"
         return failed(task, task.status, reason, image.size)
+    # Before the solver's status: the graph of a uniform image has no eigenvectors worth the name.
+    if is_uniform(image):
+        return ImageRecord(_image(task, ImageStatus.UNIFORM, image.size), [])
     if task.status != ImageStatus.OK:
         return failed(task, task.status, "a backbone has no eigenvectors of it", image.size)
     found = method.masks(image, task.vectors)

@@ -20,8 +20,8 @@ class Accounting:
 
     Attributes:
         info: the settings that made it.
-        statuses: status -> number of images: ``ok`` (with masks), ``no_mask``, and the statuses of
-            excluded images.
+        statuses: status -> number of images: ``ok`` (with masks), ``no_mask``, and those of
+            uniform and excluded images, if there are any.
         excluded: the first excluded images, with ``status`` and ``reason``.
         masks_per_image: (images,) int, of the usable images.
         sizes: (masks,), square root of mask area / image area, 0-1.
@@ -56,6 +56,7 @@ def account(path: Path) -> Accounting:
         DataError: the file is missing or damaged.
     """
     info: dict[str, Any] = {}
+    uniform = 0
     masks: Counter[int] = Counter()
     failures: Counter[str] = Counter()
     excluded: list[dict[str, Any]] = []
@@ -71,6 +72,8 @@ def account(path: Path) -> Accounting:
             failures[item["status"]] += 1
             if len(excluded) < _NAMED:
                 excluded.append(item)
+        elif section == "summary":
+            uniform = item.get("images", {}).get(ImageStatus.UNIFORM, 0)
         elif section == "annotations":
             masks[item["image_id"]] += 1
             height, width = item["segmentation"]["size"]
@@ -85,8 +88,10 @@ def account(path: Path) -> Accounting:
     counts = np.array(sorted(masks.values()), dtype=np.int64)
     statuses = {
         ImageStatus.OK: int((counts > 0).sum()),
-        ImageStatus.NO_MASK: int((counts == 0).sum()),
+        ImageStatus.NO_MASK: int((counts == 0).sum()) - uniform,
     }
+    if uniform:
+        statuses[ImageStatus.UNIFORM] = uniform
     return Accounting(
         info=info,
         statuses=statuses | dict(sorted(failures.items())),

@@ -44,6 +44,7 @@ def save_good(folder):
     exif[0x0112] = 6
     scene().save(folder / "turned.jpg", exif=exif)
     scene(1, 1).save(folder / "one_pixel.png")
+    Image.new("RGB", (120, 90)).save(folder / "black.jpg")
     scene(3, 2).save(folder / "six_pixels.png")
     scene(20_000, 1).save(folder / "long.png")
     scene(1, 20_000).save(folder / "high.png")
@@ -115,8 +116,11 @@ def test_every_file_is_accounted_for(run):
         assert found[name]["status"] == status, found[name]
         assert found[name]["reason"]
     for name, size in sizes.items():
-        assert found[name]["status"] in ("ok", "no_mask"), found[name]
+        assert found[name]["status"] in ("ok", "no_mask", "uniform"), found[name]
         assert (found[name]["width"], found[name]["height"]) == size
+    uniform = {name for name, image in found.items() if image["status"] == "uniform"}
+    assert uniform == {"black.jpg", "one_pixel.png"}
+    assert found["plain.jpg"]["status"] == "ok"
 
 
 def test_the_same_picture_has_the_same_masks_in_any_dress(run):
@@ -147,3 +151,4 @@ def test_the_merge_names_what_is_left_out_and_the_report_counts_it(run):
     assert {item["file_name"]: item["status"] for item in counted.excluded} == statuses
     assert counted.statuses["unreadable"] == 6
     assert counted.statuses["missing"] == 2
+    assert counted.statuses["uniform"] == 2

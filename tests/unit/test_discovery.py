@@ -46,12 +46,35 @@ def test_maskcut_works_with_one_backbone(disc):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 2), (64, 64)])
+@pytest.mark.parametrize(
+    "arguments", [{"backbones": PIXELS}, {"method": "maskcut", "backbones": ["pixels_p8"]}]
+)
+def test_a_uniform_image_has_no_object(size, arguments):
+    assert cuvler.discover(Image.new("L", size, 90), **arguments) == []
+    noise = np.random.default_rng(0).integers(0, 8, size[::-1], np.uint8)
+    assert cuvler.discover(Image.fromarray(noise), **arguments) == []
+
+
+@pytest.mark.parametrize("size", [(2, 1), (300, 2), (64, 64)])
 def test_nothing_to_find_is_no_crash(size):
-    image = Image.new("L", size, 90)
+    image = Image.linear_gradient("L").resize(size)
     for mask in cuvler.discover(image, backbones=PIXELS):
         assert mask.mask.shape == size[::-1]
     for mask in cuvler.discover(image, method="maskcut", backbones=["pixels_p8"]):
         assert mask.mask.shape == size[::-1]
+
+
+def test_bars_around_a_picture_are_no_object(disc):
+    image, truth = disc
+    boxed = Image.new("RGB", (200, 210))
+    boxed.paste(image, (0, 30))
+    whole = np.zeros((210, 200), bool)
+    whole[30:180] = truth
+    ious = [
+        (found.mask & whole).sum() / (found.mask | whole).sum()
+        for found in cuvler.discover(boxed, backbones=PIXELS)
+    ]
+    assert max(ious) > 0.8
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from cuvler.pseudo_masks import shard as shard_module
 from cuvler.pseudo_masks.shard import process_shard, write_shard
 from cuvler.pseudo_masks.vote_cut import VoteCut
 
-NAMES = ("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png")
+NAMES = (
+    *("disc.png", "flat.png", "gone.png", "broken.png", "unsolved.png", "lost.png"),
+    "black.png",
+)
 GRIDS = {"a": 30, "b": 34}
 
 
@@ -48,13 +51,15 @@ def dataset(tmp_path_factory):
         pixels = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(images / name)
     (images / "broken.png").write_bytes(b"not an image")
-    ids = [3, 7, 8, 20, 21, 30]
+    Image.new("RGB", (64, 48)).save(images / "black.png")
+    ids = [3, 7, 8, 20, 21, 30, 31]
     listing = pd.DataFrame({"image_id": ids, "file_name": NAMES})
     listing["shard"] = np.zeros(len(ids), dtype=np.int32)
     write_listing(listing, folder / "listing.parquet")
-    fine = ["ok"] * 6
+    fine = ["ok"] * 7
     write_maps(folder / "a.zarr.zip", "a", ids, fine)
-    write_maps(folder / "b.zarr.zip", "b", ids, [*fine[:4], "eigensolver_failed", "unreadable"])
+    failed = ["eigensolver_failed", "unreadable", "eigensolver_failed"]
+    write_maps(folder / "b.zarr.zip", "b", ids, [*fine[:4], *failed])
     return folder
 
 
@@ -81,10 +86,11 @@ def test_every_image_is_accounted_for(shard):
         (20, "broken.png", "unreadable"),
         (21, "unsolved.png", "eigensolver_failed"),
         (30, "lost.png", "unreadable"),
+        (31, "black.png", "uniform"),
     ]
     sizes = [(image["width"], image["height"]) for image in shard["images"]]
     known, unknown = (64, 48), (None, None)
-    assert sizes == [known, known, unknown, unknown, known, known]
+    assert sizes == [known, known, unknown, unknown, known, known, known]
 
 
 def test_reasons_name_no_folder(shard, dataset):
@@ -174,7 +180,7 @@ def test_a_crash_is_recorded(dataset, monkeypatch):
     stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
     method = VoteCut(backbones=tuple(GRIDS))
     records = list(process_shard(listing, dataset / "images", stores, method))
-    assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 5
+    assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 6
     assert records[1].image["reason"]
     assert records[1].annotations == []
 
