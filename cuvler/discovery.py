@@ -29,6 +29,48 @@ _EPS = 1e-5  # edge weight of dissimilar patches
 Weights = Mapping[str, StrPath]
 
 
+class NoWeightsError(DataError):
+    """Weights of ViTs are neither given nor cached, and cannot be downloaded.
+
+    Attributes:
+        missing: names of the backbones.
+        folder: where their weights are looked for, as ``NAME.safetensors``.
+        reason: why they cannot be downloaded.
+        instead: names of backbones without weights that the method can use.
+    """
+
+    def __init__(
+        self,
+        missing: Sequence[str],
+        folder: Path,
+        reason: str,
+        instead: Sequence[str],
+        message: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.missing, self.instead = list(missing), list(instead)
+        self.folder, self.reason = folder, reason
+
+    def spelled(self, *, give: str, fetch: str, instead: str) -> "NoWeightsError":
+        """Return the error with a message that has the ways out in the caller's words."""
+        ways = (
+            f"- Give files that you have:\n    {give}\n"
+            "- Fetch them on a machine with a network, and copy them into that folder:\n"
+            f"    {fetch}\n"
+            "- Do without, by hand-made patch descriptors; they find coloured regions rather than "
+            "objects (on photographs of COCO, VoteCut's mask AP50 with them is 1 %):\n"
+            f"    {instead}"
+        )
+        return NoWeightsError(
+            self.missing,
+            self.folder,
+            self.reason,
+            self.instead,
+            f"the weights of {', '.join(self.missing)} are not in {self.folder} and cannot be "
+            f"fetched from the Hugging Face hub ({self.reason}). Choose one:\n{ways}",
+        )
+
+
 @dataclass(frozen=True)
 class Discovery:
     """The objects found in an image and the eigenvectors used.
@@ -73,7 +115,8 @@ def discover(
     Raises:
         ConfigError: a method, setting, backbone or device is unknown, a value or the number of
             backbones is not allowed, or weights are given for a backbone that is not used.
-        DataError: weights cannot be read or downloaded. Nothing replaces a missing backbone.
+        NoWeightsError: weights cannot be downloaded. Nothing replaces a missing backbone.
+        DataError: weights cannot be read.
     """
     chosen, loaded = load_method(
         method, settings, backbones=backbones, weights=weights or {}, device=device
@@ -130,26 +173,28 @@ def load_method(
             raise ConfigError(
                 f"weights of {backbone!r} are given, but it is not used; used: {', '.join(used)}"
             )
-    for one in used:
-        if one not in files and backbone_spec(one).timm is not None:
-            files[one] = _fetched(one, method)
+    wanted = [one for one in used if one not in files and backbone_spec(one).timm is not None]
+    files |= _fetched(wanted, method)
     return method, [_backbone(one, files.get(one), device) for one in used]
 
 
-def _fetched(name: str, method: Method) -> str:
-    from cuvler.eigenvectors.weights import fetch_backbone
+def _fetched(names: Sequence[str], method: Method) -> dict[str, str]:
+    """Return the cached weights of some ViTs; those that are missing are downloaded."""
+    from cuvler.eigenvectors.weights import FetchWeightsError, fetch_backbone
 
-    path = _cache() / f"{name}.safetensors"
-    if not path.exists():
+    paths = {name: _cache() / f"{name}.safetensors" for name in names}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    for position, name in enumerate(missing):
         try:
-            fetch_backbone(backbone_spec(name), path)
-        except DataError as error:
-            raise DataError(
-                f"{error}; or choose hand-made patch descriptors, which need no weights and find "
-                f"coloured regions rather than objects: backbones={_weights_free(method)}",
-                parameter="backbone",
+            fetch_backbone(backbone_spec(name), paths[name])
+        except FetchWeightsError as error:
+            missing, instead = missing[position:], _weights_free(method)
+            raise NoWeightsError(missing, _cache(), error.reason, instead).spelled(
+                give=f"weights={{{name!r}: PATH, ...}}",
+                fetch=f"cuvler weights, for each of {', '.join(missing)}",
+                instead=f"backbones={instead}",
             ) from error
-    return str(path)
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _weights_free(method: Method) -> list[str]:

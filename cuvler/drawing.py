@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from cuvler.masks import bounding_box
 
@@ -197,11 +197,11 @@ def _tint(
     inside = mask[top:bottom, left:right]
     view = pixels[top:bottom, left:right]
     view[inside] = (view[inside] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
-    grown = ndimage.binary_dilation(inside, iterations=1)
+    grown = scipy.ndimage.binary_dilation(inside, iterations=1)
     # A dark hairline outside keeps the contour visible on a background of the same colour.
     view[grown & ~inside] = (view[grown & ~inside] * 0.35).astype(np.uint8)
     # border_value=1: no contour where the image border cuts an object.
-    core = ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
+    core = scipy.ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
     view[inside & ~core] = colour
 
 

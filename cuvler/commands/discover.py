@@ -10,7 +10,7 @@ from PIL import Image
 from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
 from cuvler.commands.pictures import Pictures
-from cuvler.discovery import Discovery, discover_with, load_method
+from cuvler.discovery import Discovery, NoWeightsError, discover_with, load_method
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.files import atomic_path, write_json
 from cuvler.image_files import ImageFile
@@ -51,9 +51,12 @@ def command(
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
     pictures = Pictures(images, output)
-    chosen, loaded = load_method(
-        method, settings, backbones=backbones or None, weights=dict(weights), device=device
-    )
+    try:
+        chosen, loaded = load_method(
+            method, settings, backbones=backbones or None, weights=dict(weights), device=device
+        )
+    except NoWeightsError as error:
+        raise _in_options(error) from error
     for file, image in pictures:
         found = discover_with(image, chosen, loaded, tau=tau)
         # Scores that are all the same say nothing, and hide a part of the picture.
@@ -62,6 +65,16 @@ def command(
             _write(output, file, image, found, scores)
         logger.info("%s: objects found: %d", file.path, len(found.masks))
     pictures.require_all()
+
+
+def _in_options(error: NoWeightsError) -> NoWeightsError:
+    """Return the error with the ways out as options and commands to paste."""
+    fetch = "cuvler weights --backbone $name --output $name.safetensors"
+    return error.spelled(
+        give=" ".join(f"--weights {name}=FILE" for name in error.missing),
+        fetch=f"for name in {' '.join(error.missing)}; do {fetch}; done",
+        instead=" ".join(f"--backbone {name}" for name in error.instead),
+    )
 
 
 def _write(

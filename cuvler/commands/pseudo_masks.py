@@ -9,10 +9,7 @@ import click
 from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
 from cuvler.errors import DataError
-from cuvler.listing import read_listing
-from cuvler.progress import with_progress
 from cuvler.pseudo_masks.methods import make_method
-from cuvler.pseudo_masks.shard import info_of, process_shard, read_attributes, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +41,10 @@ def command(
 
     The result has every image of the shard with its status, also images without masks.
     """
+    from cuvler.listing import read_listing
+    from cuvler.progress import with_progress
+    from cuvler.pseudo_masks.shard import info_of, process_shard, read_attributes, write_shard
+
     if not image_root.is_dir():
         raise DataError(
             f"{image_root}: no such folder; --image-root is the folder of the dataset's images"

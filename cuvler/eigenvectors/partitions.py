@@ -1,8 +1,8 @@
 """MaskCut's bipartitions of an image from its eigenvectors, without torch."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cuvler.masks import iou
 
@@ -37,7 +37,7 @@ def _seed_component(vector: NDArray[np.floating]) -> NDArray[np.bool_]:
     if corners > _MAX_CORNERS or not foreground[seed]:
         foreground = ~foreground
         seed = np.unravel_index(np.argmin(vector), vector.shape)
-    components, _ = ndimage.label(foreground)  # 4-connected
+    components, _ = scipy.ndimage.label(foreground)  # 4-connected
     side: NDArray[np.bool_] = foreground & (components == components[seed])
     return side
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PseudoMask", "maskcut", "votecut"]
 
-# Imported lazily: the methods import scipy.
+# Imported lazily: the methods import numpy and scipy.
 _MODULES = {"maskcut": "mask_cut", "votecut": "vote_cut"}
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cuvler.pseudo_masks.kmeans import kmeans_1d
 
@@ -44,10 +44,10 @@ def _components(labels: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
         mask = labels == label
         if np.count_nonzero(mask[[0, 0, -1, -1], [0, -1, 0, -1]]) > _MAX_CORNERS:
             continue
-        components, count = ndimage.label(mask)  # 4-connected
+        components, count = scipy.ndimage.label(mask)  # 4-connected
         if count > _MAX_COMPONENTS:
             continue
-        for number, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
+        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(components), start=1):
             if max(rows.stop - rows.start, columns.stop - columns.start) >= _MIN_SIDE:
                 yield components == number
 

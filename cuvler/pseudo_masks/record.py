@@ -1,9 +1,11 @@
 """The result type of all pseudo-mask methods."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,8 @@ class PseudoMask:
         crf_success: False if the refinement was rejected and ``mask`` is the resized vote mask.
     """
 
-    mask: NDArray[np.bool_]
-    vote_mask: NDArray[np.bool_] | None = None
+    mask: "NDArray[np.bool_]"
+    vote_mask: "NDArray[np.bool_] | None" = None
     score: float = 1.0
     cluster_size: int = 1
     crf_success: bool = True

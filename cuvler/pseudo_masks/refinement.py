@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cuvler.masks import bounding_box
 from cuvler.pseudo_masks.crf import Crf, dense_crf
@@ -51,7 +51,7 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Same result as ``scipy.ndimage.binary_fill_holes``, which dilates iteratively and takes longer
     than the dense CRF.
     """
-    regions, count = ndimage.label(~mask)
+    regions, count = scipy.ndimage.label(~mask)
     outside = np.zeros(count + 1, dtype=np.bool_)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         outside[edge] = True

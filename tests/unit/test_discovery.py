@@ -1,16 +1,23 @@
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from huggingface_hub import constants
 from PIL import Image, ImageDraw
 
 import cuvler
 from cuvler import masks
 from cuvler.cli import cuvler as cli
-from cuvler.errors import ConfigError, DataError
+from cuvler.discovery import NoWeightsError
+from cuvler.errors import ConfigError
 from cuvler.images import open_image
 
 PIXELS = ("pixels_p16", "pixels_p14", "pixels_p8")
@@ -79,11 +86,8 @@ def test_bars_around_a_picture_are_no_object(disc):
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    def fetch(*args, **kwargs):
-        raise DataError("no network")
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("cuvler.eigenvectors.weights.fetch_backbone", fetch)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +99,53 @@ def offline(monkeypatch, tmp_path):
     ],
 )
 def test_nothing_takes_the_place_of_weights_that_are_missing(offline, disc, arguments, choice):
-    with pytest.raises(DataError, match="no network") as error:
+    with pytest.raises(NoWeightsError, match="offline mode") as error:
         cuvler.discover(disc[0], **arguments)
     # What the message says to choose works.
     assert f"backbones={list(choice)}" in str(error.value)
-    assert error.value.parameter == "backbone"  # the command line adds the option
     assert cuvler.discover(disc[0], **arguments | {"backbones": choice})
+
+
+def test_only_the_weights_that_are_not_here_are_missing(offline, disc, tmp_path):
+    folder = tmp_path / "cuvler/weights"
+    folder.mkdir(parents=True)
+    (folder / "dino_b16.safetensors").touch()
+    with pytest.raises(NoWeightsError) as error:
+        cuvler.discover(
+            disc[0], backbones=["dino_s8", "dino_b16", "dino_s16"], weights={"dino_s8": "w.pth"}
+        )
+    assert (error.value.missing, error.value.folder) == (["dino_s16"], folder)
+
+
+def discover_alone(tmp_path, hub):
+    """Run the command as in a shell, and return its message and the seconds it took."""
+    disc = Image.new("RGB", (60, 40), "red")
+    disc.save(tmp_path / "x.png")
+    home = {"XDG_CACHE_HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    home |= {"HF_ENDPOINT": hub, "HF_HUB_ETAG_TIMEOUT": "1"}
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-c", "from cuvler.cli import main; main()", "discover", "x.png"],
+        cwd=tmp_path,
+        env=os.environ | home,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr, time.perf_counter() - start
+
+
+def test_without_a_network_the_command_says_so_soon(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        message, seconds = discover_alone(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert seconds < 4  # of which it waits for one; torch and timm alone take as long to import
+    assert "no answer within 1 s" in message
+    for name in ("dino_s16", "dino_b8"):
+        assert f"--weights {name}=FILE" in message
+    assert "cuvler weights --backbone $name --output $name.safetensors" in message
+    assert str(tmp_path / "cuvler/weights") in message
+    assert "--backbone pixels_p16 --backbone pixels_p14 --backbone pixels_p8" in message
 
 
 def test_an_unknown_backbone_is_named(disc):

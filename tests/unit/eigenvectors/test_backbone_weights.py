@@ -1,11 +1,9 @@
 import hashlib
 import pickle
 
-import huggingface_hub
 import pytest
 import torch
 from click.testing import CliRunner
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from cuvler.cli import cuvler
@@ -13,31 +11,21 @@ from cuvler.download import http
 from cuvler.download.digests import verified_sha256
 from cuvler.download.errors import FetchError
 from cuvler.eigenvectors.backbones import backbone_spec
-from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50, read_state
+from cuvler.eigenvectors.weights import (
+    FetchWeightsError,
+    fetch_backbone,
+    fetch_dino_resnet50,
+    read_state,
+)
 from cuvler.errors import ConfigError, DataError
 
-STATE = {"weight": torch.arange(3.0)}
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub that knows one file; gives the list of what was asked for."""
-    published = tmp_path / "published.safetensors"
-    save_file(STATE, published)
-    asked = []
-
-    def download(repository, name):
-        asked.append((repository, name))
-        return str(published)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    return asked
+from .conftest import STATE
 
 
 def test_weights_are_fetched_whole_with_their_digest_beside(hub, tmp_path):
     path = tmp_path / "new" / "dino_s16.safetensors"
     digest = fetch_backbone(backbone_spec("dino_s16"), path)
-    assert hub == [("timm/vit_small_patch16_224.dino", "model.safetensors")]
+    assert ("timm/vit_small_patch16_224.dino", "model.safetensors") in hub
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest() == verified_sha256(path)
     recorded = path.with_name("dino_s16.safetensors.sha256").read_text()
     assert recorded == f"{digest}  dino_s16.safetensors\n"  # what `sha256sum --check` reads
@@ -55,15 +43,14 @@ def test_a_pinned_digest_is_checked(tmp_path):
     assert not path.exists()
 
 
-def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
-    def offline(*_):
-        raise LocalEntryNotFoundError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+@pytest.mark.parametrize("no_hub", ["refused"], indirect=True)
+@pytest.mark.usefixtures("no_hub")
+def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(tmp_path):
     path = tmp_path / "w.safetensors"
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(FetchWeightsError) as caught:
         fetch_backbone(backbone_spec("dinov2_b14"), path)
-    for part in ("model.safetensors", "timm/vit_base_patch14_dinov2.lvd142m", str(path)):
+    parts = ("model.safetensors", "timm/vit_base_patch14_dinov2.lvd142m", str(path))
+    for part in (*parts, caught.value.reason):
         assert part in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
