@@ -63,7 +63,10 @@ COMMANDS = {
 
 
 # Parameters that the rules take from the config.
-_CONFIG_KEYS = {"max_failed": "annotations.max_failed"}
+_CONFIG_KEYS = {
+    "allow_outside": "images.allow_outside",
+    "max_failed": "annotations.max_failed",
+}
 
 
 class LazyGroup(click.Group):

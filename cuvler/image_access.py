@@ -34,29 +34,27 @@ def max_pixels() -> int:
     return limit
 
 
-def image_path(image_root: StrPath, file_name: str) -> Path:
+def image_path(image_root: StrPath, file_name: str, *, source: StrPath = "") -> Path:
     """Return the path of an image from its file name in a listing or a COCO json.
 
-    Raises:
-        DataError: see :func:`require_within`.
-    """
-    require_within(file_name, image_root)
-    return Path(image_root, file_name)
+    A json may be anyone's, so its names must not lead out of the image root. Links below it are
+    followed; they are the user's own.
 
-
-def require_within(file_name: str, image_root: StrPath) -> None:
-    """Check that a file name does not lead out of the image root: a json may be anyone's.
-
-    Links below the image root are followed; they are the user's own.
+    Args:
+        image_root: the folder that file names start from.
+        file_name: as in the listing or json.
+        source: the file that names it, for the message.
 
     Raises:
         DataError: the name is absolute or has ``..``, and ``CUVLER_ALLOW_OUTSIDE`` is not set.
     """
     path = PurePosixPath(file_name)
-    if not (path.is_absolute() or ".." in path.parts) or os.environ.get(ALLOW_OUTSIDE_VARIABLE):
-        return
-    raise DataError(
-        f"file_name {file_name!r} leads out of the image root {image_root}, so it is not opened; "
-        "if you trust the file that names it, allow it",
-        parameter="allow_outside",
-    )
+    outside = path.is_absolute() or ".." in path.parts
+    if outside and not os.environ.get(ALLOW_OUTSIDE_VARIABLE):
+        named = f"{source}: " if source else ""
+        raise DataError(
+            f"{named}file_name {file_name!r} leads out of the image root, so it is not opened; "
+            "allow it if you trust the file that names it",
+            parameter="allow_outside",
+        )
+    return Path(image_root, file_name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path, read_json
+from cuvler.image_access import image_path
 from cuvler.image_folders import FolderState, find_images, images_digest, may_differ
 from cuvler.images import EXTENSIONS, Size, stated_size
 
@@ -61,8 +62,8 @@ def list_images(
         searched, for :func:`listed_state`; it is empty with ``ground_truth``.
 
     Raises:
-        DataError: there are no images, a folder is not readable, a file name has no digits or is
-            not UTF-8, or ids are not unique.
+        DataError: there are no images, a folder is not readable, a file name has no digits, is
+            not UTF-8 or leads out of the image root, or ids are not unique.
     """
     import numpy as np
     import pandas as pd
@@ -108,6 +109,8 @@ def _annotated_images(ground_truth: StrPath, *, with_ids: bool) -> "pd.DataFrame
     import pandas as pd
 
     images = _image_records(ground_truth)
+    for image in images:
+        image_path("", image["file_name"], source=ground_truth)
     images.sort(key=lambda image: str(image["file_name"]))
     columns: dict[str, Any] = {"file_name": [image["file_name"] for image in images]}
     if with_ids:

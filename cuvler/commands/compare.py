@@ -21,6 +21,8 @@ from cuvler.files import atomic_path
     type=click.Choice(["bbox", "segm"]),
     help="Boxes or masks.  [default: masks if all files have them]",
 )
+@options.max_pixels()
+@options.allow_outside()
 @options.num_images("Images to show where A is better, and the same number where B is.")
 @options.score_threshold(0.3, "Smallest score of a detection that is drawn.")
 @options.max_detections()

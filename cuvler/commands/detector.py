@@ -26,6 +26,8 @@ from cuvler.commands import options
     "that its file names are relative to.",
 )
 @options.seed("Random seed of the order of images, copy-paste and new layers.")
+@options.max_pixels()
+@options.allow_outside()
 @options.output("The folder to write.")
 @click.argument("overrides", nargs=-1, metavar="[KEY VALUE]...")
 def command(

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 )
 @options.tau()
 @options.device()
+@options.max_pixels()
 @options.output("The folder to write.", Path("discovered"))
 @click.argument("images", nargs=-1, required=True, type=Path)
 def command(

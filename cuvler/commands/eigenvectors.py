@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Precision of the ViT; float16 is mixed precision.",
 )
+@options.max_pixels()
+@options.allow_outside()
 @options.output("The file to write (.zarr.zip).")
 def command(
     listing: Path,

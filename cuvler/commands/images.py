@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
     default=INITIAL_STATE,
     help="Stored in the listing; the workflow changes it when the folder's images have changed.",
 )
+@options.allow_outside()
 @options.output("The listing to write (.parquet).")
 def command(
     dataset: str,

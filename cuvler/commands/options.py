@@ -3,12 +3,14 @@
 A command can set whether the option is required, its default and its help.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cuvler.image_access import ALLOW_OUTSIDE_VARIABLE, MAX_PIXELS, MAX_PIXELS_VARIABLE
 from cuvler.layout import DOWNLOADS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -187,6 +189,49 @@ def num_images(help: str) -> Decorator:
     return click.option(
         "--num-images", type=click.IntRange(1), default=8, show_default=True, help=help
     )
+
+
+def max_pixels() -> Decorator:
+    """The largest image that is decoded, for this process and its workers."""
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1),
+        metavar="N",
+        expose_value=False,
+        callback=_for_this_command(MAX_PIXELS_VARIABLE),
+        help="Largest number of pixels of an image; larger ones are not decoded.  "
+        f"[default: {MAX_PIXELS}]",
+    )
+
+
+def allow_outside() -> Decorator:
+    """Permission to open images outside the image root, for this process and its workers."""
+    return click.option(
+        "--allow-outside",
+        is_flag=True,
+        expose_value=False,
+        callback=_for_this_command(ALLOW_OUTSIDE_VARIABLE),
+        help="Allow file names that lead out of the image root (absolute, or with ..).",
+    )
+
+
+def _for_this_command(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that sets an environment variable until the command ends."""
+
+    def callback(context: click.Context, _parameter: click.Parameter, value: int | bool) -> None:
+        if value:
+            before = os.environ.get(variable)
+            os.environ[variable] = str(int(value))
+            context.call_on_close(lambda: _restore(variable, before))
+
+    return callback
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 # Hardware.

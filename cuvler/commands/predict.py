@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 @options.device()
 @options.tta()
 @options.unpickle_sha256()
+@options.max_pixels()
 @options.output("The folder to write.", Path("predicted"))
 def command(
     images: tuple[Path, ...],

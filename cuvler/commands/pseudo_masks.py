@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
     "backbones, in their order.",
 )
 @options.workers("Worker processes; each processes one image at a time.", 1, least=1)
+@options.max_pixels()
+@options.allow_outside()
 @options.output("The json of the shard's masks to write.")
 def command(
     method: str,

@@ -44,6 +44,8 @@ def _count(value: str) -> tuple[str, int]:
     help="Number of GPUs of a rule's jobs, for the GPU-hours.",
 )
 @click.option("--config", default="", help="The run's settings as text, shown unchanged.")
+@options.max_pixels()
+@options.allow_outside()
 @options.num_images("Images in a gallery.")
 @options.score_threshold(0.3, "Smallest score of a detection that is drawn.")
 def command(

@@ -18,6 +18,7 @@ from cuvler.config.fields import (
     Share,
     Text,
 )
+from cuvler.image_access import MAX_PIXELS
 from cuvler.pseudo_masks.crf import CrfSetting
 from cuvler.pseudo_masks.methods import (
     SHARED_SETTINGS,
@@ -40,10 +41,16 @@ class Download(Section):
 
 
 class Images(Section):
-    """Listing the images of a dataset."""
+    """Listing and opening the images of the datasets."""
 
     shards: Shards = 4
     """Number of jobs per dataset, unless set in the dataset's entry."""
+    max_pixels: Count = MAX_PIXELS
+    """Images with more pixels are not decoded; their status is unreadable. The masks of 100
+    million pixels take some GB."""
+    allow_outside: bool = False
+    """Whether a COCO json may name images outside its image root: absolute paths, or with `..`.
+    Allow it only for files that you trust."""
 
 
 class BackboneDefinition(Section):

@@ -15,6 +15,7 @@ from cuvler.coco_json import is_finite
 from cuvler.detector.processes import LocalRank
 from cuvler.errors import DataError
 from cuvler.files import StrPath, read_json
+from cuvler.image_access import image_path
 from cuvler.images import stated_size
 
 Record = dict[str, Any]
@@ -132,7 +133,7 @@ def read_annotations(
         instances = _instances(content["annotations"], classes)
         records = Records.pack(
             {
-                "file_name": str(Path(image_root) / image["file_name"]),
+                "file_name": str(image_path(image_root, image["file_name"], source=path)),
                 "image_id": image["id"],
                 **_sides(image),
                 "instances": instances.get(image["id"], []),

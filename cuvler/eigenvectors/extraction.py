@@ -21,6 +21,7 @@ from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ImageError
 from cuvler.files import StrPath
+from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_image
 from cuvler.listing import listed_images, listing_sha256
@@ -70,7 +71,9 @@ def extract_shard(
     batch_size = batch_size or default_batch_size(backbone)
     image_id = listing["image_id"].to_numpy(dtype=np.int64)
     shard = ShardEigenvectors.empty(image_id, need.k, backbone.spec.grid)
-    images = [(Path(image_root) / image.file_name, image.size) for image in listed_images(listing)]
+    images = [
+        (image_path(image_root, image.file_name), image.size) for image in listed_images(listing)
+    ]
     with Progress(len(images)) as progress:
         for batch in _batches(images, backbone, batch_size, workers):
             _enter(shard, batch, backbone, partial(need.solve, tau=tau, eps=eps))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cuvler.annotations import require_usable
 from cuvler.errors import DataError, ImageError
 from cuvler.files import StrPath, atomic_path, read_json, write_json
+from cuvler.image_access import image_path
 from cuvler.images import open_image
 from cuvler.listing import ListedImage, list_images, listed_images, read_listing
 from cuvler.predictions.coco_results import coco_records
@@ -143,7 +144,7 @@ class _Images(Dataset[_Item]):
 
         image_id, name, size = self.rows[index]
         try:
-            image = open_image(self.image_root / name, size)
+            image = open_image(image_path(self.image_root, name), size)
             return _Item(image_id, name, prepare_image(image, self.sides))
         except ImageError as error:
             return _Item(image_id, name, (error.status, str(error)))

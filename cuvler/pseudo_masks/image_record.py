@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cuvler import masks
 from cuvler.errors import ImageError
+from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_image
 from cuvler.pseudo_masks.methods import Method
@@ -56,7 +57,7 @@ class ImageRecord:
 
 def find_masks(task: ImageTask, *, image_root: Path, method: Method) -> ImageRecord:
     """Compute the masks of one image; an unusable image gets a status and a reason."""
-    path = image_root / task.file_name
+    path = image_path(image_root, task.file_name)
     try:
         image = open_image(path, task.size)
     except ImageError as error:

@@ -15,6 +15,7 @@ from cuvler.coco_json import stream_annotations, stream_records, to_rle
 from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.eigenvectors.needs import NEEDS, Eigenvectors, Need
 from cuvler.errors import DataError, ImageError
+from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
 from cuvler.images import open_image, stated_size
 from cuvler.listing import ListedImage
@@ -164,8 +165,8 @@ def make_card(
     """Draw the panels of one image: the image, heat maps and layers, at most ``side`` pixels."""
     image_id, file_name, stated = listed
     try:
-        image = open_image(image_root / file_name, stated)
-    except ImageError as error:
+        image = open_image(image_path(image_root, file_name), stated)
+    except (DataError, ImageError) as error:
         return Card(file_name, note, [], error=str(error))
     # Small images are enlarged, at most twofold, so that contours and scores stay thin.
     scale = min(2.0, side / max(image.size))

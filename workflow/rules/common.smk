@@ -48,6 +48,11 @@ METRICS = [
 ]
 
 
+# Options of the commands that open images.
+ALLOW_OUTSIDE = ["--allow-outside"] if settings.images.allow_outside else []
+IMAGE_ACCESS = ["--max-pixels", settings.images.max_pixels, *ALLOW_OUTSIDE]
+
+
 def require_known(section, name, known):
     """Raise an error if a target has a name that is not in the config."""
     if name not in known:

@@ -21,6 +21,7 @@ rule detector:
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         detector_config=training_detector_config,
         num_gpus=settings.detector.num_gpus,
+        access=IMAGE_ACCESS,
         workers=settings.detector.workers,
         evaluate=validation_options("detector"),
         folder=lambda wildcards, output: Path(output[0]).parent,
@@ -28,5 +29,5 @@ rule detector:
     shell:
         "cuvler detector --annotations {input.annotations:q} --image-root {params.image_root:q}"
         " --detector-config {params.detector_config} {params.weights:q} --num-gpus {params.num_gpus}"
-        " --workers {params.workers} {params.evaluate:q} --output {params.folder:q} {params.opts:q}"
-        " &> {log:q}"
+        " --workers {params.workers} {params.access} {params.evaluate:q}"
+        " --output {params.folder:q} {params.opts:q} &> {log:q}"

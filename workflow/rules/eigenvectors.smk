@@ -31,6 +31,7 @@ rule eigenvectors:
         image_root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         definitions=definitions_of_backbones,
+        access=IMAGE_ACCESS,
         vectors=needed_vectors,
         tau=settings.eigenvectors.tau,
         eps=settings.eigenvectors.eps,
@@ -42,4 +43,4 @@ rule eigenvectors:
         " --backbone {wildcards.backbone} --shard {wildcards.shard} {params.weights:q}"
         " --definitions {params.definitions:q} {params.vectors} --tau {params.tau} --eps {params.eps}"
         " --batch-size {params.batch_size} --device {params.device} --precision {params.precision}"
-        " --threads {threads} --output {output:q} &> {log:q}"
+        " {params.access} --threads {threads} --output {output:q} &> {log:q}"

@@ -20,10 +20,11 @@ rule images:
             else []
         ),
         ids=lambda wildcards: dataset(wildcards.dataset).ids,
+        access=ALLOW_OUTSIDE,
         shards=lambda wildcards: dataset(wildcards.dataset).shards,
         # Changes when images are added to or removed from the folder.
         state=lambda wildcards: listed_state(wildcards.dataset),
     shell:
         "cuvler images --dataset {wildcards.dataset} --image-root {params.image_root:q}"
         " {params.ground_truth:q} --ids {params.ids} --shards {params.shards}"
-        " --state {params.state:q} --output {output:q} &> {log:q}"
+        " {params.access} --state {params.state:q} --output {output:q} &> {log:q}"

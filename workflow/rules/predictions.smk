@@ -18,6 +18,7 @@ rule predictions:
         program=["cuvler"],
         detector=lambda wildcards, input: Path(input.detector).parent,
         image_root=images_of,
+        access=IMAGE_ACCESS,
         limit=limit_of("detections_per_image", "--detections-per-image"),
         batch_size=settings.predictions.batch_size,
         num_gpus=settings.predictions.num_gpus,
@@ -27,4 +28,4 @@ rule predictions:
         "{params.program:q} predictions --detector {params.detector:q} --listing {input.listing:q}"
         " --image-root {params.image_root:q} --batch-size {params.batch_size}"
         " --num-gpus {params.num_gpus} --max-failed {params.max_failed} {params.limit} {params.tta}"
-        " --output {output:q} &> {log:q}"
+        " {params.access} --output {output:q} &> {log:q}"

@@ -13,6 +13,7 @@ rule pseudo_masks:
     threads: 16
     params:
         image_root=images_of,
+        access=IMAGE_ACCESS,
         eigenvectors=lambda wildcards, input: [
             word for path in input.eigenvectors for word in ("--eigenvectors", path)
         ],
@@ -20,5 +21,5 @@ rule pseudo_masks:
     shell:
         "cuvler pseudo-masks --method {wildcards.method} --listing {input.listing:q}"
         " --image-root {params.image_root:q} --shard {wildcards.shard} {params.eigenvectors:q}"
-        " {params.options:q} --workers {threads}"
+        " {params.options:q} {params.access} --workers {threads}"
         " --output {output:q} &> {log:q}"

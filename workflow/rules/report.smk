@@ -14,9 +14,11 @@ rule report:
     params:
         options=report_options,
         benchmarks=str(Path(settings.results, layout.BENCHMARKS)),
+        access=IMAGE_ACCESS,
         num_images=settings.report.images,
         gpus=report_gpus,
         config=lambda wildcards: yaml.safe_dump(config, sort_keys=False),
     shell:
         "cuvler report {params.options:q} --benchmarks {params.benchmarks:q} {params.gpus}"
-        " --num-images {params.num_images} --config {params.config:q} --output {output:q} &> {log:q}"
+        " --num-images {params.num_images} {params.access} --config {params.config:q}"
+        " --output {output:q} &> {log:q}"
