@@ -11,6 +11,7 @@ from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotat
 from cuvler.errors import DataError
 from cuvler.files import StrPath
 from cuvler.image_status import USABLE, ImageStatus
+from cuvler.logs import printable
 from cuvler.masks import run_sums
 from cuvler.progress import with_progress
 
@@ -203,7 +204,7 @@ class _Shard:
 def _named(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(map(printable, names[:_NAMED])) + more
 
 
 def _differences(one: Record, other: Record) -> str:

@@ -1,7 +1,6 @@
 """The ``cuvler`` command: one sub-command per stage, imported on demand."""
 
 import importlib
-import logging
 import os
 import sys
 
@@ -9,6 +8,7 @@ import click
 
 from cuvler import __version__
 from cuvler.errors import CuvlerError
+from cuvler.logs import configure, printable
 
 # Command -> (module, one line for the overview). The lines are here because the modules import
 # torch, zarr or detectron2, which would make ``cuvler --help`` slow.
@@ -94,9 +94,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__)
 def cuvler() -> None:
     """Find and segment every object in unlabelled images."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    configure(date_format="%H:%M:%S")
 
 
 def main() -> None:
@@ -107,7 +105,8 @@ def main() -> None:
     try:
         cuvler(prog_name="cuvler")
     except CuvlerError as error:
-        click.echo(f"Error: {error}{_option_of(error)}", err=True)
+        message = printable(f"{error}{_option_of(error)}", lines=True)
+        click.echo(f"Error: {message}", err=True)
         sys.exit(1)
 
 

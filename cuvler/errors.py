@@ -1,6 +1,7 @@
 """Exceptions for errors that the user can correct."""
 
 from cuvler.image_status import ImageStatus
+from cuvler.logs import printable
 
 
 class CuvlerError(Exception):
@@ -27,12 +28,12 @@ class DataError(CuvlerError):
 
 
 class ImageError(CuvlerError):
-    """One image cannot be used.
+    """One image cannot be used; the message is one line.
 
     Attributes:
         status: ``missing``, ``unreadable`` or ``wrong_size``.
     """
 
     def __init__(self, status: ImageStatus, message: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.status = status

@@ -10,6 +10,7 @@ from cuvler.files import StrPath, atomic_path, read_json
 from cuvler.image_access import image_path
 from cuvler.image_folders import FolderState, find_images, images_digest, may_differ
 from cuvler.images import EXTENSIONS, Size, stated_size
+from cuvler.logs import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +142,8 @@ def _digits(name: str) -> int:
     digits = "".join(re.findall(r"[0-9]", name.rpartition("/")[2].rpartition(".")[0]))
     if not digits or int(digits) > _INT64_MAX:
         raise DataError(
-            f"{name}: no image id from the digits of the file name (1 to 18); set ids: order"
+            f"{printable(name)}: no image id from the digits of the file name (1 to 18); "
+            "set ids: order"
         )
     return int(digits)
 
@@ -149,7 +151,7 @@ def _digits(name: str) -> int:
 def _check_unique(listing: "pd.DataFrame") -> None:
     twice = listing[listing["image_id"].duplicated(keep=False)]
     if len(twice):
-        names = " and ".join(twice["file_name"].iloc[:2])
+        names = " and ".join(map(printable, twice["file_name"].iloc[:2]))
         raise DataError(
             f"{names}: both have image id {twice['image_id'].iloc[0]}; "
             "ids must be unique (set ids: order if they come from digits)"

@@ -8,6 +8,7 @@ from cuvler.commands import options
 from cuvler.evaluation.coco_files import IouType
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
+from cuvler.logs import printable
 
 
 @click.command("compare")
@@ -56,7 +57,7 @@ def command(
     click.echo("images with the largest differences, with their number of objects:")
     for score in list(found.images.values())[:num_images]:
         if score.change:
-            click.echo(f"{_line(score.ap)}  {score.name} ({score.objects})")
+            click.echo(f"{_line(score.ap)}  {printable(score.name)} ({score.objects})")
     if image_root:
         page = make_page(
             found,

@@ -9,6 +9,7 @@ import click
 
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
+from cuvler.logs import printable
 from cuvler.progress import duration
 from cuvler.status import Job, Stage, read_plan, stages
 
@@ -30,7 +31,7 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     for stage in shown:
         for job in stage.jobs:
             if job.state == "failed":
-                click.echo(f"failed: {job.log}: {job.error}")
+                click.echo(f"failed: {job.log}: {printable(job.error)}")
             elif job.state == "quiet":
                 silent = duration(time.time() - job.log.stat().st_mtime)
                 click.echo(f"quiet:  {job.log}: no output for {silent}; stopped, or busy")

@@ -32,6 +32,7 @@ from cuvler.detector.training_annotations import Annotations, Records, read_shar
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath, atomic_path
+from cuvler.logs import configure
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _train_process(
     """Train in one process: the only one on a CPU, otherwise one per GPU."""
     if comm.get_world_size() > 1:
         # Started processes do not inherit the parent's logging, and torchrun has its own.
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        configure()
         level = logging.INFO if comm.is_main_process() else logging.ERROR
         logging.getLogger().setLevel(level)
     data = read_shared_annotations(

@@ -11,6 +11,7 @@ from typing import Any
 
 from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
+from cuvler.markdown import escape, grid
 
 METRICS = ("AP50", "AR100")
 _AVERAGE = "Average"
@@ -113,19 +114,19 @@ def to_markdown(found: Sequence[Table], titles: Mapping[str, str]) -> str:
     parts = []
     notes: dict[str, str] = {}
     for table in found:
-        names = [titles.get(name, name) for name in table.datasets]
+        names = [escape(titles.get(name, name)) for name in table.datasets]
         averaged = len(names) > 1
         heading = [_TITLES[table.iou_type], *([_AVERAGE] if averaged else []), *names]
-        lines = [_line(heading), _line(["---"] * len(heading))]
+        rows = []
         for row in table.rows:
             means = {m: average(row, table.datasets, m) for m in METRICS}
             cells = [_cell(row.scores.get(name, {})) for name in table.datasets]
-            label = row.name
+            label = escape(row.name)
             if row.source:
                 mark = notes.setdefault(row.source, str(len(notes) + 1))
-                label = f"{row.name} (published) [^{mark}]"
-            lines.append(_line([label, *([_cell(means)] if averaged else []), *cells]))
-        parts.append("\n".join(lines))
+                label += f" (published) [^{mark}]"
+            rows.append([label, *([_cell(means)] if averaged else []), *cells])
+        parts.append(grid(heading, rows))
     parts.insert(0, "AP50 \\| AR100 in percent, class-agnostic.")
     parts += ["\n".join(f"[^{mark}]: {source}" for source, mark in notes.items())] if notes else []
     return "\n\n".join(parts) + "\n"
@@ -136,7 +137,3 @@ def _cell(scores: Mapping[str, float | None]) -> str:
     if all(value is None for value in values):
         return ""
     return " \\| ".join("–" if value is None else f"{value:.1f}" for value in values)  # noqa: RUF001
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

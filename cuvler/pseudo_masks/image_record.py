@@ -16,6 +16,7 @@ from cuvler.errors import ImageError
 from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_image
+from cuvler.logs import printable
 from cuvler.pseudo_masks.methods import Method
 from cuvler.uniform import is_uniform
 
@@ -62,7 +63,8 @@ def find_masks(task: ImageTask, *, image_root: Path, method: Method) -> ImageRec
         image = open_image(path, task.size)
     except ImageError as error:
         # Remove the image root, which differs between machines.
-        reason = str(error).removeprefix(f"{path}: ").replace(str(path), task.file_name)
+        reason = str(error).removeprefix(f"{printable(path)}: ")
+        reason = reason.replace(printable(path), printable(task.file_name))
         return failed(task, error.status, reason)
     if task.status in _NOT_READ:
         reason = "readable now, but not when its eigenvectors were extracted; extract them again"

@@ -197,8 +197,12 @@ def _svg(draw: "Callable[[Axes], None]", alt: str, *, width: float, height: floa
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
+    # A function, because a replacement's backslashes are not taken as they are.
     svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_accessible(alt)}>", svg, count=1
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        lambda match: f"<svg {match[1]} {_accessible(alt)}>",
+        svg,
+        count=1,
     )
     return Markup(svg)  # noqa: S704 (generated here; alt and labels are escaped)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import published
+from cuvler.markdown import escape, grid
 from cuvler.reproduction.entries import Entry
 
 TOLERANCE = 0.1  # percentage points; published scores are rounded to one decimal
@@ -108,12 +109,12 @@ def to_markdown(
     notes: dict[str, str] = {}
     if found:
         rows = [_cells(figure, titles, notes) for figure in found]
-        parts.append(_grid(_HEADING, rows))
+        parts.append(grid(_HEADING, rows))
     if skipped:
-        parts += ["## Skipped", _grid(("entry", "datasets", "reason"), _by_reason(skipped, titles))]
+        parts += ["## Skipped", grid(("entry", "datasets", "reason"), _by_reason(skipped, titles))]
     if missing:
-        names = [(titles.get(name, name), why) for name, why in missing.items()]
-        parts += ["## Missing datasets", _grid(("dataset", "reason"), names)]
+        names = [(escape(titles.get(name, name)), escape(why)) for name, why in missing.items()]
+        parts += ["## Missing datasets", grid(("dataset", "reason"), names)]
     if notes:
         parts.append("\n".join(f"[^{mark}]: {source}" for source, mark in notes.items()))
     return "\n\n".join(parts) + "\n"
@@ -126,7 +127,10 @@ def _by_reason(
     rows: dict[tuple[str, str], list[str]] = {}
     for entry, name, reason in skipped:
         rows.setdefault((entry.title, reason), []).append(titles.get(name, name))
-    return [(title, ", ".join(names), reason) for (title, reason), names in rows.items()]
+    return [
+        (escape(title), escape(", ".join(names)), escape(reason))
+        for (title, reason), names in rows.items()
+    ]
 
 
 def _cells(figure: Figure, titles: Mapping[str, str], notes: dict[str, str]) -> list[str]:
@@ -136,8 +140,8 @@ def _cells(figure: Figure, titles: Mapping[str, str], notes: dict[str, str]) -> 
         published = f"{figure.published:.1f} [^{mark}]"
     difference = "" if figure.difference is None else f"{figure.difference:+.2f}"
     return [
-        figure.entry.title,
-        titles.get(figure.dataset, figure.dataset),
+        escape(figure.entry.title),
+        escape(titles.get(figure.dataset, figure.dataset)),
         _SCORED[figure.iou_type],
         figure.metric,
         published,
@@ -145,14 +149,3 @@ def _cells(figure: Figure, titles: Mapping[str, str], notes: dict[str, str]) -> 
         difference,
         figure.verdict,
     ]
-
-
-def _grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    cleaned = [[_one_line(cell) for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cleaned)
-
-
-def _one_line(cell: str) -> str:
-    """Replace line breaks and escape bars, so that a reason stays in its cell."""
-    return " ".join(cell.split()).replace("|", "\\|")

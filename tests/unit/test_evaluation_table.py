@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,15 @@ class TestLayout:
         for block in text.split("\n\n"):
             cells = {row.replace(r"\|", "").count("|") for row in block.splitlines()}
             assert len(cells) == 1
+
+    def test_names_are_no_markup(self):
+        entry = "a|b<script>alert(1)</script>\n| c |"
+        (table,) = tables({"x": {entry: {"bbox": scores(1, 2)}}})
+        text = to_markdown([table], {"x": "[x](javascript:y)|`z`&lt;"})
+        assert r"a\|b\<script\>alert(1)\</script\> \| c \| |" in text
+        assert r"\[x\](javascript:y)\|\`z\`&amp;lt; |" in text
+        rows = text.split("\n\n")[1].splitlines()
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
 
     def test_csv_is_unrounded_and_whole(self):
         text = to_csv(tables(METRICS), {"coco_val": "COCO"})

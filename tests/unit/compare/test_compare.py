@@ -155,6 +155,19 @@ class TestCommand:
         assert page.count("data:image/webp") == 4  # image 2: itself, truth, A, B
         assert "AP 0.0 of A, 100.0 of B (+100.0), 1 object<" in page
 
+    def test_names_are_text_and_never_markup(self, files, tmp_path):
+        evil = "<script>alert(1)<\\script>"
+        truth = json.loads((tmp_path / "truth.json").read_text())
+        truth["images"][1]["file_name"] = f"{evil}\x1b[2J.jpg"
+        (tmp_path / "truth.json").write_text(json.dumps(truth))
+        (tmp_path / "one").rename(tmp_path / evil)
+        page = tmp_path / "page.html"
+        words = [str(tmp_path / evil / "val.json"), *files[1:]]
+        output = self.run(*words, "--image-root", tmp_path / "images", "--output", page)
+        assert r"\x1b[2J.jpg" in output
+        assert "<script" not in page.read_text()
+        assert page.read_text().count("&lt;script&gt;alert(1)") >= 3
+
     def test_the_page_is_the_same_each_time(self, files, tmp_path):
         pages = []
         for name in ("a.html", "b.html"):

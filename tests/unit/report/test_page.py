@@ -143,7 +143,7 @@ def test_datasets_of_the_papers_have_their_published_scores(inputs, trial):
     assert "published" not in " ".join(Page(one).text)
 
 
-EVIL = '<script>alert(\'"&$1$x")</script>'
+EVIL = '<script>alert(\'"&$1$x\\d")</script>'
 
 
 def test_names_are_text_and_never_markup(inputs, trial):
