@@ -1,5 +1,10 @@
-"""Write config/config.yaml, its JSON schema and docs/configuration.md from the settings' model."""
+"""Write config/config.yaml, its JSON schema and docs/configuration.md from the settings' model.
 
+Where detectron2 is installed, also the list of its keys that ``detector.opts`` is checked with.
+"""
+
+import importlib.util
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from cuvler.config.detector_opts import KEYS, key_types
 from cuvler.config.files import json_schema
 from cuvler.config.messages import forms, kind
 from cuvler.config.model import settings_model
@@ -55,7 +61,14 @@ def files() -> dict[Path, str]:
         ROOT / "config/config.yaml": _CONFIG_HEAD + "\n".join(_config(schema, defaults)) + "\n",
         ROOT / "workflow/schemas/config.schema.yaml": f"# {_NOTE}.\n{_schema(schema)}",
         ROOT / "docs/configuration.md": _PAGE_HEAD + "".join(page),
+        **({KEYS: _detector_keys()} if importlib.util.find_spec("detectron2") else {}),
     }
+
+
+def _detector_keys() -> str:
+    from cuvler.detector.config import base_config
+
+    return json.dumps(key_types(base_config()), indent=0, sort_keys=True) + "\n"
 
 
 def _schema(schema: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from cuvler.config import read
 from cuvler.datasets import MAX_DETECTIONS, Presence, presence
 
 
-@click.command("datasets")
+@click.command("datasets", cls=options.ConfigFilesCommand)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.configfiles()
 def command(names: tuple[str, ...], configfiles: tuple[Path, ...]) -> None:

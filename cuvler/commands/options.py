@@ -90,9 +90,28 @@ def shard() -> Decorator:
 
 
 def configfiles() -> Decorator:
-    """Config files, as in Snakemake."""
-    text = "A config file that overrides those in config/, as in snakemake. Repeatable."
+    """Config files, as in Snakemake; for a :class:`ConfigFilesCommand`."""
+    text = "Config files that override those in config/, as in snakemake: one or several .yaml."
     return click.option("--configfile", "configfiles", multiple=True, type=Path, help=text)
+
+
+class ConfigFilesCommand(click.Command):
+    """A command whose ``--configfile`` takes several files, as Snakemake's does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each .yaml that follows; other words are arguments."""
+        words: list[str] = []
+        in_files = False
+        for word in args:
+            if word.startswith("-"):
+                in_files = word in ("--configfile", "--configfiles")
+                words.append("--configfile" if in_files else word)
+                continue
+            is_another = in_files and words[-1] != "--configfile"
+            if is_another and (in_files := word.endswith((".yaml", ".yml"))):
+                words.append("--configfile")
+            words.append(word)
+        return super().parse_args(ctx, words)
 
 
 # Models.

@@ -34,7 +34,7 @@ def _images(value: str) -> tuple[str, float]:
     return ("", float(value)) if value.isdigit() else _named_number(value)
 
 
-@click.command("plan")
+@click.command("plan", cls=options.ConfigFilesCommand)
 @options.configfiles()
 @click.option(
     "--images",

@@ -22,7 +22,8 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     """Show the progress of a run, stage by stage, and its estimated end.
 
     SNAKEMAKE_ARGUMENTS are those of the run: targets, --configfile, --config, --profile. Only
-    files are read, so it can be used at any time, also during a run on a cluster.
+    files are read, so it can be used at any time, also during a run on a cluster. The exit status
+    is 1 if jobs have failed.
     """
     shown = stages(read_plan(summary(snakemake_arguments)))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
@@ -36,6 +37,8 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
                 silent = duration(time.time() - job.log.stat().st_mtime)
                 click.echo(f"quiet:  {job.log}: no output for {silent}; stopped, or busy")
     click.echo(_forecast(shown, etas))
+    if any(stage.count("failed") for stage in shown):
+        sys.exit(1)
 
 
 def summary(arguments: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from cuvler.config.detector_opts import opts_mistakes
 from cuvler.config.model import Settings
 from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.errors import ConfigError
@@ -20,6 +21,8 @@ def mistakes(settings: Settings) -> list[str]:
         *_unknown_recipes(settings),
         *_unknown_detector_configs(settings),
         *_method_mistakes(settings),
+        *opts_mistakes("detector.opts", settings.detector.opts),
+        *opts_mistakes("fine_tuning.opts", settings.fine_tuning.opts),
     ] or [*_missing_ground_truth(settings), *_other_previous(settings)]
 
 

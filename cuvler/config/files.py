@@ -51,20 +51,50 @@ def read(paths: Sequence[StrPath]) -> Settings:
     return check(config)
 
 
+def require_config_files() -> None:
+    """Check that the config files of every run are there and are mappings.
+
+    Snakemake reads them too, but its messages do not name the file.
+
+    Raises:
+        ConfigError: names the file, and where to start Snakemake if it is missing.
+    """
+    for path in CONFIG_FILES:
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: no such file in {Path.cwd()}; start Snakemake in the folder that "
+                "contains workflow/ and config/, or give that folder with --directory"
+            )
+        _load(path)
+
+
 def _load(path: StrPath) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as stream:
-            settings = yaml.safe_load(stream) or {}
+        with open(path, encoding="utf-8-sig") as stream:
+            text = stream.read()
+        try:
+            settings = json.loads(text)
+        except ValueError:
+            settings = yaml.safe_load(text)
     except FileNotFoundError:
         message = f"{path}: no such file; run this in the folder in which Snakemake runs"
         raise ConfigError(message) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML ({error}){_tabs(error)}") from error
+    if settings is None:
+        raise ConfigError(
+            f"{path}: has no settings, and Snakemake refuses empty config files; write at least "
+            "one, such as: results: results"
+        )
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: not a mapping (key: value) but {settings!r:.80}")
     return settings
+
+
+def _tabs(error: Exception) -> str:
+    return "; indent by spaces instead of tabs" if "'\\t'" in str(error) else ""
 
 
 def _merge(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

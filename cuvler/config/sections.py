@@ -133,6 +133,7 @@ class Detector(Section):
     TEST.EVAL_PERIOD iterations (5000) and at the end. Empty: they are scored only afterwards."""
     opts: Options = ()
     """detectron2 settings that override those of the detector config: [SOLVER.MAX_ITER, 40000].
+    Keys and types are checked before any job.
     Weights in a legacy format, which run code, are refused without their sha256:
     [MODEL.UNPICKLE_SHA256, 9f86...]"""
 
@@ -153,7 +154,9 @@ class Evaluation(Section):
     """Scoring against ground truth."""
 
     pseudo_masks: Names = ()
-    """Datasets with ground truth on which pseudo-masks are scored too, without any training."""
+    """Datasets with ground truth on which pseudo-masks are scored. Of datasets that are not in
+    `evaluate` only pseudo-masks are scored, without any training:
+    snakemake results/my_photos_metrics.json"""
 
 
 class FineTuning(Section):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cuvler import errors
 from cuvler.cli import COMMANDS, cuvler
+from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
 from cuvler.errors import DataError
 from cuvler.listing import write_listing
@@ -62,6 +63,36 @@ def test_a_mistake_of_the_users_is_one_message(tmp_path):
 
 def test_an_unknown_command_is_a_usage_error():
     assert run("votecut").returncode == 2
+
+
+def test_a_misspelt_command_gets_a_suggestion():
+    result = CliRunner().invoke(cuvler, ["discovr", "photo.jpg"])
+    assert result.exit_code == 2
+    assert "'discovr'. Did you mean discover?" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "files", "arguments"),
+    [
+        ("--configfile a.yaml b.yml all", ["a.yaml", "b.yml"], ["all"]),
+        ("--configfile a.yaml --configfile b.yml", ["a.yaml", "b.yml"], []),
+        ("all --configfiles a b.yaml --flag c.yaml", ["a", "b.yaml"], ["all", "c.yaml"]),
+        ("--configfile a.yaml results/x.json c.yaml", ["a.yaml"], ["results/x.json", "c.yaml"]),
+    ],
+)
+def test_configfile_takes_several_files_as_snakemakes_does(words, files, arguments):
+    found = {}
+
+    @click.command(cls=options.ConfigFilesCommand)
+    @options.configfiles()
+    @click.option("--flag", is_flag=True)
+    @click.argument("targets", nargs=-1)
+    def command(**parameters):
+        found.update(parameters)
+
+    result = CliRunner().invoke(command, words.split())
+    assert result.exit_code == 0, result.output
+    assert (list(map(str, found["configfiles"])), list(found["targets"])) == (files, arguments)
 
 
 def every_command():

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from cuvler.config import check
+from cuvler.config import check, read, require_config_files
 from cuvler.errors import ConfigError
 from cuvler.layout import DetectorName
 
@@ -199,3 +200,61 @@ def test_reading_settings_is_light():
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert result.stdout == "set()\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.MAX_ITER"], r"detector\.opts: 1 words.*pairs"),
+        (["SOLVER.MAX_ITR", 5], r"detector\.opts: SOLVER\.MAX_ITR: .*mean SOLVER\.MAX_ITER\?"),
+        (["SOLVER.MAX_ITER", 1.5], r"SOLVER\.MAX_ITER: 1\.5 is not a whole number"),
+        (["SOLVER.BASE_LR", "fast"], r"SOLVER\.BASE_LR: 'fast' is not a number"),
+        (["SOLVER.AMP.ENABLED", "yes"], r"AMP\.ENABLED: 'yes' is not True or False"),
+        (["SOLVER.STEPS", 3], r"SOLVER\.STEPS: 3 is not a list"),
+        (["MODEL.RESNETS", 3], r"MODEL\.RESNETS: a group of settings"),
+        ([5, 5], r"detector\.opts: 5: detectron2 has no such setting"),
+    ],
+)
+def test_opts_are_checked_without_detectron2(config, opts, message):
+    with pytest.raises(ConfigError, match=message):
+        check(change(config, "detector/opts", opts))
+    with pytest.raises(ConfigError, match=message.replace("detector", "fine_tuning")):
+        check(change(config, "fine_tuning/opts", opts))
+
+
+def test_opts_of_every_type_are_taken(config):
+    opts = ["SOLVER.MAX_ITER", 5, "SOLVER.BASE_LR", 0.5, "SOLVER.STEPS", "(3, 4)"]
+    opts += ["SOLVER.AMP.ENABLED", True, "MODEL.FPN.NORM", "GN", "SOLVER.BASE_LR", "1e-3"]
+    assert list(check(change(config, "detector/opts", opts)).detector.opts) == opts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"x\.yaml: has no settings"),
+        ("# later", r"x\.yaml: has no settings"),
+        ("train:\n\tx: 1", r"x\.yaml: not YAML .*indent by spaces instead of tabs"),
+        ("- a", r"x\.yaml: not a mapping .*\['a'\]"),
+        ("[" * 5000, r"x\.yaml: not YAML"),
+        ('"a": \xff', r"x\.yaml: not YAML"),
+    ],
+)
+def test_config_files_that_are_none_are_named(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(REPOSITORY)
+    (tmp_path / "x.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        read([tmp_path / "x.yaml"])
+
+
+def test_config_files_may_be_json_and_have_a_bom(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    (tmp_path / "x.json").write_text('{\n\t"results": "here"\n}')
+    (tmp_path / "y.yaml").write_bytes(b"\xef\xbb\xbftrain: coco_val")
+    found = read([tmp_path / "x.json", tmp_path / "y.yaml"])
+    assert (found.results, found.train) == ("here", "coco_val")
+
+
+def test_a_folder_without_the_config_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"datasets\.yaml: no such file in {tmp_path}.*start"):
+        require_config_files()

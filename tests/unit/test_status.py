@@ -172,17 +172,17 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
     monkeypatch.setattr(status_command, "summary", summary)
     run.plan.append(("detector", run.detector, False))
 
-    def printed():
+    def printed(status=0):
         words = ["status", "all", "--configfile", "a.yaml", "b.yaml"]
         result = CliRunner().invoke(cuvler, words)
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == status, result.output
         return result.output
 
     assert "no job of eigenvectors, detector is done." in printed()
     run.done(1, seconds=50)
     run.log(1, "x: 98 ok, 2 unreadable")
     run.log(2, "Error: torn\n")
-    output = printed()
+    output = printed(status=1)
     assert (
         "eigenvectors coco/votecut/dino_s8  1/4   100/400  2         1 failed  2 min 30 s" in output
     )
@@ -191,7 +191,7 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
     assert "not counting detector, which" in output
     run.plan.append(("detector", run.results / "detectors/cuvler_round1/model_final.pth", False))
     run.log(5, "INFO  eta: 0:03:51  iter: 139  total_loss: 3\n")
-    assert "1 running  over 3 min 51 s" in printed()
+    assert "1 running  over 3 min 51 s" in printed(status=1)
     for index in range(1, 7):
         run.done(index)
     assert "All is done." in printed()

@@ -1,6 +1,7 @@
 """Plans of a fresh clone without data."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -49,6 +50,32 @@ def test_without_scores_every_detector_is_trained_and_shows_what_it_finds(workpl
     planned = jobs(workplace.snakemake("-n", "all", *settings))
     assert (planned["detector"], planned["predictions"], planned["report"]) == (2, 2, 1)
     assert not {"evaluation", "metrics", "table"} & planned.keys()
+
+
+def test_pseudo_masks_alone_are_scored_without_training(workplace):
+    only = {"evaluate": [], "evaluation": {"pseudo_masks": ["demo_val"]}}
+    settings = workplace.configure(**only)
+    planned = jobs(workplace.snakemake("-n", "results/demo/demo_val_metrics.json", *settings))
+    assert planned.keys() == {
+        *("images", "eigenvectors", "pseudo_masks", "annotations", "evaluation", "metrics", "total")
+    }
+    planned = jobs(workplace.snakemake("-n", "all", *settings))
+    assert (planned["metrics"], planned["evaluation"], planned["detector"]) == (1, 1, 2)
+    # A dataset that the config does not score is asked for: by the detectors.
+    settings = workplace.configure(evaluate=[], evaluation={"pseudo_masks": []})
+    planned = jobs(workplace.snakemake("-n", "results/demo/demo_val_metrics.json", *settings))
+    assert (planned["evaluation"], planned["detector"]) == (2, 2)
+
+
+def test_started_in_another_folder_it_says_where_to_start(workplace):
+    (workplace.folder / "elsewhere").mkdir()
+    command = workplace.command("-n", "--snakefile", "../workflow/Snakefile")
+    command["cwd"] = workplace.folder / "elsewhere"
+    result = subprocess.run(**command)
+    assert result.returncode == 1
+    assert re.search(r"config/datasets\.yaml: no such file in .*elsewhere; start", result.stdout)
+    (workplace.folder / "config/config.yaml").write_text("# nothing\n")
+    assert "config/config.yaml: has no settings" in workplace.snakemake("-n", status=1)
 
 
 def test_the_plan_of_cutler_and_of_both_systems(workplace):

@@ -42,8 +42,10 @@ FINE_TUNED = [
     for recipe in settings.recipe_names
     for percent in PERCENTS
 ]
+# Datasets that are scored: detectors on those of `evaluate`, pseudo-masks on the others.
+SCORED = list(dict.fromkeys([*settings.evaluate, *settings.evaluation.pseudo_masks]))
 METRICS = [
-    *(layout.METRICS.of(dataset=name) for name in settings.evaluate),
+    *(layout.METRICS.of(dataset=name) for name in SCORED),
     *(layout.FINE_TUNING_METRICS.of(dataset=name) for name in settings.fine_tuning.evaluate),
 ]
 
@@ -333,9 +335,13 @@ def scored_results(wildcards):
 
 
 def scored_entries(name):
-    """The entries of a dataset's metrics: pseudo-masks first, then detectors."""
-    scored = name in settings.evaluation.pseudo_masks
-    return [*(METHODS if scored else []), *DETECTORS]
+    """The entries of a dataset's metrics: pseudo-masks first, then detectors.
+
+    A dataset on which only pseudo-masks are to be scored needs no training.
+    """
+    if name not in settings.evaluation.pseudo_masks:
+        return DETECTORS
+    return [*METHODS, *(DETECTORS if name in settings.evaluate else [])]
 
 
 def evaluations_of(wildcards):

@@ -8,17 +8,14 @@ def report_files():
     scored = settings.evaluation.pseudo_masks
     masks = {(name, method) for name in [settings.train, *scored] for method in METHODS}
     return [
-        *(
-            ("metrics", name, layout.METRICS.under(results, dataset=name))
-            for name in settings.evaluate
-        ),
+        *(("metrics", name, layout.METRICS.under(results, dataset=name)) for name in SCORED),
         *(
             (
                 "evaluation",
                 f"{name}/{entry}",
                 layout.EVALUATION.under(results, dataset=name, entry=entry),
             )
-            for name in settings.evaluate
+            for name in SCORED
             for entry in scored_entries(name)
         ),
         *(
@@ -60,9 +57,9 @@ def report_folders():
     return [
         *(
             ("image-root", name, dataset(name).images)
-            for name in dict.fromkeys([*settings.evaluate, settings.train])
+            for name in dict.fromkeys([*SCORED, settings.train])
         ),
-        *(("ground-truth", name, dataset(name).ground_truth) for name in settings.evaluate),
+        *(("ground-truth", name, dataset(name).ground_truth) for name in SCORED),
         *(
             (
                 "eigenvectors",

@@ -6,7 +6,10 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import CfgNode
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cuvler.config.detector_opts import key_types, opts_mistakes
 from cuvler.detector.config import base_config, detector_config_names, load_detector_config
 from cuvler.errors import ConfigError
 
@@ -198,3 +201,26 @@ def test_fine_tuning_configs_know_cocos_categories():
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     assert list(datasets.CATEGORY_IDS) == [category["id"] for category in things]
     assert list(datasets.CATEGORY_NAMES) == [category["name"] for category in things]
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["", "BN", "1", "2.5", "1e-3", "True", "true", "None", "()", "(1, 2)", "[]"]),
+    st.sampled_from(["[1]", "'text'", "a/b.pth", "{}", "{[]}", "1 2", "(1,", "b'x'"]),
+    st.text(max_size=5),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(key=st.sampled_from(sorted(key_types(base_config()))), value=VALUES)
+def test_opts_are_refused_before_a_job_where_detectron2_refuses_them(key, value):
+    try:
+        # As the rule gives them, as words of a command.
+        base_config().merge_from_list([key, str(value)])
+    except (AssertionError, TypeError, ValueError):
+        taken = False
+    else:
+        taken = True
+    assert (not [*opts_mistakes("detector.opts", [key, value])]) == taken
