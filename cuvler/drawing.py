@@ -1,6 +1,7 @@
 """Drawing masks on images, eigenvectors as heat maps, and contact sheets."""
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import scipy
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cuvler.labels import place_labels
 from cuvler.masks import bounding_box
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ _MAGMA = np.frombuffer(
     dtype=np.uint8,
 ).reshape(256, 3)
 _GAP, _HEAD = 8, 30  # pixels between the pictures of a sheet, and for the names of a row
-_Area = tuple[int, int, int, int]  # top, bottom, left, right of a mask; x, y, x, y of a label
+_DARK = (16, 16, 16)
+_SMALL = 8  # An object less wide or high than so many contours has its contour outside.
 
 
 def draw_masks(
@@ -67,8 +70,9 @@ def draw_masks(
     Args:
         image: RGB.
         masks: each (height, width), the size of the image.
-        scores: one per mask, drawn with two decimals.
-        opacity: of the tint, from 0 (contours only) to 1.
+        scores: one per mask, written near it with two decimals; where there is no room without
+            hiding small objects or higher scores, it is left out.
+        opacity: of the tint, from 0 (contours only) to 1; small masks have half of it.
         colours: RGB, used cyclically.
 
     Returns:
@@ -190,26 +194,35 @@ def _tint(
     opacity: float,
     thickness: int,
 ) -> None:
-    area = _bounds(mask, margin=thickness + 1)
-    if area is None:
-        return
-    top, bottom, left, right = area
-    inside = mask[top:bottom, left:right]
-    view = pixels[top:bottom, left:right]
-    view[inside] = (view[inside] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
-    grown = scipy.ndimage.binary_dilation(inside, iterations=1)
-    # A dark hairline outside keeps the contour visible on a background of the same colour.
-    view[grown & ~inside] = (view[grown & ~inside] * 0.35).astype(np.uint8)
-    # border_value=1: no contour where the image border cuts an object.
-    core = scipy.ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
-    view[inside & ~core] = colour
-
-
-def _bounds(mask: NDArray[np.bool_], margin: int) -> _Area | None:
     left, top, right, bottom = bounding_box(mask)
     if right == 0:
-        return None
-    return max(top - margin, 0), bottom + margin, max(left - margin, 0), right + margin
+        return
+    # A contour inside a small object would hide it.
+    is_small = min(right - left, bottom - top) < _SMALL * thickness
+    margin = thickness + 1
+    rows = slice(max(top - margin, 0), bottom + margin)
+    columns = slice(max(left - margin, 0), right + margin)
+    inside, view = mask[rows, columns], pixels[rows, columns]
+    tint = opacity / 2 if is_small else opacity
+    view[inside] = (view[inside] * (1 - tint) + np.array(colour) * tint).astype(np.uint8)
+    outside = _distances(~inside)
+    contour = (0, thickness) if is_small else (-thickness, 0)
+    depth = np.where(inside, 1 - _distances(inside), outside)
+    view[(depth > contour[0]) & (depth <= contour[1])] = colour
+    # A dark hairline outside keeps the contour visible on a background of the same colour.
+    hairline = depth == contour[1] + 1
+    view[hairline] = (view[hairline] * 0.35).astype(np.uint8)
+
+
+def _distances(area: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return each pixel's city-block distance to the nearest pixel outside; 0 outside.
+
+    The picture's border does not count: there is no contour where it cuts an object.
+    """
+    if area.all():
+        return np.full(area.shape, np.iinfo(np.int32).max // 2, dtype=np.int32)
+    distances: NDArray[np.int32] = scipy.ndimage.distance_transform_cdt(area, metric="taxicab")
+    return distances
 
 
 def _write_scores(
@@ -218,58 +231,27 @@ def _write_scores(
     scores: Sequence[float],
     colours: Sequence[_Colour],
 ) -> None:
+    """Write scores near their masks, the highest first; a line leads to a mask that is apart."""
     draw = ImageDraw.Draw(image)
-    font_size = max(11, round(max(image.size) / 32))
+    # Smaller where there are many, so that there is room for them.
+    crowd = min(1.0, max(0.7, (12 / max(len(masks), 1)) ** 0.5))
+    font_size = max(11, round(max(image.size) / 36 * crowd))
     font = ImageFont.load_default(size=font_size)
-    taken: list[_Area] = []
-    for index, (mask, score) in enumerate(zip(masks, scores, strict=True)):
-        text = f"{score:.2f}"
-        box = draw.textbbox((0, 0), text, font=font)
-        pad = max(2, font_size // 6)
-        width, height = int(box[2] - box[0]) + 2 * pad, int(box[3] - box[1]) + 2 * pad
-        place = _free_place(mask, (width, height), image.size, taken)
-        if place is None:
-            continue
-        left, top = place
-        taken.append((left, top, left + width, top + height))
+    x0, y0, x1, y1 = (int(side) for side in draw.textbbox((0, 0), "0.00", font=font))
+    pad = max(2, font_size // 6)
+    size = (x1 - x0 + 2 * pad, y1 - y0 + 2 * pad)
+    order = sorted(range(len(masks)), key=lambda index: -scores[index])
+    places = place_labels([masks[index] for index in order], size, image.size)
+    found = [(index, place) for index, place in zip(order, places, strict=True) if place]
+    thin = max(1, font_size // 10)
+    for index, place in found:
+        nearest = place.nearest(size)
+        if math.dist(nearest, place.anchor) > size[1] / 2:
+            for width, colour in ((3 * thin, _DARK), (thin, colours[index % len(colours)])):
+                draw.line((nearest, place.anchor), fill=colour, width=width)
+    for index, place in found:
+        area = (place.left, place.top, place.left + size[0] - 1, place.top + size[1] - 1)
         colour = colours[index % len(colours)]
-        draw.rounded_rectangle(taken[-1], radius=pad, fill=colour, outline=(20, 20, 20))
-        draw.text((left + pad - box[0], top + pad - box[1]), text, font=font, fill=(16, 16, 16))
-
-
-def _free_place(
-    mask: NDArray[np.bool_], label: tuple[int, int], size: tuple[int, int], taken: list[_Area]
-) -> tuple[int, int] | None:
-    """Return the label's upper left corner: near the mask, if possible off other labels."""
-    area = _bounds(mask, margin=0)
-    if area is None:
-        return None
-    top, bottom, left, right = area
-    # The mask's extreme pixels: the corners of its box can be far from a thin mask.
-    highest, lowest = (int(np.median(np.flatnonzero(mask[row]))) for row in (top, bottom - 1))
-    leftmost, rightmost = (
-        int(np.median(np.flatnonzero(mask[:, column]))) for column in (left, right - 1)
-    )
-    width, height = label
-    candidates = [
-        (highest - width // 2, top),
-        (left, leftmost - height // 2),
-        (right - width, rightmost - height // 2),
-        (lowest - width // 2, bottom - height),
-        (highest - width // 2, top - height),
-        (lowest - width // 2, bottom),
-        (left - width, leftmost - height // 2),
-        (right, rightmost - height // 2),
-        (highest - width // 2, top - 2 * height),
-        (lowest - width // 2, bottom + height),
-    ]
-    most_x, most_y = max(size[0] - width - 1, 0), max(size[1] - height - 1, 0)
-    places = [(min(max(x, 0), most_x), min(max(y, 0), most_y)) for x, y in candidates]
-    free = (place for place in places if not any(_overlap(place, label, area) for area in taken))
-    return next(free, places[0])
-
-
-def _overlap(place: tuple[int, int], label: tuple[int, int], area: _Area) -> bool:
-    (x, y), (width, height) = place, label
-    left, top, right, bottom = area
-    return x < right and left < x + width and y < bottom and top < y + height
+        draw.rounded_rectangle(area, radius=pad, fill=colour, outline=_DARK, width=thin)
+        origin = (place.left + pad - x0, place.top + pad - y0)
+        draw.text(origin, f"{scores[index]:.2f}", font=font, fill=_DARK)
