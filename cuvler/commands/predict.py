@@ -1,6 +1,7 @@
 """``cuvler predict``: run a trained detector on single images."""
 
 import logging
+import math
 from pathlib import Path
 
 import click
@@ -51,14 +52,24 @@ def command(
     )
     found = []
     for file, image in pictures:
-        instances = model(image)
-        instances = instances[instances.scores >= score_threshold]
+        every = model(image)
+        instances = every[every.scores >= score_threshold]
         found.append((file.name, image.size, instances))
         with pictures.writing(), atomic_path(output / f"{file.stem}.masks.png") as temporary:
             picture = draw_masks(
                 image, list(instances.pred_masks.numpy()), instances.scores.tolist()
             )
             picture.save(temporary, format="PNG")
-        logger.info("%s: %d objects", file.path, len(instances))
+        highest = float(every.scores.max()) if len(every) else None
+        logger.info("%s: %s", file.path, _count(len(instances), highest, score_threshold))
     write_json(output / "predictions.json", as_coco_annotations(found, model.categories))
     pictures.require_all()
+
+
+def _count(number: int, highest: float | None, threshold: float) -> str:
+    if number:
+        return f"{number} objects"
+    if highest is None:
+        return "no objects, at any score"
+    shown = math.floor(1000 * highest) / 1000  # rounded up it could reach the threshold
+    return f"no objects: the highest score is {shown:g}, below --score-threshold {threshold:g}"

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -408,6 +409,31 @@ def test_predict_command_draws_and_writes(detector, dataset, tmp_path):
     picture = Image.open(output / "0.masks.png")
     assert picture.size == (60, 40)
     assert (np.asarray(picture) != np.asarray(Image.open(root / "0.png"))).any()
+
+
+def test_predict_command_states_the_highest_score_where_it_finds_nothing(
+    detector, dataset, tmp_path, caplog
+):
+    _, root = dataset
+    output = tmp_path / "found"
+    caplog.set_level("INFO")
+    words = [root / "0.png", "--detector", detector, "--output", output, "--score-threshold"]
+
+    def drawn(threshold):
+        caplog.clear()
+        result = CliRunner().invoke(predict.command, [str(word) for word in [*words, threshold]])
+        assert result.exit_code == 0, result.output
+        content = json.loads((output / "predictions.json").read_text())
+        return len(content["annotations"]), caplog.messages[-1]
+
+    count, message = drawn(1)
+    assert count == 0
+    highest = re.search(r"0\.png: .*highest score is (0\.\d+), below --score-threshold 1", message)[
+        1
+    ]
+    count, message = drawn(highest)  # The advice works.
+    assert count > 0
+    assert message.endswith(f"{count} objects")
 
 
 def test_predict_command_names_images_of_two_folders_apart(detector, dataset, tmp_path):
