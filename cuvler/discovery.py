@@ -105,7 +105,7 @@ def discover(
         weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
         tau: cosine similarity of features above which patches are similar.
-        **settings: settings of the method: ``ks``, ``tau_m`` and ``crf`` of
+        **settings: settings of the method: ``ks``, ``tau_m``, ``max_masks`` and ``crf`` of
             :class:`cuvler.pseudo_masks.vote_cut.VoteCut`, ``n`` and ``crf`` of
             :class:`cuvler.pseudo_masks.mask_cut.MaskCut`.
 

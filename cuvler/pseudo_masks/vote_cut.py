@@ -58,6 +58,7 @@ def votecut(
     *,
     ks: Sequence[int] = (2, 3),
     tau_m: float = 0.2,
+    max_masks: int = 10,
     crf: Crf = "fast",
 ) -> list[PseudoMask]:
     """Find an image's objects by the vote of several backbones (CuVLER, section 3.1).
@@ -71,15 +72,17 @@ def votecut(
         ks: numbers of clusters for k-means, each at least 2.
         tau_m: fraction of a cluster's proposals that must be exceeded for a pixel to belong to
             the mask.
+        max_masks: largest number of masks. Clusters are found by their number of neighbours, so
+            the first ``max_masks`` are not always the largest.
         crf: implementation of the dense CRF.
 
     Returns:
-        At most 10 masks, largest cluster first; empty if nothing was found.
+        At most ``max_masks`` masks, largest cluster first; empty if nothing was found.
     """
     pixels = np.asarray(image.convert("RGB"))
     votes = [
         (v, mask)
-        for v in vote(propose(eigenvectors, ks), tau_m=tau_m)
+        for v in vote(propose(eigenvectors, ks), tau_m=tau_m, max_masks=max_masks)
         # In an image smaller than the grid, resizing can leave a mask without pixels.
         if (mask := resize_nearest(v.mask, *pixels.shape[:2])).any()
     ]
@@ -136,6 +139,9 @@ class VoteCut(Method):
     num_eigenvectors: Annotated[
         int, Field(ge=1, description="Number of eigenvectors of each backbone that vote.")
     ] = 1
+    max_masks: Annotated[
+        int, Field(ge=1, description="Largest number of masks of an image; 10 as published.")
+    ] = 10
     crf: CrfSetting = "fast"
 
     def needs(self) -> dict[str, Eigenvectors]:
@@ -146,15 +152,21 @@ class VoteCut(Method):
         self, image: Image.Image, vectors: Mapping[str, NDArray[np.float32]]
     ) -> list[PseudoMask]:
         """Compute an image's masks by :func:`votecut`."""
-        return votecut(image, vectors, ks=self.ks, tau_m=self.tau_m, crf=self.crf)
+        return votecut(
+            image, vectors, ks=self.ks, tau_m=self.tau_m, max_masks=self.max_masks, crf=self.crf
+        )
 
     def proposals(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
         """Return the proposals that are clustered."""
         return propose(vectors, self.ks)
 
     def info(self) -> dict[str, Any]:
-        """Return the settings that determine the masks; ``num_eigenvectors`` only if not 1."""
+        """Return the settings that determine the masks.
+
+        ``num_eigenvectors`` and ``max_masks`` are left out at their published values.
+        """
         info = super().info()
-        if self.num_eigenvectors == 1:
-            del info["num_eigenvectors"]
+        for name in ("num_eigenvectors", "max_masks"):
+            if info[name] == type(self).model_fields[name].default:
+                del info[name]
         return info

@@ -262,6 +262,7 @@ SETTINGS = {
             "ks": st.lists(st.integers(2, 99), min_size=1, unique=True),
             "tau_m": st.floats(0, 1, exclude_max=True),
             "num_eigenvectors": st.integers(1, 9),
+            "max_masks": st.integers(1, 99),
             "crf": st.sampled_from(["fast", "pydensecrf"]),
         }
     ),

@@ -119,6 +119,22 @@ def test_several_eigenvectors_vote(solved):
     assert "num_eigenvectors" not in VoteCut().info()
 
 
+def test_the_number_of_masks_is_a_setting(solved):
+    image, pair = solved
+    every = {
+        mask.vote_mask.tobytes()
+        for mask in VoteCut(backbones=("a",), max_masks=99).masks(image, {"a": pair})
+    }
+    for most in (1, 2, 99):
+        method = VoteCut(backbones=("a",), max_masks=most)
+        found = [mask.vote_mask.tobytes() for mask in method.masks(image, {"a": pair})]
+        assert len(found) == min(most, len(every))
+        assert set(found) <= every
+        assert method.info()["max_masks"] == most
+    # Files that are made with the published number are those of before the setting.
+    assert "max_masks" not in VoteCut().info()
+
+
 def test_more_eigenvectors_than_an_image_has_are_refused():
     with pytest.raises(ConfigError, match=r"^6 eigenvectors: .* 6 patches") as raised:
         Eigenvectors(6).solve(torch.rand(1, 6, 4), (2, 3), tau=0.15, eps=1e-5)
