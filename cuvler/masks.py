@@ -1,11 +1,12 @@
 """Binary masks as COCO run-length encodings (RLE)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 
@@ -52,6 +53,87 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
     """Decode RLE to a bool array of shape (height, width)."""
     decoded: NDArray[np.bool_] = coco_mask.decode(rle).astype(bool)
     return decoded
+
+
+def resize(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resize a (H, W) mask by nearest neighbour."""
+    # By Pillow, like detectron2: libraries round differently halfway between two pixels.
+    image = Image.fromarray(mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image).view(bool)
+
+
+def decode_resized(rle: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """Decode RLE and resize the mask; the same pixels as :func:`resize` of :func:`decode`.
+
+    If neither side grows, the runs are resampled, and the mask is never decoded at its own size:
+    a mask of 12 megapixels takes a hundredth of the time.
+
+    Args:
+        rle: COCO's encoding, compressed or not (``counts`` is a list).
+        height: of the result.
+        width: of the result.
+
+    Raises:
+        ValueError: the runs are longer than the mask.
+    """
+    mask_height, mask_width = rle["size"]
+    listed = isinstance(rle["counts"], list)
+    counts = np.array(rle["counts"], dtype=np.int64) if listed else _counts(rle["counts"])
+    ends = np.cumsum(counts)
+    if len(ends) and ends[-1] > mask_height * mask_width:
+        raise ValueError(f"runs of {ends[-1]} pixels in a mask of {mask_width} x {mask_height}")
+    if height > mask_height or width > mask_width:
+        return resize(_paint(ends, mask_height, mask_width), height, width)
+    # Every pixel of the result is one of the mask. Those before the end of a run are the rows of
+    # the columns before its column, and the rows above its end if its column is one of the result.
+    column, row = ends // mask_height, ends % mask_height
+    before = _kept_before(mask_width, width)
+    above = _kept_before(mask_height, height)
+    in_column = np.diff(before)[column]
+    return _paint(before[column] * height + in_column * above[row], height, width)
+
+
+def _kept_before(size: int, resized: int) -> NDArray[np.intp]:
+    """Return how many pixels of a side that is scaled down come from before 0, 1 ... size + 1."""
+    # By Pillow, so that its rounding is the same as in resize.
+    numbers = Image.fromarray(np.arange(size, dtype=np.int32)[None])
+    kept = np.asarray(numbers.resize((resized, 1), Image.Resampling.NEAREST))[0]
+    return np.searchsorted(kept, np.arange(size + 2))
+
+
+def _paint(ends: NDArray[np.integer], height: int, width: int) -> NDArray[np.bool_]:
+    """Return the mask of runs of zeros and ones, alternating, that end at ``ends``."""
+    mask = np.zeros((height, width), dtype=bool)
+    starts, ends = ends[:-1:2], ends[1::2]
+    inked = starts < ends
+    if not inked.any():
+        return mask
+    # Only the columns with ones: transposing the whole mask would take most of the time.
+    left = starts[inked][0] // height
+    right = -(-ends[inked][-1] // height)
+    bounds = np.stack([starts[inked], ends[inked]], axis=1).ravel() - left * height
+    lengths = np.diff(bounds, prepend=0, append=(right - left) * height)
+    ones = np.arange(len(lengths)) % 2 == 1
+    mask[:, left:right] = np.repeat(ones, lengths).reshape(right - left, height).T
+    return mask
+
+
+def _counts(text: str | bytes) -> NDArray[np.int64]:
+    """Parse compressed run lengths, the inverse of pycocotools' encoding.
+
+    A number is a little-endian sequence of characters, each 48 plus 5 bits and 32 if more follow,
+    in two's complement. From the fourth on, it is the difference to the run before the last.
+    """
+    encoded = text.encode("ascii") if isinstance(text, str) else text
+    bits = np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(bits & 32 == 0)
+    first = np.append(0, last + 1)[:-1]
+    place = 5 * (np.arange(len(bits)) - np.repeat(first, last + 1 - first))
+    counts = np.add.reduceat((bits & 31) << place, first)
+    counts -= ((bits[last] & 16) << 1) << place[last]
+    for start in (1, 2):
+        counts[start::2] = np.cumsum(counts[start::2])
+    return counts
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

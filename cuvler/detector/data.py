@@ -99,15 +99,13 @@ def _view_mask(segmentation: Any, record: Record, view: View) -> NDArray[np.bool
         # Fewer than three points have no area, and pycocotools reads two points as a box.
         polygons = [np.array(one, dtype=np.float64) for one in segmentation if len(one) >= 6]
         return _rasterise([_view_points(one, record, view) for one in polygons], view)
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    mask = rle_masks.decode(segmentation)
-    if mask.shape != (record["height"], record["width"]):
+    height, width = segmentation["size"]
+    if (height, width) != (record["height"], record["width"]):
         raise DataError(
-            f"{record['file_name']}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels, but the "
+            f"{record['file_name']}: a mask of {width} x {height} pixels, but the "
             f"annotations state {record['width']} x {record['height']} for the image"
         )
-    return _flip(resize_mask(mask, view.height, view.width), view)
+    return _flip(rle_masks.decode_resized(segmentation, view.height, view.width), view)
 
 
 def _rasterise(polygons: list[NDArray[np.float64]], view: View) -> NDArray[np.bool_]:
@@ -139,13 +137,6 @@ def _view_points(points: NDArray[np.float64], record: Record, view: View) -> NDA
 
 def _flip(array: NDArray[_T], view: View) -> NDArray[_T]:
     return array[:, ::-1] if view.flipped else array
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resize a (H, W) mask by nearest neighbour."""
-    # By Pillow, like detectron2: libraries round differently halfway between two pixels.
-    image = Image.fromarray(mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(image).view(bool)
 
 
 def to_detectron2(sample: Sample, record: Record) -> dict[str, Any]:

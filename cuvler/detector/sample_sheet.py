@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cuvler.detector.data import Batch, resize_mask
+from cuvler.detector.data import Batch
 from cuvler.drawing import PALETTE, draw_masks
+from cuvler.masks import resize
 
 _CELL = 360
 _COLUMNS = 4
@@ -42,7 +43,7 @@ def _draw_sample(sample: dict[str, Any]) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(sample["image"].numpy().transpose(1, 2, 0)))
     factor = _CELL / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
-    masks = [resize_mask(mask, height, width) for mask in instances.gt_masks.tensor.numpy()]
+    masks = [resize(mask, height, width) for mask in instances.gt_masks.tensor.numpy()]
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     drawn = draw_masks(image, masks, instances.gt_scores.tolist())
     draw = ImageDraw.Draw(drawn)

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,6 +58,42 @@ def test_geometry(mask, transposed):
         ys, xs = np.nonzero(mask)
         width, height = np.ptp(xs) + 1, np.ptp(ys) + 1
         assert geometry["bbox"] == [xs.min(), ys.min(), width, height]
+
+
+SIDES = st.integers(1, 60)
+
+
+@settings(max_examples=500)
+@given(MASKS, SIDES, SIDES, st.sampled_from(["str", "bytes", "list"]))
+def test_decoding_resized_is_decoding_and_resizing(mask, height, width, kind):
+    """Scaled down on both sides, on one or on none."""
+    rle = masks.encode(mask)
+    if kind == "bytes":
+        rle = {**rle, "counts": rle["counts"].encode()}
+    if kind == "list":
+        bounds = np.flatnonzero(np.diff(mask.T.ravel(), prepend=False))
+        rle = {**rle, "counts": np.diff(bounds, prepend=0, append=mask.size).tolist()}
+    expected = masks.resize(mask, height, width)
+    np.testing.assert_array_equal(masks.decode_resized(rle, height, width), expected)
+
+
+def test_a_large_mask_is_not_decoded_at_its_own_size():
+    height, width = 3024, 4032
+    rows, columns = np.ogrid[:height, :width]
+    rle = masks.encode((rows - 1500) ** 2 + (columns - 2500) ** 2 < 750**2)
+    tracemalloc.start()
+    found = masks.decode_resized(rle, 800, 1062)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, masks.resize(masks.decode(rle), 800, 1062))
+    assert peak < height * width / 5
+
+
+def test_runs_beyond_the_mask_are_an_error():
+    rle = {"size": [3, 4], "counts": [5, 8]}
+    for shape in ((2, 2), (9, 9)):
+        with pytest.raises(ValueError, match=r"13 .* 4 x 3"):
+            masks.decode_resized(rle, *shape)
 
 
 @given(MASKS)
