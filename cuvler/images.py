@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cuvler.errors import ImageError
@@ -63,6 +64,11 @@ _UPRIGHT: dict[int | None, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap width and height.
+# Number of pixels from which a JPEG may be decoded at a fraction of its size, and how many times
+# as wide and high as the result it must then still be. Images of COCO and nearly all of ImageNet
+# have fewer pixels, and keep those of detectron2.
+_LARGE = 4_000_000
+_REDUCED_GAP = 2
 
 
 def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
@@ -84,6 +90,38 @@ def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
         OSError: this process has too many open files or too little memory.
     """
     return _read_with_retries(partial(_read, size=size), path)
+
+
+def open_resized(
+    path: StrPath,
+    resized: Callable[[Size], Size],
+    resample: Image.Resampling,
+    size: Size | None = None,
+) -> tuple[Image.Image, Size]:
+    """Open an image as :func:`open_image` does, and resize it.
+
+    The pixels are those of :func:`open_image` and Pillow's ``resize``, but for JPEGs of at least 4
+    megapixels. If such a JPEG is at least four times as wide and high as the result, it is decoded
+    at 1/2, 1/4 or 1/8 of its size, to no less than twice the size of the result. That takes a
+    third to a half of the time. In photographs of 12 and 50 megapixels, pixels then differ by at
+    most 7 of 255, and by 0.4 on average; in images that are sharp to the last pixel, by at most 22
+    and 2.2. Reading them with another filter, or storing the result as a JPEG of quality 95,
+    changes them more.
+
+    Args:
+        path: the file.
+        resized: maps the (width, height) of :func:`open_image`'s result to those wanted.
+        resample: Pillow's filter.
+        size: see :func:`open_image`.
+
+    Returns:
+        The resized image, and the (width, height) of :func:`open_image`'s result.
+
+    Raises:
+        ImageError, OSError: see :func:`open_image`.
+    """
+    read = partial(_read_resized, resized=resized, resample=resample, size=size)
+    return _read_with_retries(read, path)
 
 
 def image_size(path: StrPath, size: Size | None = None) -> Size:
@@ -186,10 +224,50 @@ def _read(path: StrPath, size: Size | None) -> Image.Image:
         warnings.simplefilter("ignore")
         with _open(path) as image:
             _require_few_pixels(path, image)
-            image.load()
-            # Not ImageOps.exif_transpose: it rewrites the EXIF, and fails if any tag is damaged.
-            turn = _UPRIGHT.get(_turn(path, image.size, _orientation(image), size))
-            return _to_rgb(image if turn is None else image.transpose(turn))
+            return _upright(path, image, size)
+
+
+def _read_resized(
+    path: StrPath,
+    resized: Callable[[Size], Size],
+    resample: Image.Resampling,
+    size: Size | None,
+) -> tuple[Image.Image, Size]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(path) as image:
+            _require_few_pixels(path, image)
+            if isinstance(image, JpegImageFile) and math.prod(image.size) >= _LARGE:
+                # The header of a JPEG has its orientation.
+                turn = _turn(path, image.size, _orientation(image), size)
+                upright = _turned(image.size, turn)
+                if reduced := _reduced(image, _turned(resized(upright), turn), resample):
+                    return _turn_upright(reduced, turn), upright
+            whole = _upright(path, image, size)
+            return whole.resize(resized(whole.size), resample), whole.size
+
+
+def _reduced(image: JpegImageFile, wanted: Size, resample: Image.Resampling) -> Image.Image | None:
+    """Decode a JPEG at a fraction of its size and resize it; None if it is not large enough."""
+    width, height = image.size
+    # Pillow takes the largest of the fractions that is not below this size.
+    image.draft(None, (_REDUCED_GAP * wanted[0], _REDUCED_GAP * wanted[1]))
+    scale = round(width / image.size[0])
+    if scale == 1:
+        return None
+    # The last row and column may stand for fewer pixels than the others.
+    return _to_rgb(image).resize(wanted, resample, (0, 0, width / scale, height / scale))
+
+
+def _upright(path: StrPath, image: Image.Image, size: Size | None) -> Image.Image:
+    image.load()
+    return _to_rgb(_turn_upright(image, _turn(path, image.size, _orientation(image), size)))
+
+
+def _turn_upright(image: Image.Image, turn: int | None) -> Image.Image:
+    # Not ImageOps.exif_transpose: it rewrites the EXIF, and fails if any tag is damaged.
+    transpose = _UPRIGHT.get(turn)
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _read_size(path: StrPath, size: Size | None) -> Size:

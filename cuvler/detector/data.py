@@ -23,10 +23,11 @@ from cuvler import masks as rle_masks
 from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch
 from cuvler.detector.training_annotations import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
-from cuvler.images import open_image
+from cuvler.images import open_resized
 
 Batch = list[dict[str, Any]]
 _T = TypeVar("_T", bound=np.generic)
+_BILINEAR = Image.Resampling.BILINEAR
 # Boxes of sides up to this length, in pixels, are empty (detectron2's threshold).
 _EMPTY_SIDE = 1e-5
 
@@ -59,15 +60,16 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
 
     The result equals that of detectron2's ``DatasetMapper`` for the same resize and flip: polygons
     are rasterised afterwards, other masks are resized by nearest neighbour, and the annotations'
-    boxes are clipped to the image. The default box is that of the mask. Instances without a pixel
-    or with an empty box are dropped.
+    boxes are clipped to the image. Only the pixels of large JPEGs differ, see
+    :func:`cuvler.images.open_resized`. The default box is that of the mask. Instances without a
+    pixel or with an empty box are dropped.
 
     Raises:
         DataError: the image cannot be read, or the image or a mask differs in size from the
             annotations.
     """
     view = view or View(record["height"], record["width"])
-    image = _read_image(record).resize((view.width, view.height), Image.Resampling.BILINEAR)
+    image = _read_image(record, view)
     instances: list[Instance] = record["instances"]
     masks = np.zeros((len(instances), view.height, view.width), dtype=bool)
     for mask, instance in zip(masks, instances, strict=True):
@@ -86,9 +88,11 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
     return sample if kept.all() else sample.select(kept)
 
 
-def _read_image(record: Record) -> Image.Image:
+def _read_image(record: Record, view: View) -> Image.Image:
+    size = (record["width"], record["height"])
+    wanted = (view.width, view.height)
     try:
-        return open_image(record["file_name"], (record["width"], record["height"]))
+        return open_resized(record["file_name"], lambda _: wanted, _BILINEAR, size)[0]
     except ImageError as error:
         # Only exceptions with a single argument can be re-raised from a data-loading process.
         raise DataError(f"{error} (listed in the annotations)") from error

@@ -1,6 +1,7 @@
 """A trained detector as a callable on images."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from cuvler.detector.data import resized_shape
 from cuvler.devices import find_device
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
+from cuvler.images import Size, open_resized
+
+_BILINEAR = Image.Resampling.BILINEAR
 
 
 def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str, Any]:
@@ -35,12 +39,38 @@ def prepare_image(image: Image.Image, sides: tuple[int, int] | None) -> dict[str
         sides: shortest and longest side to resize to, see
             :func:`cuvler.detector.data.resized_shape`; ``None`` does not resize.
     """
-    rgb = image.convert("RGB")
-    if sides is not None:
-        height, width = resized_shape(image.height, image.width, *sides)
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.array(rgb).transpose(2, 0, 1))
-    return {"image": torch.from_numpy(pixels), "height": image.height, "width": image.width}
+    return _model_input(
+        image.convert("RGB").resize(_input_size(image.size, sides), _BILINEAR), image.size
+    )
+
+
+def open_input(
+    path: StrPath, sides: tuple[int, int] | None, size: Size | None = None
+) -> dict[str, Any]:
+    """Open an image as a detectron2 model's input; large JPEGs are not decoded at their full size.
+
+    Args:
+        path: the image.
+        sides: see :func:`prepare_image`.
+        size: see :func:`cuvler.images.open_image`.
+
+    Raises:
+        ImageError, OSError: see :func:`cuvler.images.open_image`.
+    """
+    return _model_input(*open_resized(path, partial(_input_size, sides=sides), _BILINEAR, size))
+
+
+def _input_size(size: Size, sides: tuple[int, int] | None) -> Size:
+    if sides is None:
+        return size
+    height, width = resized_shape(size[1], size[0], *sides)
+    return width, height
+
+
+def _model_input(image: Image.Image, original: Size) -> dict[str, Any]:
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(np.array(image).transpose(2, 0, 1))
+    width, height = original
+    return {"image": torch.from_numpy(pixels), "height": height, "width": width}
 
 
 class Detector:

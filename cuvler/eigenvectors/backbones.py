@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from PIL import Image
+
 from cuvler.errors import ConfigError
 
+# The filter with which images are resized for every backbone.
+RESAMPLING = Image.Resampling.LANCZOS
 # Features of a ViT: projections of the last attention layer, or the tokens after the final norm.
 VIT_FEATURES = ("key", "query", "value", "key_query_value", "patch_tokens")
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cuvler.eigenvectors.backbones import RESAMPLING
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.needs import Need
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus
@@ -23,7 +23,7 @@ from cuvler.errors import ImageError
 from cuvler.files import StrPath
 from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
-from cuvler.images import Size, open_image
+from cuvler.images import Size, open_resized
 from cuvler.listing import listed_images, listing_sha256
 from cuvler.progress import Progress
 
@@ -116,17 +116,20 @@ class _Images(Dataset[Prepared]):
     def __init__(
         self,
         images: list[tuple[Path, Size | None]],
-        prepare: Callable[[Image.Image], Tensor],
+        backbone: Backbone,
     ) -> None:
         self._images = images
-        self._prepare = prepare
+        self._prepare = backbone.prepare
+        self._size = backbone.spec.size
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, row: int) -> Prepared:
+        path, size = self._images[row]
         try:
-            image = open_image(*self._images[row])
+            # Resized here, because a large JPEG need not be decoded at its full size for it.
+            image, _ = open_resized(path, lambda _: (self._size, self._size), RESAMPLING, size)
         except ImageError as error:
             logger.warning("%s", error)
             return Prepared(row, error.status, None)
@@ -138,7 +141,7 @@ def _batches(
 ) -> Iterator[list[Prepared]]:
     return iter(
         DataLoader(
-            _Images(images, backbone.prepare),
+            _Images(images, backbone),
             batch_size=batch_size,
             num_workers=workers,
             collate_fn=list,

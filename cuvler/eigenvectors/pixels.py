@@ -14,6 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from cuvler.eigenvectors.backbones import RESAMPLING
+
 # In CIELAB units: bandwidth of the kernel density of the border's colours, and the colour
 # difference between neighbouring patches that is ignored as shading.
 _KERNEL_WIDTH = 5.0
@@ -48,7 +50,7 @@ def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
 
 def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.float32]:
     """Return the mean and half the standard deviation of CIELAB per patch, (grid, grid, 6)."""
-    resized = image.resize((size, size), Image.Resampling.LANCZOS)
+    resized = image.resize((size, size), RESAMPLING)
     lab = np.asarray(ImageCms.applyTransform(resized, _rgb_to_lab()))
     # Pillow stores L as 0 to 255, and a and b in two's complement.
     lightness = lab[..., :1].astype(np.float32) * (100 / 255)

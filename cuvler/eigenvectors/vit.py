@@ -9,7 +9,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from cuvler.eigenvectors.backbones import BackboneSpec
+from cuvler.eigenvectors.backbones import RESAMPLING, BackboneSpec
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
@@ -23,7 +23,7 @@ _STD = (0.229, 0.224, 0.225)
 
 def prepare_image(image: Image.Image, size: int) -> Tensor:
     """Resize an RGB image to (3, size, size) uint8 with Lanczos resampling."""
-    resized = image.resize((size, size), Image.Resampling.LANCZOS)
+    resized = image.resize((size, size), RESAMPLING)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 

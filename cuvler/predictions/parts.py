@@ -18,7 +18,6 @@ from cuvler.annotations import require_usable
 from cuvler.errors import DataError, ImageError
 from cuvler.files import StrPath, atomic_path, read_json, write_json
 from cuvler.image_access import image_path
-from cuvler.images import open_image
 from cuvler.listing import ListedImage, list_images, listed_images, read_listing
 from cuvler.predictions.coco_results import coco_records
 from cuvler.progress import Progress
@@ -140,12 +139,12 @@ class _Images(Dataset[_Item]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> _Item:
-        from cuvler.detector.inference import prepare_image
+        from cuvler.detector.inference import open_input
 
         image_id, name, size = self.rows[index]
         try:
-            image = open_image(image_path(self.image_root, name), size)
-            return _Item(image_id, name, prepare_image(image, self.sides))
+            content = open_input(image_path(self.image_root, name), self.sides, size)
+            return _Item(image_id, name, content)
         except ImageError as error:
             return _Item(image_id, name, (error.status, str(error)))
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cuvler.errors import ConfigError, ImageError
 from cuvler.image_access import MAX_PIXELS_VARIABLE
-from cuvler.images import image_size, open_image, stated_size
+from cuvler.images import image_size, open_image, open_resized, stated_size
 
 
 def save_turned(upright, path, orientation):
@@ -290,3 +290,95 @@ class TestOpenImage:
         with pytest.raises(ImageError) as caught:
             open_image(tmp_path / "gone.jpg")
         assert caught.value.status == "missing"
+
+
+BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
+
+
+def photograph(width, height):
+    """A picture with smooth regions, edges in all directions, fine texture and noise."""
+    y, x = np.mgrid[:height, :width] / height
+    rings = np.sin(60 * np.hypot(x - 0.5, y - 0.4) ** 2) > 0
+    shades = np.stack([x * 120, y * 160, 90 + 80 * np.sin(7 * x + 5 * y)], axis=-1)
+    noise = np.random.default_rng(0).normal(0, 5, (height, width, 1))
+    pixels = shades + 70 * rings[..., None] + 9 * np.sin(900 * x)[..., None] + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def levels_between(one, other):
+    return np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    # Neither side is a multiple of 8: the last column and row of a fraction are partial.
+    return photograph(2403, 1805)
+
+
+class TestOpenResized:
+    @pytest.mark.parametrize("kind", sorted(ENCODED))
+    @pytest.mark.parametrize("resample", [BILINEAR, LANCZOS])
+    def test_the_pixels_are_those_of_opening_and_resizing(self, tmp_path, kind, resample):
+        path = tmp_path / "image"
+        path.write_bytes(ENCODED[kind])
+        whole = open_image(path)
+        seen = []
+        image, size = open_resized(path, lambda size: seen.append(size) or (4, 3), resample)
+        assert seen == [size] == [whole.size]
+        np.testing.assert_array_equal(image, whole.resize((4, 3), resample))
+
+    @pytest.mark.parametrize(
+        ("size", "target"),
+        [((2400, 1600), (300, 200)), ((2400, 1800), (601, 451)), ((2400, 1800), (3000, 2250))],
+    )
+    def test_images_below_4_megapixels_or_not_much_smaller_are_decoded_whole(
+        self, tmp_path, size, target
+    ):
+        path = tmp_path / "photo.jpg"
+        photograph(*size).save(path)
+        image, _ = open_resized(path, lambda _: target, BILINEAR)
+        np.testing.assert_array_equal(image, open_image(path).resize(target, BILINEAR))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_large_photograph_is_nearly_the_same_at_a_fraction(
+        self, tmp_path, photo, orientation
+    ):
+        path = tmp_path / "photo.jpg"
+        save_turned(photo, path, orientation)
+        whole = open_image(path)
+        for target, resample in (
+            ((600, 450), BILINEAR),  # decoded at a half
+            ((300, 225), LANCZOS),  # at a quarter
+            ((120, 133), BILINEAR),  # at an eighth
+        ):
+            image, size = open_resized(path, lambda _, target=target: target, resample)
+            assert size == whole.size == photo.size
+            assert (image.mode, image.size) == ("RGB", target)
+            difference = levels_between(image, whole.resize(target, resample))
+            assert 0 < difference.mean() < 0.5
+            assert difference.max() <= 12
+
+    def test_the_stated_size_decides_on_the_orientation(self, tmp_path, photo):
+        path = tmp_path / "photo.jpg"
+        save_turned(photo, path, 6)
+        stored = photo.size[::-1]
+        image, size = open_resized(
+            path, lambda size: (size[0] // 6, size[1] // 6), BILINEAR, stored
+        )
+        assert (size, image.size) == (stored, (stored[0] // 6, stored[1] // 6))
+        whole = open_image(path, stored).resize(image.size, BILINEAR)
+        assert levels_between(image, whole).mean() < 0.5
+        with pytest.raises(ImageError, match=r"2403 x 1805 .* 2403 x 1806") as caught:
+            open_resized(path, lambda size: (9, 9), BILINEAR, (2403, 1806))
+        assert caught.value.status == "wrong_size"
+
+    def test_grey_and_damaged_photographs(self, tmp_path, photo):
+        path = tmp_path / "photo.jpg"
+        photo.convert("L").save(path)
+        image, _ = open_resized(path, lambda _: (300, 225), BILINEAR)
+        assert image.mode == "RGB"
+        assert levels_between(image, open_image(path).resize((300, 225), BILINEAR)).max() <= 12
+        path.write_bytes(path.read_bytes()[:100_000])
+        with pytest.raises(ImageError) as caught:
+            open_resized(path, lambda _: (300, 225), BILINEAR)
+        assert caught.value.status == "unreadable"
