@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotat
 from cuvler.errors import DataError
 from cuvler.files import StrPath
 from cuvler.image_status import USABLE, ImageStatus
-from cuvler.logs import printable
+from cuvler.logs import printable_list
 from cuvler.masks import run_sums
 from cuvler.progress import with_progress
 
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
-_NAMED = 20  # maximum number of images named in an error message
 _AGAIN = "delete it and run again"
 
 
@@ -175,7 +174,9 @@ class _Shard:
         skipped = np.flatnonzero(self._sizes[self._masked + 1 : following, 0])
         if len(skipped):
             names = self._names[self._masked + 1 + skipped]
-            raise DataError(f"{self.path}: the masks of {_named(names)} are missing; {_AGAIN}")
+            raise DataError(
+                f"{self.path}: the masks of {printable_list(names)} are missing; {_AGAIN}"
+            )
 
     def _check_mask(self, annotation: Record) -> None:
         height, width = (int(side) for side in self._sizes[self._masked])
@@ -193,18 +194,12 @@ class _Shard:
         names = dict(zip(self._ids.tolist(), self._names, strict=True))
         known = set(found)
         if missing := [name for image_id, name in names.items() if image_id not in known]:
-            how = f"{len(missing)} images of the listing are missing: {_named(missing)}"
+            how = f"{len(missing)} images of the listing are missing: {printable_list(missing)}"
         elif strange := [str(image_id) for image_id in found if image_id not in names]:
-            how = f"not in this shard of the listing: image ids {_named(strange)}"
+            how = f"not in this shard of the listing: image ids {printable_list(strange)}"
         else:
             how = "images are listed twice or out of order"
         return DataError(f"{self.path}: {how}; {_AGAIN}")
-
-
-def _named(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(printable, names[:_NAMED])) + more
 
 
 def _differences(one: Record, other: Record) -> str:
@@ -224,7 +219,7 @@ def require_usable(failed: Sequence[tuple[str, str]], total: int, max_failed: fl
         DataError: more images failed; the message names them.
     """
     if len(failed) > max_failed * total:
-        named = _named(f"{name} ({status})" for name, status in failed)
+        named = printable_list(f"{name} ({status})" for name, status in failed)
         raise DataError(
             f"{len(failed)} of {total} images could not be used, more than the share of "
             f"{max_failed:g} that max_failed allows: {named}. The log names "

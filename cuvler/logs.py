@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Iterable
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 # Control characters (line breaks and escape sequences of terminals are made of them), line and
@@ -25,6 +26,13 @@ def printable(text: object, *, lines: bool = False) -> str:
         return found if lines and found in "\n\t" else repr(found)[1:-1]
 
     return _UNPRINTABLE.sub(escaped, str(text))
+
+
+def printable_list(names: Iterable[object], *, most: int = 20) -> str:
+    """Return the first names, separated by commas, and the number of those left out."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(map(printable, every[:most])) + more
 
 
 class Formatter(logging.Formatter):

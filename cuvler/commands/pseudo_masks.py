@@ -41,11 +41,13 @@ def command(
 ) -> None:
     """Compute the pseudo-masks of one shard.
 
-    The result has every image of the shard with its status, also images without masks.
+    The result has every image of the shard with its status, also images without masks. It is not
+    written if images ran out of memory: the next run tries these again, one at a time.
     """
     from cuvler.listing import read_listing
     from cuvler.progress import with_progress
     from cuvler.pseudo_masks.shard import info_of, process_shard, read_attributes, write_shard
+    from cuvler.pseudo_masks.unfinished import find_unfinished
 
     if not image_root.is_dir():
         raise DataError(
@@ -55,8 +57,14 @@ def command(
     attributes = read_attributes(eigenvectors)
     backbones = [made["backbone"] for made in attributes]
     chosen = make_method(method, settings, backbones=backbones)
-    records = process_shard(images, image_root, eigenvectors, chosen, workers=workers)
     info = info_of(attributes, chosen)
-    statuses = write_shard(output, info, with_progress(records, len(images)))
+    earlier = find_unfinished(output, info, images, eigenvectors)
+    if earlier:
+        logger.info("%s: images that ran out of memory are tried again, one at a time", earlier)
+    records = process_shard(
+        images, image_root, eigenvectors, chosen, workers=workers, unfinished=earlier
+    )
+    shown = with_progress(records, len(images))
+    statuses = write_shard(output, info, shown, last_try=earlier is not None)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     logger.info("%s: %d images: %s", output, statuses.total(), counts)

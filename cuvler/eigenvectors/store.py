@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -329,6 +329,7 @@ def read_eigenvectors(
     listing: pd.DataFrame,
     *,
     needs: Mapping[str, Need] | None = None,
+    only: Collection[int] | None = None,
 ) -> Iterator[ImageEigenvectors]:
     """Iterate over a shard's images with every backbone's eigenvectors.
 
@@ -339,6 +340,7 @@ def read_eigenvectors(
         listing: the shard's rows, as :func:`cuvler.listing.read_listing` gives them.
         needs: the vectors that are wanted of each backbone, one file per backbone; by default all
             vectors of all files.
+        only: ids of the images to iterate over; by default all.
 
     Raises:
         DataError: a file is missing or damaged, its images differ from the listing's or its
@@ -362,6 +364,8 @@ def read_eigenvectors(
             stores[store.backbone] = store
         wanted = _wanted(stores, needs)
         for index, image in enumerate(listed_images(listing)):
+            if only is not None and image.image_id not in only:
+                continue
             words = [STATUSES[0], *(store.status[index] for store in stores.values())]
             status = max(words, key=STATUSES.index)
             vectors = {name: s.vector(index)[: wanted[name]] for name, s in stores.items()}

@@ -50,10 +50,12 @@ class ImageRecord:
         image: ``id``, ``file_name``, ``width`` and ``height`` (None if it cannot be opened),
             ``status``, and ``reason`` if it could not be used.
         annotations: COCO records with RLE, best first.
+        out_of_memory: whether the status is ``crashed`` for want of memory; not in the file.
     """
 
     image: dict[str, Any]
     annotations: list[dict[str, Any]]
+    out_of_memory: bool = False
 
 
 def find_masks(task: ImageTask, *, image_root: Path, method: Method) -> ImageRecord:

@@ -1,12 +1,16 @@
 """A process pool in which the death of a process costs one item, not the run."""
 
+import errno
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -14,17 +18,28 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+@dataclass(frozen=True)
+class Crash:
+    """The process of an item died, or ran out of memory, while it was the only one.
+
+    Attributes:
+        out_of_memory: the system had no memory, or the process was killed, as the kernel does then.
+    """
+
+    out_of_memory: bool
+
+
 def map_isolated(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int
-) -> Iterator[tuple[_Item, _Result | None]]:
+) -> Iterator[tuple[_Item, _Result | Crash]]:
     """Apply a function to items in worker processes, in order.
 
     A process can die in compiled code (segmentation fault, abort) or by the kernel's
-    out-of-memory killer. Every item that the pool was processing is then retried once, one at a
-    time in a separate process; the result of an item that dies again is None.
+    out-of-memory killer. The pool then ends, and every item that it was processing is retried once
+    by :func:`run_alone`, when no other process of the pool is running, before the pool restarts.
 
     Args:
-        function: importable by name; must not return None.
+        function: importable by name.
         items: consumed lazily; at most 2 * ``workers`` are pending.
         workers: number of processes.
 
@@ -32,49 +47,112 @@ def map_isolated(
         Each item with its result, in the order of ``items``.
 
     Raises:
-        Exception: any exception of ``function``.
+        Exception: any exception of ``function``, except for want of memory.
     """
-    with _Pool(function, workers) as pool, _Pool(function, 1) as single:
-        waiting: deque[tuple[_Item, Future[_Result]]] = deque()
+    with _Pool(function, workers) as pool:
         for item in items:
-            waiting.append((item, pool.submit(item)))
-            if len(waiting) == 2 * workers:
-                yield single.settle(*waiting.popleft())
-        while waiting:
-            yield single.settle(*waiting.popleft())
+            pool.submit(item)
+            if pool.pending == 2 * workers:
+                yield pool.next_result()
+        while pool.pending:
+            yield pool.next_result()
+
+
+def run_alone(function: Callable[[_Item], _Result], item: _Item) -> _Result | Crash:
+    """Apply a function to one item in a process of its own.
+
+    Raises:
+        Exception: any exception of ``function``, except for want of memory.
+    """
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_send_outcome, args=(sender, function, item))
+    process.start()
+    sender.close()
+    try:
+        outcome = receiver.recv()
+    except EOFError:  # it died
+        process.join()
+        return Crash(out_of_memory=process.exitcode == -signal.SIGKILL)
+    process.join()
+    if isinstance(outcome, BaseException):
+        if _lacks_memory(outcome):
+            return Crash(out_of_memory=True)
+        raise outcome
+    result: _Result = outcome[0]
+    return result
+
+
+# Spawned: a forked child inherits locks held by threads that do not exist in it.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def _send_outcome(
+    sender: "Connection[Any, Any]", function: Callable[[_Item], _Result], item: _Item
+) -> None:
+    _one_thread()
+    try:
+        sender.send((function(item),))
+    except Exception as error:  # noqa: BLE001 (raised by the parent)
+        sender.send(error)
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
 
 
 class _Pool(Generic[_Item, _Result]):
-    """An executor that starts on demand and restarts after the death of a process."""
+    """Pending items of an executor that starts on demand, also after the death of a process."""
 
     def __init__(self, function: Callable[[_Item], _Result], workers: int) -> None:
         self._function = function
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
+        self._waiting: deque[tuple[_Item, Future[_Result | Crash]]] = deque()
 
-    def submit(self, item: _Item) -> "Future[_Result]":
+    @property
+    def pending(self) -> int:
+        """Number of items whose results have not been taken."""
+        return len(self._waiting)
+
+    def submit(self, item: _Item) -> None:
+        """Start processing an item."""
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                self._workers, mp_context=_CONTEXT, initializer=_one_thread
+            )
+        try:
+            future: Future[_Result | Crash] = self._executor.submit(self._function, item)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        self._waiting.append((item, future))
+
+    def next_result(self) -> tuple[_Item, _Result | Crash]:
+        """Wait for the result of the first pending item."""
+        item, future = self._waiting[0]
+        wait([future])
+        if _died(future):
+            self._retry_alone()
+            item, future = self._waiting[0]
+        self._waiting.popleft()
+        return item, future.result()
+
+    def _retry_alone(self) -> None:
+        """End the pool, and process the items that died, one at a time."""
+        wait([future for _, future in self._waiting])
+        self._end()
+        for index, (item, future) in enumerate(self._waiting):
+            if _died(future):
+                retried: Future[_Result | Crash] = Future()
+                retried.set_result(run_alone(self._function, item))
+                self._waiting[index] = item, retried
+
+    def _end(self) -> None:
         if self._executor is not None:
-            try:
-                return self._executor.submit(self._function, item)
-            except BrokenProcessPool:
-                self._executor.shutdown()
-        self._executor = ProcessPoolExecutor(
-            self._workers,
-            # A forked child inherits locks held by threads that do not exist in it.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_one_thread,
-        )
-        return self._executor.submit(self._function, item)
-
-    def settle(self, item: _Item, future: "Future[_Result]") -> tuple[_Item, _Result | None]:
-        """Wait for another pool's future; if its process died, retry the item in this pool."""
-        for attempt in (future, None):
-            attempt = attempt or self.submit(item)
-            wait([attempt])
-            # Only the death of a process is caught; result() raises any other exception.
-            if not isinstance(attempt.exception(), BrokenProcessPool):
-                return item, attempt.result()
-        return item, None
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +163,12 @@ class _Pool(Generic[_Item, _Result]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+        self._end()
+
+
+def _died(future: "Future[Any]") -> bool:
+    error = future.exception()
+    return isinstance(error, BrokenProcessPool) or _lacks_memory(error)
 
 
 def _one_thread() -> None:

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 
-from cuvler.pseudo_masks.pool import map_isolated
+from cuvler.pseudo_masks.pool import Crash, map_isolated, run_alone
 
 # The processes import these by name, and the tests are not a package they know.
 FUNCTIONS = """
-import os, signal
+import errno, fcntl, os, signal, time
 
 def square(number):
     return number * number
@@ -22,6 +22,24 @@ def die_once(number, folder):
     if number == 3 and not (folder / "died").exists():
         (folder / "died").touch()
         os.abort()
+    return number * number
+
+def killed_or_short_of_memory(number, folder):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 4:
+        raise MemoryError
+    if number == 6:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+    return number * number
+
+def needs_all_the_memory(number, folder):
+    with (folder / "lock").open("w") as lock:  # the kernel unlocks it when the process dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2)
     return number * number
 
 def fail(number):
@@ -46,7 +64,28 @@ def test_results_come_in_order(functions, workers):
 def test_a_dead_process_loses_its_item_only(functions, workers):
     function = partial(functions.square_or_die, deadly={0, 4, 5})
     results = dict(map_isolated(function, range(8), workers=workers))
-    assert results == {n: None if n in {0, 4, 5} else n * n for n in range(8)}
+    segfault = Crash(out_of_memory=False)
+    assert results == {n: segfault if n in {0, 4, 5} else n * n for n in range(8)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_want_of_memory_differs_from_other_deaths(functions, tmp_path, workers):
+    function = partial(functions.killed_or_short_of_memory, folder=tmp_path)
+    results = dict(map_isolated(function, range(8), workers=workers))
+    short = Crash(out_of_memory=True)
+    assert results == {n: short if n in {2, 4, 6} else n * n for n in range(8)}
+
+
+def test_the_second_chance_is_alone(functions, tmp_path):
+    function = partial(functions.needs_all_the_memory, folder=tmp_path)
+    results = list(map_isolated(function, range(6), workers=3))
+    assert results == [(n, n * n) for n in range(6)]
+
+
+def test_alone_from_the_start(functions):
+    assert run_alone(functions.square, 3) == 9
+    with pytest.raises(RuntimeError, match="bug at 0"):
+        run_alone(functions.fail, 0)
 
 
 def test_an_item_gets_a_second_chance(functions, tmp_path):

@@ -1,5 +1,9 @@
+import importlib
 import json
+import os
 import re
+import shutil
+import signal
 
 import numpy as np
 import pandas as pd
@@ -9,11 +13,12 @@ from PIL import Image
 
 from cuvler.cli import cuvler
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
-from cuvler.errors import DataError
-from cuvler.listing import read_listing, write_listing
+from cuvler.errors import CuvlerError, DataError
+from cuvler.listing import listed_images, read_listing, write_listing
 from cuvler.masks import decode
-from cuvler.pseudo_masks import shard as shard_module
+from cuvler.pseudo_masks.image_record import ImageRecord
 from cuvler.pseudo_masks.shard import process_shard, write_shard
+from cuvler.pseudo_masks.unfinished import find_unfinished, unfinished_path
 from cuvler.pseudo_masks.vote_cut import VoteCut
 
 NAMES = (
@@ -170,19 +175,117 @@ def test_missing_inputs_are_named(dataset, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_crash_is_recorded(dataset, monkeypatch):
-    def all_but_the_first_die(function, items, *, workers):
-        for index, item in enumerate(items):
-            yield item, None if index else function(item)
+DEADLY = """
+import os
+from pathlib import Path
 
-    monkeypatch.setattr(shard_module, "map_isolated", all_but_the_first_die)
+from cuvler.pseudo_masks.vote_cut import VoteCut
+
+class Deadly(VoteCut):
+    # Dies on one image, each time of another signal, and then no more.
+    folder: str
+    deaths: tuple[int, ...] = ()
+
+    def masks(self, image, vectors):
+        died = len(list(Path(self.folder).iterdir()))
+        if image.getpixel((0, 0)) == (1, 2, 3) and died < len(self.deaths):
+            Path(self.folder, str(died)).touch()
+            os.kill(os.getpid(), self.deaths[died])
+        return super().masks(image, vectors)
+"""
+KILL, ABORT = signal.SIGKILL, signal.SIGABRT
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch, dataset):
+    """What processes the dataset and dies on the image disc.png: signals -> (records, info)."""
+    (tmp_path / "deadly_method.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("deadly_method")
+    folder = tmp_path / "images"
+    shutil.copytree(dataset / "images", folder)
+    marked = np.asarray(Image.open(folder / "disc.png")).copy()
+    marked[0, 0] = 1, 2, 3
+    Image.fromarray(marked).save(folder / "disc.png")
     listing = read_listing(dataset / "listing.parquet")
     stores = [dataset / "a.zarr.zip", dataset / "b.zarr.zip"]
-    method = VoteCut(backbones=tuple(GRIDS))
-    records = list(process_shard(listing, dataset / "images", stores, method))
-    assert [r.image["status"] for r in records] == ["ok"] + ["crashed"] * 6
-    assert records[1].image["reason"]
-    assert records[1].annotations == []
+    info = {"method": "votecut"}
+
+    def run(path, *deaths, workers=2):
+        """As the command does: take up what an earlier run left."""
+        deaths_folder = tmp_path / "deaths"
+        deaths_folder.mkdir(exist_ok=True)
+        method = module.Deadly(backbones=tuple(GRIDS), folder=str(deaths_folder), deaths=deaths)
+        earlier = find_unfinished(path, info, listing, stores)
+        records = process_shard(
+            listing, folder, stores, method, workers=workers, unfinished=earlier
+        )
+        return write_shard(path, info, records, last_try=earlier is not None)
+
+    return run
+
+
+def test_an_image_that_runs_out_of_memory_is_tried_again_alone_by_the_next_run(deadly, tmp_path):
+    path, whole = tmp_path / "out/0.json", tmp_path / "whole/0.json"
+    deadly(whole)
+    with pytest.raises(CuvlerError, match=r"0\.json: not written.* 1 images .*: disc\.png\. "):
+        deadly(path, KILL, KILL)
+    # A file that exists is whole; what was done waits for the next run.
+    assert [one.name for one in path.parent.iterdir()] == [".0.json.unfinished"]
+    before = json.loads((path.parent / ".0.json.unfinished").read_text())
+    assert [image["status"] for image in before["images"]][:2] == ["crashed", "no_mask"]
+    deadly(path, KILL, KILL)
+    assert [one.name for one in path.parent.iterdir()] == ["0.json"]
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_an_image_that_crashes_again_is_accounted_for(deadly, tmp_path):
+    path = tmp_path / "out/0.json"
+    with pytest.raises(CuvlerError, match="not written"):
+        deadly(path, KILL, KILL, KILL)
+    assert deadly(path, KILL, KILL, KILL)["crashed"] == 1
+    assert [one.name for one in path.parent.iterdir()] == ["0.json"]
+    images = json.loads(path.read_text())["images"]
+    assert [image["id"] for image in images] == [3, 7, 8, 20, 21, 30, 31]
+    assert images[0]["status"] == "crashed"
+    assert "out of memory" in images[0]["reason"]
+
+
+def test_other_deaths_are_no_reason_to_run_again(deadly, tmp_path):
+    path = tmp_path / "out/0.json"
+    assert deadly(path, ABORT, ABORT)["crashed"] == 1
+    [image] = [i for i in json.loads(path.read_text())["images"] if i["status"] == "crashed"]
+    assert "memory" not in image["reason"]
+
+
+def test_the_second_chance_of_the_same_run(deadly, tmp_path):
+    assert deadly(tmp_path / "out/0.json", KILL)["ok"] == 1
+
+
+@pytest.mark.parametrize("change", ["info", "listing", "inputs", "damage"])
+def test_what_an_earlier_run_left_is_used_only_if_it_fits(dataset, tmp_path, change):
+    path = tmp_path / "out/0.json"
+    listing = read_listing(dataset / "listing.parquet")
+    given = {"info": {"method": "votecut", "ks": (2, 3)}, "listing": listing, "inputs": []}
+    records = (
+        ImageRecord(
+            {"id": image.image_id, "file_name": image.file_name, "status": "crashed"}, [], True
+        )
+        for image in listed_images(listing)
+    )
+    with pytest.raises(CuvlerError, match="not written"):
+        write_shard(path, given["info"], records)
+    assert find_unfinished(path, **given) == unfinished_path(path)
+    if change == "damage":
+        content = unfinished_path(path).read_bytes()
+        unfinished_path(path).write_bytes(content[: len(content) // 2])
+    else:
+        (tmp_path / "newer").touch()
+        time = unfinished_path(path).stat().st_mtime + 1
+        os.utime(tmp_path / "newer", (time, time))
+        changed = {"info": {"method": "x"}, "listing": listing[1:], "inputs": [tmp_path / "newer"]}
+        given[change] = changed[change]
+    assert find_unfinished(path, **given) is None
 
 
 def test_a_stopped_run_leaves_nothing(tmp_path):
