@@ -9,6 +9,7 @@ import click
 
 from cuvler import __version__
 from cuvler.errors import CuvlerError
+from cuvler.files import full_disk_named
 from cuvler.logs import configure, printable
 
 # Command -> (module, one line for the overview). The lines are here because the modules import
@@ -113,7 +114,10 @@ def main() -> None:
     # one other busy process, a detector on two cores is then six times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        cuvler(prog_name="cuvler")
+        # Most files are written by functions that name them; this is for all others, and for
+        # temporary files of libraries.
+        with full_disk_named("a temporary file or the output"):
+            cuvler(prog_name="cuvler")
     except CuvlerError as error:
         message = printable(f"{error}{_option_of(error)}", lines=True)
         click.echo(f"Error: {message}", err=True)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,25 @@ def atomic_path(destination: StrPath) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_named(path: StrPath) -> Iterator[None]:
+    """Raise the error of a full or read-only file system as a DataError that names ``path``.
+
+    For files that others write, or that are written bit by bit; :func:`atomic_path` does the same.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if not (is_full or getattr(error, "errno", None) in _NO_ROOM):
+            raise
+        where, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        raise DataError(
+            f"{where or path}: cannot be written ({reason or error}); free space there, and run "
+            "again"
+        ) from error
 
 
 def _temporary_for(destination: Path) -> Path:

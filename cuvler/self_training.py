@@ -27,7 +27,7 @@ from pycocotools import mask as coco_mask
 from cuvler.annotations import CATEGORIES
 from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
 from cuvler.errors import DataError
-from cuvler.files import StrPath
+from cuvler.files import StrPath, full_disk_named
 from cuvler.image_status import ImageStatus
 from cuvler.progress import with_progress
 
@@ -121,6 +121,7 @@ def _merge(
     opening = {"licenses": [], "categories": CATEGORIES}
     with (
         write_annotations(output, opening) as writer,
+        full_disk_named(Path(output).parent),
         # In the output's folder: a node's local disk may be too small.
         TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
         closing(_Spool(Path(folder, "records.sqlite"), listing)) as spool,

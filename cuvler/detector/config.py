@@ -140,7 +140,20 @@ def _errors_with(source: object) -> Iterator[None]:
     """Raise errors of detectron2's config as a ConfigError that names the source."""
     try:
         yield
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
+    except yaml.constructor.ConstructorError as error:
+        where = error.problem_mark or error.context_mark
+        raise ConfigError(
+            f"{source}: line {where.line + 1 if where else '?'}: {error.problem}; a detector "
+            "config has no tags (!...)"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: not YAML ({error})") from error
+    except (AttributeError, RecursionError, TypeError) as error:
+        raise ConfigError(
+            f"{source}: not settings by section, as MODEL and SOLVER, or a _BASE_ that is no file "
+            f"({error})"
+        ) from error
+    except (AssertionError, KeyError, ValueError) as error:
         message = str(error.args[0] if error.args else error)
         raise ConfigError(f"{source}: {message}{_hint(message)}") from error
     except ConfigError as error:

@@ -1,7 +1,10 @@
-"""Training hooks: seeds, checkpoints and metrics."""
+"""Training hooks: seeds, checkpoints and metrics; one report of errors."""
 
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -90,3 +93,30 @@ class Writers(PeriodicWriter):  # type: ignore[misc]
             JSONWriter(os.fspath(folder / "metrics.json")),
             TensorboardXWriter(os.fspath(folder), purge_step=self.trainer.start_iter),
         ]
+
+
+@contextmanager
+def one_report_of_errors() -> Iterator[None]:
+    """Leave errors of the training to the caller; they would be shown several times.
+
+    detectron2 logs every error with its traceback, and the thread in which TensorBoard writes
+    prints that of a full disk, which it raises in the main thread too.
+    """
+    log = logging.getLogger("detectron2.engine.train_loop")
+    hook = threading.excepthook
+
+    def without_traceback(record: logging.LogRecord) -> bool:
+        return record.exc_info is None
+
+    def without_full_disk(error: threading.ExceptHookArgs) -> None:
+        if not isinstance(error.exc_value, OSError):
+            hook(error)
+
+    log.addFilter(without_traceback)
+    threading.excepthook = without_full_disk
+    try:
+        yield
+    finally:
+        log.removeFilter(without_traceback)
+    # Not after an error: the thread may end later than the main one.
+    threading.excepthook = hook

@@ -22,7 +22,14 @@ from torch.utils.data import DataLoader
 from cuvler.detector.checkpoints import load_state, load_weights
 from cuvler.detector.config import check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
-from cuvler.detector.hooks import CHECKPOINT, MODEL, Checkpoints, SeedEachStep, Writers
+from cuvler.detector.hooks import (
+    CHECKPOINT,
+    MODEL,
+    Checkpoints,
+    SeedEachStep,
+    Writers,
+    one_report_of_errors,
+)
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
 from cuvler.detector.processes import LocalRank, Place, run_processes
 from cuvler.detector.sample_sheet import draw_samples
@@ -31,7 +38,7 @@ from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predict
 from cuvler.detector.training_annotations import Annotations, Records, read_shared_annotations
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
-from cuvler.files import StrPath, atomic_path
+from cuvler.files import StrPath, atomic_path, full_disk_named
 from cuvler.logs import configure
 
 logger = logging.getLogger(__name__)
@@ -123,7 +130,8 @@ def _train_process(
         # Mixed precision skips optimizer steps with overflowing gradients, such as the first ones;
         # the schedule counts these iterations too.
         warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")
-        trainer.train(trainer.start_iter, trainer.max_iter)
+        with full_disk_named(trainer.folder), one_report_of_errors():
+            trainer.train(trainer.start_iter, trainer.max_iter)
     comm.synchronize()
 
 

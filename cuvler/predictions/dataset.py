@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from cuvler.devices import check_gpus
-from cuvler.files import StrPath
+from cuvler.files import StrPath, full_disk_named
 from cuvler.listing import ListedImage
 from cuvler.predictions.parts import (
     Summary,
@@ -125,13 +125,14 @@ def _predict_part(
         detector_config=options.detector_config,
         unpickle_sha256=options.unpickle_sha256,
     )
-    predict_images(
-        loaded,
-        parts[index],
-        image_root,
-        folder,
-        index,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        score_threshold=options.score_threshold,
-    )
+    with full_disk_named(Path(folder).parent):
+        predict_images(
+            loaded,
+            parts[index],
+            image_root,
+            folder,
+            index,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            score_threshold=options.score_threshold,
+        )

@@ -1,6 +1,8 @@
+import contextlib
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -14,7 +16,7 @@ from cuvler.coco_json import stream_annotations, write_annotations
 from cuvler.detector.checkpoints import save_state
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
-from cuvler.files import atomic_path, read_json, write_json
+from cuvler.files import atomic_path, full_disk_named, read_json, write_json
 from cuvler.listing import write_listing
 
 
@@ -139,3 +141,25 @@ def test_json_that_may_not_be_read_is_named(public_folder, as_plain_user):
     for read in (read_json, lambda path: list(stream_annotations(path))):
         with as_plain_user(), pytest.raises(DataError, match=r"a\.json: cannot be read \(Perm"):
             read(public_folder / "a.json")
+
+
+def test_a_full_disk_is_named_where_files_are_written_bit_by_bit(tmp_path, full_disk):
+    with (
+        full_disk(),
+        pytest.raises(DataError, match=r"folder: cannot be written .*free space"),
+        full_disk_named("folder"),
+    ):
+        (tmp_path / "x").write_bytes(bytes(200_000))
+    with pytest.raises(FileNotFoundError), full_disk_named("folder"):
+        (tmp_path / "missing" / "x").touch()
+
+
+def test_a_full_disk_is_named_where_a_database_is_written(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.sqlite")) as database:
+        database.execute("pragma max_page_count = 3")
+        database.execute("create table x (y)")
+        message = r"folder: .*database or disk is full"
+        with pytest.raises(DataError, match=message), full_disk_named("folder"):
+            database.execute("insert into x values (?)", (bytes(100_000),))
+        with pytest.raises(sqlite3.OperationalError), full_disk_named("folder"):
+            database.execute("no sql")

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -201,6 +202,27 @@ def test_fine_tuning_configs_know_cocos_categories():
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     assert list(datasets.CATEGORY_IDS) == [category["id"] for category in things]
     assert list(datasets.CATEGORY_NAMES) == [category["name"] for category in things]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER:\n  MAX_ITER: !foo 3", r"mine\.yaml: line 2: .*the tag '!foo'"),
+        ("MODEL: !!python/object/apply:os.system ['x']", r"mine\.yaml: line 1: .*os\.system"),
+        ("SOLVER:\n\tMAX_ITER: 3", r"mine\.yaml: not YAML .*line 2"),
+        ("A: \xff", r"mine\.yaml: not YAML"),
+        ("- 1", r"mine\.yaml: not settings by section"),
+        ("", r"mine\.yaml: not settings by section"),
+        ("_BASE_: 5", r"mine\.yaml: .*a _BASE_ that is no file"),
+        ("_BASE_: mine.yaml", r"mine\.yaml: .*a _BASE_ that is no file"),
+        ("SOLVER: 2020-01-01", r"mine\.yaml: Key SOLVER"),
+    ],
+)
+def test_files_that_are_no_detector_config_are_named(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        load_detector_config(path)
 
 
 VALUES = st.one_of(

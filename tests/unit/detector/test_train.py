@@ -330,3 +330,47 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(
     whole = run("whole", "SOLVER.MAX_ITER", "60")
     assert iterations_of(folder)[-1] == iterations_of(whole)[-1] == 59
     assert equal(weights_of(folder), weights_of(whole))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of a given size in kB; return its folder."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("file systems cannot be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+# Full when TensorBoard starts, at its or the metrics' later lines, at a checkpoint, at the model.
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "period"), [(280, 1000), (286, 1000), (1200, 3), (900, 1000)])
+def test_a_full_disk_during_training_is_one_message(
+    tiny_dataset, tiny_overrides, small_disk, size, period
+):
+    annotations, root = tiny_dataset
+    folder = small_disk(size) / "run"
+    more = ["SOLVER.CHECKPOINT_PERIOD", str(period), "SOLVER.MAX_ITER", "22"]
+    result = subprocess.run(
+        [
+            *(sys.executable, "-c", "from cuvler.cli import main; main()", "detector"),
+            *("--annotations", annotations, "--image-root", root, "--detector-config", "demo"),
+            *("--num-gpus", "0", "--workers", "0", "--output", folder, *tiny_overrides, *more),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {folder}")
+    assert "cannot be written (No space left on device)" in last
