@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cuvler import masks
-from cuvler.coco_json import write_annotations
+from cuvler.coco import write_annotations
 from cuvler.listing import write_listing
 
 HEIGHT, WIDTH = 375, 500  # ImageNet's most common size

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
+from cuvler.coco import (
+    Annotation,
+    AnnotationWriter,
+    Image,
+    Needs,
+    Section,
+    read_coco,
+    write_annotations,
+)
+from cuvler.coco.checker import refusal
+from cuvler.coco.values import Refused, missing, refused, shown
 from cuvler.errors import DataError
 from cuvler.files import StrPath
 from cuvler.image_status import USABLE, ImageStatus
-from cuvler.logs import printable_list
-from cuvler.masks import run_sums
+from cuvler.logs import printable, printable_list
 from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
@@ -23,6 +32,12 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 _AGAIN = "delete it and run again"
+_NEEDS = Needs(
+    file_names=True, masks=True, scores=True, highest_score=1.0, raw=True, made_here=True
+)
+_KEYS = frozenset(
+    ("image_id", "segmentation", "bbox", "area", "score", "cluster_size", "crf_success")
+)
 
 
 def merge_shards(
@@ -82,9 +97,9 @@ def merge_shards(
 
 def _settings(path: StrPath) -> Record:
     """Return the settings a shard was made with, which all shards must share."""
-    for section, content in stream_annotations(path):
-        if section == "info" and isinstance(content, dict):
-            return {key: value for key, value in content.items() if key != "shard"}
+    for record in read_coco(path, _NEEDS, quiet=True):
+        if isinstance(record, Section) and isinstance(record.content, dict):
+            return {key: value for key, value in record.content.items() if key != "shard"}
         break
     raise DataError(f"{path}: not a shard of pseudo-masks; {_AGAIN}")
 
@@ -103,7 +118,7 @@ class _Shard:
         self._names = rows["file_name"].to_numpy()
         # Height and width of each image of the shard; zeros if it has no masks.
         self._sizes = np.zeros((len(rows), 2), dtype=np.int32)
-        self._num_images = 0
+        self._num_images = self._num_annotations = 0
         self._masked = -1  # index of the last mask's image
 
     def copy(self, writer: AnnotationWriter, excluded: list[Record]) -> None:
@@ -112,17 +127,18 @@ class _Shard:
         Raises:
             DataError: the file is incomplete, or does not match the listing.
         """
-        try:
-            for section, record in stream_annotations(self.path):
-                if section == "images":
+        for record in read_coco(self.path, _NEEDS):
+            if not isinstance(record, Image | Annotation):
+                continue
+            try:
+                if isinstance(record, Image):
                     self._copy_image(record, writer, excluded)
-                elif section == "annotations":
+                else:
                     self._require_all_images()
                     self._copy_annotation(record, writer)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: not a shard of pseudo-masks ({error!r}); {_AGAIN}"
-            ) from error
+            except Refused as reason:
+                index = self._num_images if isinstance(record, Image) else self._num_annotations
+                raise refusal(self.path, _NEEDS, index, record, reason) from None
         self._require_all_images()
         self._pass_over(len(self._ids))
 
@@ -130,28 +146,36 @@ class _Shard:
         if self._num_images != len(self._ids):
             raise self._mismatch()
 
-    def _copy_image(self, image: Record, writer: AnnotationWriter, excluded: list[Record]) -> None:
+    def _copy_image(self, image: Image, writer: AnnotationWriter, excluded: list[Record]) -> None:
         number = self._num_images
-        if number == len(self._ids) or image["id"] != self._ids[number]:
+        if number == len(self._ids) or image.id != self._ids[number]:
             raise self._mismatch()
-        if image["file_name"] != self._names[number]:
+        if image.file_name != self._names[number]:
             raise DataError(
-                f"{self.path}: image {image['id']} is {image['file_name']!r}, but "
+                f"{self.path}: image {image.id} is {image.file_name!r}, but "
                 f"{self._names[number]!r} in the listing: a shard of another dataset? {_AGAIN}"
             )
-        status = image["status"]
+        status = image.raw.get("status")
+        if status not in list(ImageStatus):
+            raise refused("status", status, f"one of {', '.join(ImageStatus)}")
         self.statuses[status] += 1
         if status in USABLE:
-            writer.add_image({key: image[key] for key in ("id", "file_name", "width", "height")})
+            if image.size is None:
+                raise missing("width", "the image's width in pixels, and 'height' its height")
+            width, height = image.size
+            names = {"id": image.id, "file_name": image.file_name}
+            writer.add_image({**names, "width": width, "height": height})
             if status == ImageStatus.OK:
-                self._sizes[number] = image["height"], image["width"]
+                self._sizes[number] = height, width
         else:
-            logger.warning("left out: %s (%s: %s)", image["file_name"], status, image["reason"])
-            excluded.append(image)
+            if not isinstance(image.raw.get("reason"), str):
+                raise missing("reason", "why the image could not be used")
+            logger.warning("left out: %s (%s: %s)", image.file_name, status, image.raw["reason"])
+            excluded.append(dict(image.raw))
         self._num_images += 1
 
-    def _copy_annotation(self, annotation: Record, writer: AnnotationWriter) -> None:
-        image_id = annotation["image_id"]
+    def _copy_annotation(self, annotation: Annotation, writer: AnnotationWriter) -> None:
+        image_id = annotation.image_id
         if self._masked < 0 or image_id != self._ids[self._masked]:
             number = int(np.searchsorted(self._ids, image_id))
             if (
@@ -167,7 +191,8 @@ class _Shard:
             self._masked = number
         self._check_mask(annotation)
         number = writer.num_annotations + 1
-        writer.add_annotation({"id": number, "category_id": 1, "iscrowd": 0, **annotation})
+        writer.add_annotation({"id": number, "category_id": 1, "iscrowd": 0, **annotation.raw})
+        self._num_annotations += 1
 
     def _pass_over(self, following: int) -> None:
         """Check that no image between the last mask's and ``following`` should have masks."""
@@ -178,19 +203,22 @@ class _Shard:
                 f"{self.path}: the masks of {printable_list(names)} are missing; {_AGAIN}"
             )
 
-    def _check_mask(self, annotation: Record) -> None:
-        height, width = (int(side) for side in self._sizes[self._masked])
-        segmentation = annotation["segmentation"]
-        sums = run_sums(segmentation["counts"])
-        if segmentation["size"] != [height, width] or sums != (height * width, annotation["area"]):
-            raise DataError(
-                f"{self.path}: a mask of {self._names[self._masked]} does not decode to the "
-                f"{width} x {height} pixels of its image; {_AGAIN}"
-            )
+    def _check_mask(self, annotation: Annotation) -> None:
+        """Check what only a shard's mask must have; the reader checks that it fills its image."""
+        if annotation.raw.keys() != _KEYS:
+            strange = sorted(annotation.raw.keys() ^ _KEYS)
+            raise Refused(f"its keys must be {', '.join(sorted(_KEYS))}; see {shown(strange)}")
+        if not self._sizes[self._masked].any():
+            name = self._names[self._masked]
+            raise Refused(f"a mask of {printable(name)}, an image of which none was found")
+        if annotation.pixels is None or annotation.pixels != annotation.area:
+            area = annotation.raw["area"]
+            raise refused("area", area, f"that of the mask, {annotation.pixels} pixels")
 
     def _mismatch(self) -> DataError:
         """Return an error that describes how the images differ from the listing's."""
-        found = [image["id"] for s, image in stream_annotations(self.path) if s == "images"]
+        images = read_coco(self.path, _NEEDS, only=("images",), quiet=True)
+        found = [image.id for image in images if isinstance(image, Image)]
         names = dict(zip(self._ids.tolist(), self._names, strict=True))
         known = set(found)
         if missing := [name for image_id, name in names.items() if image_id not in known]:

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cuvler.coco import Image, Needs, read_coco
 from cuvler.errors import DataError
-from cuvler.files import StrPath, atomic_path, read_json
+from cuvler.files import StrPath, atomic_path
 from cuvler.image_access import image_path
 from cuvler.image_folders import FolderState, find_images, images_digest, may_differ
-from cuvler.images import EXTENSIONS, Size, stated_size
+from cuvler.images import EXTENSIONS, Size
 from cuvler.logs import printable
 
 if TYPE_CHECKING:
@@ -109,33 +110,22 @@ def _annotated_images(ground_truth: StrPath, *, with_ids: bool) -> "pd.DataFrame
     """Return the images of a COCO json by file name, with sizes and, if requested, ids."""
     import pandas as pd
 
-    images = _image_records(ground_truth)
-    for image in images:
-        image_path("", image["file_name"], source=ground_truth)
-    images.sort(key=lambda image: str(image["file_name"]))
-    columns: dict[str, Any] = {"file_name": [image["file_name"] for image in images]}
-    if with_ids:
-        columns["image_id"] = [image["id"] for image in images]
-        for number in columns["image_id"]:
-            if not isinstance(number, int):
-                raise DataError(f"{ground_truth}: image id {number!r} is not an integer")
-    sizes = [stated_size(image) for image in images]
-    if any(sizes):
-        for index, name in enumerate(_SIZES):
-            columns[name] = pd.array([size and size[index] for size in sizes], dtype="Int32")
-    return pd.DataFrame(columns)
-
-
-def _image_records(ground_truth: StrPath) -> list[dict[str, Any]]:
-    content = read_json(ground_truth)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not images:
+    needs = Needs(sections=("images",), file_names=True)
+    records = read_coco(ground_truth, needs, only=("images",))
+    found = [record for record in records if isinstance(record, Image)]
+    if not found:
         raise DataError(f"{ground_truth}: has no images; it must be a COCO json with 'images'")
-    for image in images:
-        named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
-        if not named or "id" not in image:
-            raise DataError(f"{ground_truth}: image {image} lacks 'id' or 'file_name'")
-    return list(images)
+    for image in found:
+        image_path("", str(image.file_name), source=ground_truth)
+    images = sorted(found, key=lambda image: str(image.file_name))
+    columns: dict[str, Any] = {"file_name": [image.file_name for image in images]}
+    if with_ids:
+        columns["image_id"] = [image.id for image in images]
+    if any(image.size for image in images):
+        for index, name in enumerate(_SIZES):
+            sides = [image.size and image.size[index] for image in images]
+            columns[name] = pd.array(sides, dtype="Int32")
+    return pd.DataFrame(columns)
 
 
 def _digits(name: str) -> int:

@@ -171,47 +171,43 @@ def run_sums(counts: str) -> tuple[int, int] | None:
         The number of pixels of all runs (the mask's height times its width) and of the mask's
         foreground; None if ``counts`` is not valid.
     """
-    try:
-        text = np.frombuffer(counts.encode("ascii"), dtype=np.uint8)
-    except UnicodeEncodeError:
+    if not counts.isascii():
         return None
-    total, foreground = _compiled_sums()(text)
+    total, foreground = _compiled_sums()(counts.encode("ascii"))
     return (total, foreground) if total >= 0 else None
 
 
 @cache
-def _compiled_sums() -> Callable[[NDArray[np.uint8]], tuple[int, int]]:
+def _compiled_sums() -> Callable[[bytes], tuple[int, int]]:
     # Importing numba takes three times as long as everything else in this module.
     from numba import njit
 
-    compiled: Callable[[NDArray[np.uint8]], tuple[int, int]] = njit(cache=True)(_sums)
+    compiled: Callable[[bytes], tuple[int, int]] = njit(cache=True)(_sums)
     return compiled
 
 
-def _sums(text: NDArray[np.uint8]) -> tuple[int, int]:
+def _sums(text: bytes) -> tuple[int, int]:
     total = foreground = 0
     previous = last = 0  # From the third run on, a run is coded as its difference to run - 2.
-    number = position = 0
-    while position < len(text):
-        run = shift = 0
-        more = True
-        while more:
-            if position == len(text) or text[position] < 48 or text[position] > 111 or shift > 30:
-                return -1, 0
-            bits = int(np.int64(text[position])) - 48
-            run |= (bits & 31) << shift
-            shift += 5
-            more = bits & 32 != 0
-            if not more and bits & 16:
-                run |= -1 << shift
-            position += 1
+    number = run = shift = 0
+    for position in range(len(text)):
+        bits = int(np.int64(text[position])) - 48
+        if bits < 0 or bits > 63 or shift > 30:
+            return -1, 0
+        run |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # the run goes on in the next character
+            continue
+        if bits & 16:
+            run |= -1 << shift
         if number > 2:
             run += previous
         if run < 0:
             return -1, 0
         total += run
-        if number % 2:
+        if number & 1:
             foreground += run
         previous, last = last, run
         number += 1
-    return total, foreground
+        run = shift = 0
+    return (-1, 0) if shift else (total, foreground)

@@ -14,8 +14,9 @@ states its size, which COCO requires; detectron2 skips it in training. Otherwise
 """
 
 import json
+import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,16 +26,23 @@ from typing import TYPE_CHECKING, Any
 from pycocotools import mask as coco_mask
 
 from cuvler.annotations import CATEGORIES
-from cuvler.coco_json import is_finite, stream_annotations, stream_results, write_annotations
+from cuvler.coco import Annotation, Image, Needs, read_coco, write_annotations
+from cuvler.coco.checker import refusal
+from cuvler.coco.values import Refused, Size
 from cuvler.errors import DataError
 from cuvler.files import StrPath, full_disk_named
 from cuvler.image_status import ImageStatus
+from cuvler.listing import listed_images
 from cuvler.progress import with_progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 Record = dict[str, Any]
+_FOUND = Needs(format="results", masks=True, highest_score=1.0, listed=False, inside=True, raw=True)
+_BEFORE = Needs(masks=True, highest_score=1.0, raw=True)
 
 # CutLER: IoU from which a prediction replaces a previous annotation.
 _MAX_IOU = 0.5
@@ -70,7 +78,8 @@ def cuvler_annotations(
     Records may be in any order. Files are read once, with a few images in memory at a time.
 
     Args:
-        predictions: COCO results.
+        predictions: COCO results; polygons need the image's size, from the listing or the
+            previous annotations.
         listing: that of the dataset (columns ``image_id``, ``file_name``).
         output: the COCO json to write: ``images``, ``annotations`` (ids from 1; by image, best
             first), ``info`` and ``excluded``.
@@ -79,8 +88,10 @@ def cuvler_annotations(
             detector had this limit.
 
     Raises:
-        DataError: a prediction's image is not in the listing, or it has no score or mask; masks
-            of an image differ in size; or no prediction has a score of ``score_threshold``.
+        DataError: a file is not of its format, or a record is invalid (see
+            :func:`cuvler.coco.read_coco`); an image is not in the listing; a prediction has no
+            score from 0 to 1 or no mask; masks of an image differ in size; or no prediction has a
+            score of ``score_threshold``.
     """
     return _merge(None, predictions, listing, output, score_threshold, detections_per_image)
 
@@ -100,7 +111,8 @@ def cutler_annotations(
     below 0.5. An image's predictions precede its previous annotations in the output.
 
     Args:
-        previous: the COCO json that the detector was trained on.
+        previous: the COCO json that the detector was trained on, ours or an official one; its
+            crowds are left out.
         predictions: as for :func:`cuvler_annotations`, like the other arguments and errors.
         listing: that of the dataset.
         output: the COCO json to write.
@@ -126,9 +138,9 @@ def _merge(
         TemporaryDirectory(dir=Path(output).parent, prefix=".") as folder,
         closing(_Spool(Path(folder, "records.sqlite"), listing)) as spool,
     ):
-        counts = Counts(num_predictions=_spool_predictions(spool, predictions, score_threshold))
         if previous is not None:
             _spool_previous(spool, previous)
+        counts = Counts(num_predictions=_spool_predictions(spool, predictions, score_threshold))
         excluded = []
         for image, found, before in with_progress(spool.images(), len(listing)):
             if "width" not in image:
@@ -156,10 +168,16 @@ class _Spool:
     """Sorts the records to merge by image in a database on disk.
 
     Records may be added in any order, and may exceed memory.
+
+    Attributes:
+        listed: image id -> (width, height), where the listing states it.
     """
 
     def __init__(self, path: Path, listing: "pd.DataFrame") -> None:
         self._count = 0
+        self._noted: tuple[int, Size | None] | None = None
+        rows = listed_images(listing)
+        self.listed = {row.image_id: row.size for row in rows if row.size}
         self._database = sqlite3.connect(path)
         # The file is temporary: no need for rollback or durability.
         self._database.executescript(
@@ -172,35 +190,64 @@ class _Spool:
             ) without rowid;
             """
         )
-        rows = zip(listing["image_id"].tolist(), listing["file_name"].tolist(), strict=True)
-        self._database.executemany("insert into image (id, name) values (?, ?)", rows)
+        names = ((row.image_id, row.file_name) for row in rows)
+        self._database.executemany("insert into image (id, name) values (?, ?)", names)
 
     def close(self) -> None:
         self._database.close()
 
-    def note_size(self, image_id: int, size: Sequence[int], where: str) -> None:
-        """Store an image's height and width, and check that all its records agree."""
-        height, width = size
-        known = self._database.execute(
-            "select height, width from image where id = ?", (image_id,)
+    def note(self, image_id: int, size: Size | None) -> None:
+        """Store an image's (width, height), and check that all its records agree.
+
+        Raises:
+            Refused: they differ, or the image is not listed.
+        """
+        if self._noted == (image_id, size):
+            return
+        known = self._known(image_id)
+        if known is None and size is not None:
+            self._database.execute(
+                "update image set width = ?, height = ? where id = ?", (*size, image_id)
+            )
+        elif size is not None and known != size:
+            raise Refused(
+                f"image {image_id} has masks of {known and known[::-1]} and of {size[::-1]} pixels "
+                "(height, width)"
+            )
+        self._noted = image_id, size
+
+    def _known(self, image_id: int) -> Size | None:
+        known: tuple[Any, Any] | None = self._database.execute(
+            "select width, height from image where id = ?", (image_id,)
         ).fetchone()
         if known is None:
-            raise DataError(f"{where}: image {image_id} is not one of the images to train on")
-        if known == (None, None):
-            self._database.execute(
-                "update image set height = ?, width = ? where id = ?", (height, width, image_id)
-            )
-        elif known != (height, width):
-            raise DataError(
-                f"{where}: image {image_id} has masks of {known} and of "
-                f"{(height, width)} pixels (height, width)"
-            )
+            raise Refused(f"image {image_id} is not one of the images to train on")
+        return None if known[0] is None else known
 
-    def add(self, kind: int, record: Record) -> None:
+    def sized(self, annotation: Annotation) -> Annotation:
+        """Return an annotation with the size of its image, which is stored.
+
+        Raises:
+            Refused: as for :meth:`note`; or the mask is polygons, and no record states the size.
+        """
+        if annotation.size is None:
+            annotation = annotation._replace(size=self._known(annotation.image_id))
+        if annotation.size is None:
+            raise Refused(
+                f"polygons need the size of image {annotation.image_id}, which neither the listing "
+                "nor previous annotations state; give the mask as run-length encoding"
+            )
+        self.note(annotation.image_id, annotation.size)
+        return annotation
+
+    def add(self, kind: int, annotation: Annotation) -> None:
         """Add a record; predictions are sorted by score, previous annotations keep their order."""
-        rank = -record["score"] if kind == _PREDICTION else 0.0
-        content = json.dumps(record, separators=(",", ":"))
-        values = (record["image_id"], kind, rank, self._count, content)
+        content: Record = {**annotation.raw, "segmentation": annotation.rle()}
+        if annotation.bbox is None:
+            content["bbox"] = list(annotation.box())
+        rank = -(annotation.score or 0.0) if kind == _PREDICTION else 0.0
+        text = json.dumps(content, separators=(",", ":"))
+        values = (annotation.image_id, kind, rank, self._count, text)
         self._database.execute("insert into record values (?, ?, ?, ?, ?)", values)
         self._count += 1
 
@@ -225,12 +272,17 @@ def _spool_predictions(spool: _Spool, path: StrPath, score_threshold: float) -> 
     """Add the predictions within the threshold; return the number of all predictions."""
     count = kept = 0
     highest = 0.0
-    for count, record in enumerate(stream_results(path), start=1):
-        where = f"{path}: prediction {count - 1}"
-        _check(record, where)
-        spool.note_size(record["image_id"], record["segmentation"]["size"], where)
-        highest = max(record["score"], highest)
-        if record["score"] >= score_threshold:
+    for record in read_coco(path, _FOUND, sizes=spool.listed):
+        if not isinstance(record, Annotation):
+            continue
+        score = record.score or 0.0
+        try:
+            record = spool.sized(record)
+        except Refused as reason:
+            raise refusal(path, _FOUND, count, record, reason) from None
+        count += 1
+        highest = max(score, highest)
+        if score >= score_threshold:
             spool.add(_PREDICTION, record)
             kept += 1
     if not kept:
@@ -243,25 +295,26 @@ def _spool_predictions(spool: _Spool, path: StrPath, score_threshold: float) -> 
 
 
 def _spool_previous(spool: _Spool, path: StrPath) -> None:
-    for section, record in stream_annotations(path):
-        if section == "images":
-            where = f"{path}: image {record['file_name']!r}"
-            spool.note_size(record["id"], (record["height"], record["width"]), where)
-        elif section == "annotations":
-            where = f"{path}: annotation {record['id']}"
-            spool.note_size(record["image_id"], record["segmentation"]["size"], where)
+    images = annotations = crowds = 0
+    for record in read_coco(path, _BEFORE, only=("images", "annotations")):
+        if not isinstance(record, Image | Annotation):
+            continue
+        try:
+            if isinstance(record, Image):
+                spool.note(record.id, record.size)
+                images += 1
+                continue
+            record = spool.sized(record)
+        except Refused as reason:
+            index = images if isinstance(record, Image) else annotations
+            raise refusal(path, _BEFORE, index, record, reason) from None
+        annotations += 1
+        if record.iscrowd:
+            crowds += 1
+        else:
             spool.add(_PREVIOUS, record)
-
-
-def _check(record: Record, where: str) -> None:
-    for key in ("image_id", "score", "segmentation", "bbox"):
-        if key not in record:
-            raise DataError(f"{where} has no {key!r}")
-    score = record["score"]
-    if not (is_finite(score) and 0 <= score <= 1):
-        raise DataError(
-            f"{where} (image {record['image_id']}): score {score!r} is not a number from 0 to 1"
-        )
+    if crowds:
+        logger.info("%s: %d crowds left out", path, crowds)
 
 
 def _not_replaced(annotations: list[Record], predictions: list[Record]) -> list[Record]:

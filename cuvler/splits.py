@@ -4,18 +4,19 @@ CutLER (Wang et al., CVPR 2023), section 5.4, fine-tunes on 1 to 100 % of COCO's
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cuvler.coco_json import stream_annotations, write_annotations
+from cuvler.coco import Annotation, Category, Image, Needs, Section, read_coco, write_annotations
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
 # Sections of the source file that every split has.
 _HEADER = ("info", "licenses", "categories")
+_COPIED = ("images", "annotations")
+_NEEDS = Needs(categories=True, raw=True)
 
 
 def write_splits(
@@ -44,7 +45,8 @@ def write_splits(
 
     Raises:
         ConfigError: no percentage, or one out of range.
-        DataError: the file is not a COCO json, or an annotation's image is not listed.
+        DataError: the file is not a COCO json, or a record is invalid; see
+            :func:`cuvler.coco.read_coco`.
     """
     wanted = sorted(set(percents))
     if not wanted or wanted[0] < 1 or wanted[-1] > 100:
@@ -59,14 +61,16 @@ def write_splits(
             opening = header | {"info": {**header["info"], "split": split}}
             path = Path(output) / f"{percent}.json"
             writers.append((count, stack.enter_context(write_annotations(path, opening))))
-        for section, record in stream_annotations(ground_truth):
-            if section not in ("images", "annotations"):
-                continue
-            rank = _rank(ranks, record, section, ground_truth)
-            for count, writer in writers:
-                if rank < count:
-                    add = writer.add_image if section == "images" else writer.add_annotation
-                    add(record)
+        named = {category["id"]: "" for category in header["categories"]}
+        for record in read_coco(ground_truth, _NEEDS, only=_COPIED, categories=named):
+            if isinstance(record, Annotation):
+                for count, writer in writers:
+                    if ranks[record.image_id] < count:
+                        writer.add_annotation(record.raw)
+            elif isinstance(record, Image):
+                for count, writer in writers:
+                    if ranks[record.id] < count:
+                        writer.add_image(record.raw)
     return counts
 
 
@@ -74,28 +78,21 @@ def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:
     """Return the sections that every split has, and the image ids."""
     header: dict[str, Any] = {"info": {}, "licenses": [], "categories": []}
     image_ids: list[int] = []
-    for section, content in stream_annotations(path):
-        if section == "images":
-            if not isinstance(content, dict) or "id" not in content:
-                raise DataError(
-                    f"{path}: not COCO annotations: {content!r} is not an image with an id"
-                )
-            image_ids.append(content["id"])
-        elif section in _HEADER and isinstance(header[section], list):
-            header[section].append(content)
-        elif section == "info" and isinstance(content, dict):
-            header["info"] = content
+    for record in read_coco(path, _NEEDS, only=("images", *_HEADER), quiet=True):
+        if isinstance(record, Image):
+            image_ids.append(record.id)
+        elif isinstance(record, Category):
+            header["categories"].append(record.raw)
+        elif isinstance(record, Section) and record.name == "licenses":
+            header["licenses"].append(record.content)
+        elif isinstance(record, Section) and isinstance(record.content, dict):
+            header["info"] = record.content
     for section, records in (("images", image_ids), ("categories", header["categories"])):
         if not records:
             raise DataError(
                 f"{path}: has no {section}; splits need annotations with classes, "
                 "such as COCO's instances_train2017.json"
             )
-    twice = [one for one, count in Counter(image_ids).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{path}: image id {twice[0]} is listed twice; give every image a unique id"
-        )
     return header, image_ids
 
 
@@ -103,13 +100,3 @@ def _ranks(image_ids: list[int], seed: int) -> dict[int, int]:
     """Return {image id: rank in a random order}; digests, unlike generators, never change."""
     digests = {one: hashlib.sha256(f"{seed}/{one}".encode()).digest() for one in image_ids}
     return {one: rank for rank, one in enumerate(sorted(image_ids, key=digests.__getitem__))}
-
-
-def _rank(ranks: dict[int, int], record: Any, section: str, path: StrPath) -> int:
-    key = "id" if section == "images" else "image_id"
-    try:
-        return ranks[record[key]]
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not COCO annotations: no image for the {key} of {str(record)[:100]}"
-        ) from error

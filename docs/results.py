@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cuvler.coco_json import stream_annotations, to_rle
+from cuvler.coco import Annotation
 from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
 from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.report.examples import mean_best_iou
-from cuvler.report.gallery import best_records
+from cuvler.report.gallery import best_records, listed_images
 
 ROOT = Path(__file__).parents[1]
 # One row per rank: the fraction of images with more accurate detections.
@@ -34,14 +34,15 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
         backbone: the backbone of the eigenvector column.
     """
     truth = data / "annotations.json"
-    images = {i["id"]: i for section, i in stream_annotations(truth) if section == "images"}
-    objects = best_records(truth, images)
-    masks = best_records(results / "annotations/demo_val/votecut.json", images)
+    images = listed_images(truth)
+    sizes = {number: image.size for number, image in images.items()}
+    objects = best_records(truth, sizes)
+    masks = best_records(results / "annotations/demo_val/votecut.json", sizes)
     found = best_records(
-        results / "predictions/cuvler_round1/demo_val.json", images, score_threshold=SCORE_THRESHOLD
+        results / "predictions/cuvler_round1/demo_val.json", sizes, score_threshold=SCORE_THRESHOLD
     )
-    fits = {i: mean_best_iou(objects[i], found.get(i, []), images[i]) for i in objects}
-    landscape = [i for i in fits if images[i]["width"] > images[i]["height"]]
+    fits = {i: mean_best_iou(objects[i], found.get(i, [])) for i in objects}
+    landscape = [i for i in fits if (size := sizes[i]) and size[0] > size[1]]
     ranking = sorted(landscape, key=lambda image_id: -fits[image_id])
     chosen = [ranking[round(rank * (len(ranking) - 1))] for rank in RANKS]
     vectors = {}
@@ -52,24 +53,24 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
             vectors[image_id] = store.vector(index)[0]
     panels: list[tuple[str, Image.Image]] = []
     for image_id in chosen:
-        image = open_image(data / "images" / images[image_id]["file_name"])
+        image = open_image(data / "images" / images[image_id].file_name)
         image = image.resize(SIZE, Image.Resampling.LANCZOS)
         drawn = (
             image,
             draw_heat_map(vectors[image_id], image.size),
-            overlay(image, masks.get(image_id, []), images[image_id]),
-            overlay(image, found.get(image_id, []), images[image_id]),
+            overlay(image, masks.get(image_id, [])),
+            overlay(image, found.get(image_id, [])),
         )
         titles = COLUMNS if not panels else [""] * len(COLUMNS)
         panels += zip(titles, drawn, strict=True)
     return draw_sheet(panels, columns=len(COLUMNS))
 
 
-def overlay(picture: Image.Image, records: list[dict], image: dict) -> Image.Image:
+def overlay(picture: Image.Image, records: list[Annotation]) -> Image.Image:
     """Draw an image's records over it."""
-    rles = [to_rle(record, image["height"], image["width"]) for record in records]
+    rles = [record.rle() for record in records]
     masks = [np.asarray(Image.fromarray(decode(rle)).resize(picture.size)) for rle in rles]
-    return draw_masks(picture, masks, [record["score"] for record in records])
+    return draw_masks(picture, masks, [record.score or 0.0 for record in records])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from cuvler.coco_json import stream_annotations
 from cuvler.compare.scores import Comparison, Score
-from cuvler.images import stated_size
 from cuvler.listing import ListedImage
 from cuvler.report.formats import change, percent
-from cuvler.report.gallery import Card, Layer, best_records, make_card
+from cuvler.report.gallery import Card, Layer, best_records, listed_images, make_card
 from cuvler.report.templates import render
 
 Named = tuple[str, Path]
@@ -40,19 +38,16 @@ def make_page(
     better = [image for image, score in comparison.images.items() if score.change > 0][:images]
     worse = [image for image, score in comparison.images.items() if score.change < 0][:images]
     shown = [*better, *worse]
-    layers = [Layer("ground truth", "objects", ground_truth, best_records(ground_truth, shown))]
+    listed = listed_images(ground_truth)
+    sizes = {number: listed[number].size for number in shown}
+    layers = [Layer("ground truth", "objects", ground_truth, best_records(ground_truth, sizes))]
     layers += [
-        Layer(name, "detections", path, best_records(path, shown, score_threshold=score_threshold))
+        Layer(name, "detections", path, best_records(path, sizes, score_threshold=score_threshold))
         for name, path in results
     ]
-    sizes = {
-        image["id"]: stated_size(image)
-        for section, image in stream_annotations(ground_truth)
-        if section == "images" and image["id"] in shown
-    }
     cards = [
         [
-            _card(image_root, ListedImage(number, score.name, sizes[number]), score, layers)
+            _card(image_root, listed[number], score, layers)
             for number, score in comparison.images.items()
             if number in numbers
         ]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cuvler.coco import Source
 from cuvler.evaluation.coco_files import (
     IouType,
     Record,
     Records,
-    Source,
     has_masks,
     prepare_ground_truth,
     prepare_results,
@@ -135,7 +135,7 @@ def _by_image(
             for records in found
         ]
         for index, number in enumerate(chunk):
-            name = str(truth.images[number].get("file_name", number))
+            name = truth.images[number].file_name or str(number)
             images[number] = _score(name, counts[number], arrays, index, 0)
     return images
 

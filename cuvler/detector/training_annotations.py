@@ -11,15 +11,15 @@ import numpy as np
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from cuvler.coco_json import is_finite
+from cuvler.coco import Annotation, Category, Image, Needs, read_coco
+from cuvler.coco.values import Box
 from cuvler.detector.processes import LocalRank
 from cuvler.errors import DataError
-from cuvler.files import StrPath, read_json
+from cuvler.files import StrPath
 from cuvler.image_access import image_path
-from cuvler.images import stated_size
 
 Record = dict[str, Any]
-Box = tuple[float, float, float, float]
+_WITH_CATEGORIES = ("images", "annotations", "categories")
 _ARRAYS = ("pickled", "ends", "wide")
 
 
@@ -122,67 +122,69 @@ def read_annotations(
         keep_empty: whether to train on images without annotations.
 
     Raises:
-        DataError: the file is not a COCO json or has no image to train on.
+        DataError: the file is not a COCO json, a record is invalid (see
+            :func:`cuvler.coco.read_coco`), an annotation has no mask, an image no size, or there
+            is no image to train on.
     """
-    content = read_json(path)
-    try:
-        named = sorted(
-            (one["id"], str(one.get("name", one["id"]))) for one in content["categories"]
+    needs = Needs(
+        sections=("images", "annotations") if class_agnostic else _WITH_CATEGORIES,
+        file_names=True,
+        sizes=True,
+        masks=True,
+        highest_score=1.0,
+        categories=not class_agnostic,
+    )
+    images: list[Image] = []
+    categories: list[tuple[int, str]] = []
+    found: dict[int, list[Annotation]] = {}
+    for record in read_coco(path, needs):
+        if isinstance(record, Annotation):
+            if not record.iscrowd:
+                found.setdefault(record.image_id, []).append(record)
+        elif isinstance(record, Image):
+            images.append(record)
+        elif isinstance(record, Category):
+            categories.append((record.id, record.name))
+    named = ((1, "object"),) if class_agnostic else tuple(sorted(categories))
+    labels = {} if class_agnostic else {one: label for label, (one, _) in enumerate(named)}
+    records = Records.pack(
+        _record(
+            image,
+            image_path(image_root, str(image.file_name), source=path),
+            found.get(image.id, []),
+            labels,
         )
-        classes = {one: 0 if class_agnostic else index for index, (one, _) in enumerate(named)}
-        instances = _instances(content["annotations"], classes)
-        records = Records.pack(
-            {
-                "file_name": str(image_path(image_root, image["file_name"], source=path)),
-                "image_id": image["id"],
-                **_sides(image),
-                "instances": instances.get(image["id"], []),
-            }
-            for image in content["images"]
-            if keep_empty or image["id"] in instances
-        )
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO annotation file ({error!r})") from error
+        for image in images
+        if keep_empty or image.id in found
+    )
     if not records:
         raise DataError(f"{path}: no annotated image to train on")
-    return Annotations(records, ((1, "object"),) if class_agnostic else tuple(named))
+    return Annotations(records, named)
 
 
-def _sides(image: Record) -> dict[str, int]:
-    size = stated_size(image)
-    if size is None:
-        raise ValueError(
-            f"image {image['id']}: width {image.get('width')} and height {image.get('height')} "
-            "are not sides in pixels"
-        )
-    return dict(zip(("width", "height"), size, strict=True))
+def _record(
+    image: Image, path: Path, annotations: list[Annotation], labels: dict[int, int]
+) -> Record:
+    assert image.size is not None  # it is needed
+    width, height = image.size
+    return {
+        "file_name": str(path),
+        "image_id": image.id,
+        "width": width,
+        "height": height,
+        "instances": [_instance(annotation, labels) for annotation in annotations],
+    }
 
 
-def _instances(annotations: list[Record], classes: dict[int, int]) -> dict[int, list[Instance]]:
-    instances: dict[int, list[Instance]] = {}
-    for annotation in annotations:
-        if not annotation.get("iscrowd", 0):
-            instances.setdefault(annotation["image_id"], []).append(
-                Instance(
-                    annotation["segmentation"],
-                    classes[annotation["category_id"]],
-                    float(annotation.get("score", 1.0)),
-                    _bbox(annotation),
-                )
-            )
-    return instances
-
-
-def _bbox(annotation: Record) -> Box | None:
-    box = annotation.get("bbox")
-    if box is None:
-        return None
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
-        raise ValueError(f"annotation {annotation.get('id')}: bbox {box} is not four numbers")
-    x, y, width, height = (float(value) for value in box)
-    return x, y, width, height
+def _instance(annotation: Annotation, labels: dict[int, int]) -> Instance:
+    score = 1.0 if annotation.score is None else annotation.score
+    # Without labels there is a single class.
+    label = labels[annotation.category_id or 0] if labels else 0
+    box = annotation.bbox
+    if box is not None:
+        x, y, width, height = box
+        box = float(x), float(y), float(width), float(height)
+    return Instance(annotation.segmentation, label, score, box)
 
 
 def read_shared_annotations(

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cuvler.coco import Source
 from cuvler.errors import DataError
 from cuvler.evaluation.coco_files import (
     IouType,
     Record,
     Records,
-    Source,
     has_masks,
     prepare_ground_truth,
     prepare_results,
@@ -66,7 +66,7 @@ def evaluate(
         DataError: the files do not match or have invalid records; the message names the file
             and the record.
     """
-    truth = read_ground_truth(ground_truth)
+    truth = read_ground_truth(ground_truth, class_agnostic=class_agnostic)
     found = read_results(results, truth)
     return _evaluate(truth, found, iou_type, class_agnostic, max_detections)[0]
 
@@ -96,7 +96,7 @@ def evaluate_all(
     Raises:
         DataError: as for :func:`evaluate`.
     """
-    truth = read_ground_truth(ground_truth)
+    truth = read_ground_truth(ground_truth, class_agnostic=class_agnostic)
     found = read_results(results, truth)
     if not iou_types:
         # Empty results may have masks: score 0 if the ground truth has masks.

@@ -9,17 +9,19 @@ detections of objects that are not annotated are false positives. Whether CutLER
 differs could not be verified.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cuvler.coco_json import is_finite, stream_annotations, to_rle
+from cuvler.coco import Annotation, Checker, Image, Needs, read_coco
+from cuvler.coco.stream import OPENED, stream_file
+from cuvler.coco.values import Refused, Size, image_size, missing, refused, shown, whole
 from cuvler.errors import DataError
 from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Locator, Record, Records
 from cuvler.masks import geometry
 
-_KEPT = ("id", "image_id", "bbox", "area")
-_WHOLE_NUMBERS = ("id", "image_id", "video_id", "width", "height")
+NEEDS = Needs(sizes=True, raw=True)
 
 
 def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
@@ -31,86 +33,65 @@ def coco_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records
         ids: not used; images have ids.
 
     Raises:
-        DataError: a file is not COCO json, or an annotation's image is not listed.
+        DataError: a file is not COCO json, or a record is invalid; see
+            :func:`cuvler.coco.read_coco`.
     """
     locator = Locator(images)
     for number, path in enumerate(annotations):
-        sizes: dict[int, tuple[int, int]] = {}
-        # Two passes: sections may be in any order, and the file may not fit into memory.
-        for section, record in stream_annotations(path):
-            if section == "images":
-                image = _image(record, locator, path)
-                sizes[image["id"]] = (image["height"], image["width"])
-                yield "images", image
-        for section, record in stream_annotations(path):
-            if section == "annotations":
-                annotation = _annotation(record, sizes, path)
+        for record in read_coco(path, NEEDS, only=("images", "annotations")):
+            if isinstance(record, Image):
+                yield "images", _image(record, locator, path)
+            elif isinstance(record, Annotation):
+                annotation = _annotation(record)
                 if number > 0:  # ids are unique within one file only
                     annotation.pop("id", None)
                 yield "annotations", annotation
 
 
-def _image(record: Record, locator: Locator, path: Path) -> Record:
-    _require(record, {"id", "width", "height"}, path, "image")
-    name = record.get("file_name")
+def _image(image: Image, locator: Locator, path: Path) -> Record:
+    name = image.file_name
     if name is None:
         # LVIS v1: http://images.cocodataset.org/val2017/000000397133.jpg is val2017/...
-        _require(record, {"coco_url"}, path, "image")
-        name = "/".join(str(record["coco_url"]).split("/")[-2:])
+        url = image.raw.get("coco_url")
+        if not isinstance(url, str):
+            raise DataError(
+                f"{path}: image {image.id} has no 'file_name', and no 'coco_url' like LVIS; "
+                f"{OTHER_FORMAT}"
+            )
+        name = "/".join(url.split("/")[-2:])
     # UVO: frames are in a folder named after their video.
-    name = locator.find(str(name), folder=str(record.get("ytid", "")))
-    return {
-        "id": record["id"],
-        "file_name": name,
-        "width": record["width"],
-        "height": record["height"],
-    }
+    return _listed(image, name, locator, image.raw)
 
 
-def _annotation(record: Record, sizes: dict[int, tuple[int, int]], path: Path) -> Record:
-    _require(record, {"image_id"}, path, "annotation")
-    if record["image_id"] not in sizes:
-        raise DataError(
-            f"{path}: annotation {record.get('id')} is on image {record['image_id']}, "
-            "which is not listed"
-        )
-    height, width = sizes[record["image_id"]]
-    kept: Record = {key: record[key] for key in _KEPT if key in record}
-    kept["iscrowd"] = int(bool(record.get("iscrowd") or record.get("ignore")))
-    if record.get("segmentation"):
-        kept["segmentation"] = _segmentation(record, path)
-    return _complete(kept, height, width, path)
+def _listed(image: Image, name: str, locator: Locator, raw: Any) -> Record:
+    assert image.size is not None  # needed
+    width, height = image.size
+    found = locator.find(name, folder=str(raw.get("ytid", "")))
+    return {"id": image.id, "file_name": found, "width": width, "height": height}
 
 
-def _segmentation(record: Record, path: Path) -> Any:
-    segmentation = record["segmentation"]
-    if not isinstance(segmentation, list):
-        return segmentation
-    # Fewer than three points have no area, and pycocotools reads two points as a box.
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-    if polygons:
-        return polygons
-    x, y, w, h = _box(record, path)
-    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
-
-
-def _complete(record: Record, height: int, width: int, path: Path) -> Record:
-    """Compute a missing box from the mask, and a missing area from the mask or the box."""
-    if "bbox" in record and record.get("area") is not None:
-        _box(record, path)
-        return record
-    if "segmentation" in record:
-        try:
-            rle = to_rle(record, height, width)
-        except ValueError as error:
-            raise DataError(f"{path}: annotation {record.get('id')}: {error}") from error
-        of_mask = geometry(rle)
-        record.setdefault("bbox", of_mask["bbox"])
-        record["area"] = float(of_mask["area"])
+def _annotation(record: Annotation) -> Record:
+    """Return the part of an annotation that is kept, with its box and area."""
+    kept: Record = {} if record.id is None else {"id": record.id}
+    kept["image_id"] = record.image_id
+    area = record.area
+    if record.bbox is None or (area is None and record.segmentation is not None):
+        of_mask = geometry(record.rle())
+        kept["bbox"] = of_mask["bbox"] if record.bbox is None else list(record.bbox)
+        area = float(of_mask["area"])
     else:
-        _, _, w, h = _box(record, path)
-        record["area"] = float(w * h)
-    return record
+        kept["bbox"] = list(record.bbox)
+        area = float(record.bbox[2] * record.bbox[3]) if area is None else area
+    kept |= {"area": area, "iscrowd": int(record.iscrowd or record.ignore)}
+    if record.segmentation is not None:
+        kept["segmentation"] = record.segmentation
+    return kept
+
+
+class _Video(NamedTuple):
+    first: int  # image id of the first frame
+    frames: int
+    size: Size
 
 
 def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> Records:
@@ -126,82 +107,88 @@ def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
         ids: not used; frames are numbered.
 
     Raises:
-        DataError: a file is not YouTube-VIS json, or an object's video is not listed or has a
-            different number of frames.
+        DataError: a file is not YouTube-VIS json, an object's video is not listed or has a
+            different number of frames, or a record is invalid; see :func:`cuvler.coco.read_coco`.
     """
     locator = Locator(images)
     count = 0
     for path in annotations:
-        videos: dict[int, tuple[int, int, int, int]] = {}  # first image id, frames, size
-        for section, video in stream_annotations(path):
-            if section == "videos":
-                _require(video, {"id", "width", "height", "file_names"}, path, "video")
-                names = video["file_names"]
-                videos[video["id"]] = (count + 1, len(names), video["height"], video["width"])
-                for name in names:
-                    count += 1
-                    yield (
-                        "images",
-                        {
-                            "id": count,
-                            "file_name": locator.find(name, folder=str(video.get("ytid", ""))),
-                            "width": video["width"],
-                            "height": video["height"],
-                        },
-                    )
+        checker = Checker(str(path), NEEDS)
+        videos: dict[int, _Video] = {}
+        for index, raw in enumerate(_section(path, "videos")):
+            with _naming(path, f"video {index}"):
+                number, video, names = _video(raw, count + 1)
+                if number in videos:
+                    raise Refused(f"'id' {number} is listed twice; every video needs its own id")
+            videos[number] = video
+            width, height = video.size
+            for name in names:
+                count += 1
+                image = {"id": count, "file_name": name, "width": width, "height": height}
+                yield "images", _listed(checker.image(image), name, locator, raw)
         if not videos:
             raise DataError(f"{path}: lists no videos; for COCO json set format: coco")
-        for section, track in stream_annotations(path):
-            if section == "annotations":
-                yield from _frames(track, videos, path)
+        for index, raw in enumerate(_section(path, "annotations")):
+            yield from _frames(checker, raw, index, videos)
+        checker.log()
 
 
-def _frames(track: Record, videos: dict[int, tuple[int, int, int, int]], path: Path) -> Records:
-    _require(track, {"video_id", "segmentations"}, path, "annotation")
-    if track["video_id"] not in videos:
-        raise DataError(
-            f"{path}: annotation {track.get('id')} is on video {track['video_id']}, "
-            "which is not listed"
-        )
-    first, frames, height, width = videos[track["video_id"]]
-    if len(track["segmentations"]) != frames:
-        raise DataError(
-            f"{path}: annotation {track.get('id')} has {len(track['segmentations'])} "
-            f"segmentations for the {frames} frames of video {track['video_id']}"
-        )
-    for index, segmentation in enumerate(track["segmentations"]):
-        if not segmentation:
+def _section(path: Path, name: str) -> Iterator[Any]:
+    for section, record in stream_file(path):
+        if section == name and record is not OPENED:
+            yield record
+
+
+@contextmanager
+def _naming(path: Path, where: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise DataError(f"{path}: {where}: {error}; {OTHER_FORMAT}") from None
+
+
+def _video(raw: Any, first: int) -> tuple[int, _Video, list[str]]:
+    if not isinstance(raw, dict):
+        raise Refused(f"must be an object, not {shown(raw)}")
+    names = raw.get("file_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise refused("file_names", names, "the names of the video's frames")
+    size = image_size(raw)
+    if size is None:
+        raise missing("width", "the frames' width in pixels, and 'height' their height")
+    return whole("id", raw.get("id")), _Video(first, len(names), size), names
+
+
+def _frames(checker: Checker, raw: Any, index: int, videos: dict[int, _Video]) -> Records:
+    """Yield the annotations of an object, one for each frame that shows it."""
+    where = f"annotation {index}"
+    with _naming(Path(checker.name), where):
+        video, segmentations = _object(raw, videos)
+    for frame, segmentation in enumerate(segmentations):
+        if segmentation is None or segmentation == []:
             continue
-        record: Record = {
-            "image_id": first + index,
-            "segmentation": segmentation,
-            "iscrowd": int(bool(track.get("iscrowd"))),
-        }
+        record = {"image_id": video.first + frame, "segmentation": segmentation}
+        record |= {key: raw[key] for key in ("iscrowd",) if key in raw}
         for key, source in (("bbox", "bboxes"), ("area", "areas")):
-            values = track.get(source) or []
-            if index < len(values) and values[index] is not None:
-                record[key] = values[index]
-        yield "annotations", _complete(record, height, width, path)
+            values = raw.get(source)
+            if isinstance(values, list) and frame < len(values):
+                record[key] = values[frame]
+        found = checker.annotation(record, where=f"{where}, frame {frame}")
+        yield "annotations", _annotation(found)
 
 
-def _box(record: Record, path: Path) -> list[float]:
-    _require(record, {"bbox"}, path, "annotation")
-    box: list[float] = record["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-        raise DataError(f"{path}: annotation {record.get('id')} has the invalid box {box}")
-    return box
-
-
-def _require(record: Any, keys: set[str], path: Path, kind: str) -> None:
-    if not isinstance(record, dict):
-        raise DataError(f"{path}: {kind} {str(record)[:80]!r} is not an object; {OTHER_FORMAT}")
-    missing = [key for key in sorted(keys) if record.get(key) is None]
-    if missing:
-        lacks = f"{kind} {record.get('id')} lacks {', '.join(missing)}"
-        raise DataError(f"{path}: {lacks}; {OTHER_FORMAT}")
-    wrong = [k for k in _WHOLE_NUMBERS if k in keys and not isinstance(record[k], int)]
-    if wrong:
-        raise DataError(
-            f"{path}: {kind} {record.get('id')} needs an integer as {wrong[0]}, "
-            f"not {record[wrong[0]]!r}"
+def _object(raw: Any, videos: dict[int, _Video]) -> tuple[_Video, list[Any]]:
+    if not isinstance(raw, dict):
+        raise Refused(f"must be an object, not {shown(raw)}")
+    number = whole("video_id", raw.get("video_id"))
+    if number not in videos:
+        raise Refused(f"'video_id' is {number}, a video that is not listed in the file")
+    segmentations = raw.get("segmentations")
+    if not isinstance(segmentations, list):
+        raise refused("segmentations", segmentations, "a list, one for each frame")
+    if len(segmentations) != videos[number].frames:
+        raise Refused(
+            f"{len(segmentations)} 'segmentations' for the {videos[number].frames} frames of "
+            f"video {number}"
         )
+    return videos[number], segmentations

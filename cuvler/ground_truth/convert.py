@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cuvler.coco_json import AnnotationWriter, stream_annotations, write_annotations
+from cuvler.coco import AnnotationWriter, Image, read_coco, write_annotations
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
-from cuvler.ground_truth.coco import coco_records, youtube_vis_records
+from cuvler.ground_truth.coco import NEEDS, coco_records, youtube_vis_records
 from cuvler.ground_truth.kitti import kitti_records
 from cuvler.ground_truth.open_images import open_images_records
 from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Record, Records
@@ -97,6 +97,7 @@ def make_ground_truth(
             target.add_extra(source)
         if not target.names:
             raise DataError(f"{annotations[0]}: holds no images")
+        target.log(annotations[0])
     return Counts(len(target.names), writer.num_annotations, target.ignored)
 
 
@@ -118,6 +119,8 @@ class _Target:
         self._masks = masks
         self._boxes: set[_Box] | None = set() if remember else None
         self._last_id = 0
+        self._ids: set[int] = set()
+        self._renumbered = 0
 
     def add(self, records: Records) -> None:
         for section, record in records:
@@ -144,22 +147,31 @@ class _Target:
                 added += 1
         logger.info("%s: %d objects added, %d repeated", source, added, repeated)
 
+    def log(self, source: Path) -> None:
+        """Log what is unusual."""
+        if self._renumbered:
+            logger.warning(
+                "%s: %d annotations have an id of another; they got new ids",
+                source,
+                self._renumbered,
+            )
+        if not self._ids:
+            logger.warning("%s: no annotations; scores will be undefined", source)
+
     def _check_same_images(self, source: Path) -> None:
-        for section, image in stream_annotations(source):
-            if section != "images":
+        for image in read_coco(source, NEEDS, only=("images",), quiet=True):
+            if not isinstance(image, Image):
                 continue
-            ours, theirs = self.names.get(image["id"]), image.get("file_name")
+            ours, theirs = self.names.get(image.id), image.file_name
             if ours is None:
-                raise DataError(f"{source}: image {image['id']} is not in the ground truth")
+                raise DataError(f"{source}: image {image.id} is not in the ground truth")
             if theirs and PurePosixPath(theirs).name != PurePosixPath(ours).name:
                 raise DataError(
-                    f"{source}: image {image['id']} is {theirs}, but {ours} in the ground truth"
+                    f"{source}: image {image.id} is {theirs}, but {ours} in the ground truth"
                 )
 
     def _add_annotation(self, record: Record) -> None:
-        # Without an id, number after the largest id so far.
-        number = record.get("id", self._last_id + 1)
-        self._last_id = max(self._last_id, number)
+        number = self._own_id(record)
         written: dict[str, Any] = {"id": number, "image_id": record["image_id"], "category_id": 1}
         for key in ("bbox", "area", "iscrowd", *(["segmentation"] if self._masks else [])):
             if key in record:
@@ -168,6 +180,16 @@ class _Target:
         self.ignored += record["iscrowd"]
         if self._boxes is not None:
             self._boxes.add(_box(record))
+
+    def _own_id(self, record: Record) -> int:
+        """Return a unique id: the record's, or, if missing or taken, one after the largest."""
+        number = record.get("id")
+        if number is None or number in self._ids:
+            self._renumbered += number is not None
+            number = self._last_id + 1
+        self._last_id = max(self._last_id, number)
+        self._ids.add(number)
+        return int(number)
 
 
 def _box(record: Record) -> _Box:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuvler.coco_json import write_annotations
+from cuvler.coco import write_annotations
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
 from cuvler.errors import CuvlerError
 from cuvler.files import StrPath

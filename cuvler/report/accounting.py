@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.coco_json import stream_annotations
+from cuvler.coco import Annotation, Image, Needs, Section, read_coco
+from cuvler.coco.checker import refusal
+from cuvler.coco.values import Refused, finite, shown
+from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
 
 _NAMED = 20  # excluded images named on the page
+_NEEDS = Needs(masks=True, raw=True)
 
 
 @dataclass(frozen=True)
@@ -63,24 +67,28 @@ def account(path: Path) -> Accounting:
     columns: dict[str, list[float]] = {
         name: [] for name in ("size", "score", "cluster_size", "crf_success")
     }
-    for section, item in stream_annotations(path):
-        if section == "info":
-            info = item
-        elif section == "images":
-            masks[item["id"]] += 0
-        elif section == "excluded":
-            failures[item["status"]] += 1
-            if len(excluded) < _NAMED:
-                excluded.append(item)
-        elif section == "summary":
-            uniform = item.get("images", {}).get(ImageStatus.UNIFORM, 0)
-        elif section == "annotations":
-            masks[item["image_id"]] += 1
-            height, width = item["segmentation"]["size"]
-            columns["size"].append((item["area"] / (height * width)) ** 0.5)
+    index = 0
+    for item in read_coco(path, _NEEDS):
+        if isinstance(item, Annotation):
+            masks[item.image_id] += 1
+            columns["size"].append(_relative_size(path, index, item))
             for name in ("score", "cluster_size", "crf_success"):
-                if name in item:
-                    columns[name].append(float(item[name]))
+                if name in item.raw:
+                    columns[name].append(_number(path, index, item, name))
+            index += 1
+        elif isinstance(item, Image):
+            masks[item.id] += 0
+        elif isinstance(item, Section) and item.name == "info":
+            info = item.content if isinstance(item.content, dict) else {}
+        elif isinstance(item, Section) and item.name == "summary":
+            uniform = _uniform(path, item.content)
+        elif isinstance(item, Section) and item.name == "excluded":
+            status = item.content.get("status") if isinstance(item.content, dict) else None
+            if not isinstance(status, str):
+                raise DataError(f"{path}: 'excluded' has {shown(item.content)}, without a status")
+            failures[status] += 1
+            if len(excluded) < _NAMED:
+                excluded.append(item.content)
     whole = {
         name: np.array(values if len(values) == len(columns["size"]) else [], dtype=np.float64)
         for name, values in columns.items()
@@ -102,3 +110,29 @@ def account(path: Path) -> Accounting:
         cluster_sizes=whole["cluster_size"],
         crf_success=whole["crf_success"],
     )
+
+
+def _relative_size(path: Path, index: int, record: Annotation) -> float:
+    """Return the square root of a mask's share of its image."""
+    if record.area is None or record.size is None:
+        key = "area" if record.area is None else "size"
+        raise refusal(path, _NEEDS, index, record, f"{key!r} is missing")
+    width, height = record.size
+    return float((record.area / (height * width)) ** 0.5)
+
+
+def _number(path: Path, index: int, record: Annotation, key: str) -> float:
+    value = record.raw[key]
+    try:
+        return float(value) if isinstance(value, bool) else finite(key, value)
+    except Refused as reason:
+        raise refusal(path, _NEEDS, index, record, reason) from None
+
+
+def _uniform(path: Path, summary: Any) -> int:
+    """Return the number of uniform images of a summary."""
+    images = summary.get("images") if isinstance(summary, dict) else None
+    count = images.get(ImageStatus.UNIFORM, 0) if isinstance(images, dict) else None
+    if type(count) is not int:
+        raise DataError(f"{path}: 'summary' has no numbers of images: {shown(summary)}")
+    return count

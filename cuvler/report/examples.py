@@ -5,10 +5,15 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from cuvler.coco_json import stream_annotations, to_rle
-from cuvler.images import stated_size
-from cuvler.listing import ListedImage
-from cuvler.report.gallery import Card, Layer, Record, best_records, make_card, truth_layer
+from cuvler.coco import Annotation
+from cuvler.report.gallery import (
+    Card,
+    Layer,
+    best_records,
+    listed_images,
+    make_card,
+    truth_layer,
+)
 from cuvler.report.inputs import Inputs, of_dataset
 
 
@@ -29,12 +34,13 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
         return None
     detector, path = list(predictions.items())[-1]
     truth_path = inputs.ground_truth[dataset]
-    images = {i["id"]: i for section, i in stream_annotations(truth_path) if section == "images"}
-    truth = truth_layer(inputs, dataset, images)
-    records = best_records(path, images, score_threshold=inputs.score_threshold)
+    images = listed_images(truth_path)
+    sizes = {number: image.size for number, image in images.items()}
+    truth = truth_layer(inputs, dataset, sizes)
+    records = best_records(path, sizes, score_threshold=inputs.score_threshold)
     found = Layer(detector, "detections", path, records)
     measures = {
-        image_id: mean_best_iou(objects, records.get(image_id, []), images[image_id])
+        image_id: mean_best_iou(objects, records.get(image_id, []))
         for image_id, objects in truth.records.items()
     }
     ranking = sorted(measures, key=lambda image_id: (-measures[image_id], image_id))
@@ -44,16 +50,14 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
 
     def card(image_id: int) -> Card:
         note = f"mean IoU {measures[image_id]:.2f}"
-        image = images[image_id]
-        listed = ListedImage(image_id, image["file_name"], stated_size(image))
         image_root = inputs.image_roots[dataset]
-        return make_card(image_root, listed, [found, truth], {}, note, side=inputs.side)
+        return make_card(image_root, images[image_id], [found, truth], {}, note, side=inputs.side)
 
     best, worst = ranking[:count], ranking[-count:][::-1]
     return detector, [card(i) for i in best], [card(i) for i in worst]
 
 
-def mean_best_iou(objects: list[Record], detections: list[Record], image: Record) -> float:
+def mean_best_iou(objects: list[Annotation], detections: list[Annotation]) -> float:
     """Return the mean over objects of the highest IoU with a detection.
 
     Masks are compared, or boxes if not all objects have masks.
@@ -61,10 +65,9 @@ def mean_best_iou(objects: list[Record], detections: list[Record], image: Record
     if not detections:
         return 0.0
     pairs: tuple[list[Any], list[Any]]
-    if all(record.get("segmentation") for record in objects):
-        size = image["height"], image["width"]
-        pairs = [to_rle(r, *size) for r in detections], [to_rle(r, *size) for r in objects]
+    if all(record.segmentation is not None for record in objects):
+        pairs = [one.rle() for one in detections], [one.rle() for one in objects]
     else:
-        pairs = [r["bbox"] for r in detections], [r["bbox"] for r in objects]
+        pairs = [list(one.box()) for one in detections], [list(one.box()) for one in objects]
     overlaps = coco_mask.iou(*pairs, [0] * len(objects))
     return float(np.asarray(overlaps).max(axis=0).mean())

@@ -11,23 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuvler.coco_json import stream_annotations, stream_records, to_rle
+from cuvler.coco import Annotation, Needs, Section, read_coco
+from cuvler.coco import Image as ImageRecord
 from cuvler.drawing import draw_heat_map, draw_masks
 from cuvler.eigenvectors.needs import NEEDS, Eigenvectors, Need
 from cuvler.errors import DataError, ImageError
 from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
-from cuvler.images import open_image, stated_size
+from cuvler.images import Size, open_image
 from cuvler.listing import ListedImage
 from cuvler.masks import decode
 from cuvler.pseudo_masks.methods import Method, method_of
 from cuvler.pseudo_masks.proposals import resize_nearest
 from cuvler.report.inputs import SIDE, Inputs, of_dataset
 
-Record = dict[str, Any]
-Size = tuple[int, int]
+Sizes = Mapping[int, Size | None]  # (width, height) by image id
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
 _SHOWN = 12  # masks drawn per picture
+_DRAWN = Needs(format="either", sections=("annotations",), listed=False)
+_LISTED = Needs(sections=("images",), file_names=True)
 
 
 @dataclass(frozen=True)
@@ -73,24 +75,25 @@ class Layer:
     title: str
     kind: str
     path: Path
-    records: dict[int, list[Record]]
+    records: dict[int, list[Annotation]]
 
     def panel(self, image_id: int, file_name: str, picture: Image.Image, size: Size) -> Panel:
-        """Draw the masks of one image over it; ``size`` is its original (height, width)."""
+        """Draw the masks of one image over it; ``size`` is its original (width, height)."""
         shown = self.records.get(image_id, [])
-        masks = [self._mask(record, image_id, size, picture.size) for record in shown]
-        scores = [record["score"] for record in shown if "score" in record]
+        masks = [self._mask(record, size, picture.size) for record in shown]
+        scores = [record.score for record in shown if record.score is not None]
         drawn = draw_masks(picture, masks, scores if len(scores) == len(masks) else None)
         note = f"{len(masks)} {self.kind if len(masks) != 1 else self.kind.removesuffix('s')}"
         return make_panel(self.title, note, f"{self.title}: {note} over {file_name}", drawn)
 
-    def _mask(self, record: Record, image_id: int, size: Size, shown: Size) -> Any:
-        rle = to_rle(record, *size)
-        if tuple(rle["size"]) != size:
+    def _mask(self, record: Annotation, size: Size, shown: Size) -> Any:
+        if record.size not in (None, size):
+            found, expected = (sides and sides[::-1] for sides in (record.size, size))
             raise DataError(
-                f"{self.path}: a mask of image {image_id} has {tuple(rle['size'])} pixels "
-                f"(height, width), but the image {size}; are they of the same dataset?"
+                f"{self.path}: a mask of image {record.image_id} has {found} pixels "
+                f"(height, width), but the image {expected}; are they of the same dataset?"
             )
+        rle = record._replace(size=size).rle()
         return np.asarray(Image.fromarray(decode(rle)).resize(shown, Image.Resampling.NEAREST))
 
 
@@ -180,8 +183,7 @@ def make_card(
             panels.append(
                 make_panel(title, "eigenvector", f"{title}: eigenvector of {file_name}", drawn)
             )
-    size = (image.height, image.width)
-    overlays = (layer.panel(image_id, file_name, picture, size) for layer in layers)
+    overlays = (layer.panel(image_id, file_name, picture, image.size) for layer in layers)
     panels += [panel for panel in overlays if panel is not None]
     return Card(file_name, note, panels)
 
@@ -195,27 +197,50 @@ def make_panel(title: str, note: str, alt: str, picture: Image.Image) -> Panel:
 
 
 def best_records(
-    path: Path, images: Collection[int], *, score_threshold: float = 0.0
-) -> dict[int, list[Record]]:
+    path: Path, sizes: Sizes, *, score_threshold: float = 0.0
+) -> dict[int, list[Annotation]]:
     """Return the highest-scoring records of some images, by image id.
 
     Crowds are skipped; records without scores keep their order and are not limited in number.
+
+    Args:
+        path: COCO results or annotations.
+        sizes: image id -> (width, height), None if unknown, of the images.
+        score_threshold: records with a lower score are left out.
+
+    Raises:
+        DataError: the file is of neither format, or a record is invalid; see
+            :func:`cuvler.coco.read_coco`.
     """
-    found: dict[int, list[Record]] = {}
-    for record in stream_records(path):
-        wanted = record["image_id"] in images and not record.get("iscrowd")
-        if wanted and record.get("score", 1.0) >= score_threshold:
-            found.setdefault(record["image_id"], []).append(record)
+    found: dict[int, list[Annotation]] = {}
+    for record in read_coco(path, _DRAWN, sizes=sizes, quiet=True):
+        if not isinstance(record, Annotation) or record.iscrowd or record.image_id not in sizes:
+            continue
+        if record.score is None or record.score >= score_threshold:
+            found.setdefault(record.image_id, []).append(record)
     for image_id, records in found.items():
-        if all("score" in record for record in records):
-            found[image_id] = sorted(records, key=lambda record: -record["score"])[:_SHOWN]
+        if all(record.score is not None for record in records):
+            found[image_id] = sorted(records, key=lambda record: -(record.score or 0.0))[:_SHOWN]
     return found
 
 
-def truth_layer(inputs: Inputs, dataset: str, images: Collection[int]) -> Layer:
+def truth_layer(inputs: Inputs, dataset: str, sizes: Sizes) -> Layer:
     """Return the ground truth of some images as a layer."""
     path = inputs.ground_truth[dataset]
-    return Layer("ground truth", "objects", path, best_records(path, images))
+    return Layer("ground truth", "objects", path, best_records(path, sizes))
+
+
+def listed_images(path: Path) -> dict[int, ListedImage]:
+    """Return the images of a COCO json by id.
+
+    Raises:
+        DataError: the file or an image is invalid; see :func:`cuvler.coco.read_coco`.
+    """
+    return {
+        image.id: ListedImage(image.id, str(image.file_name), image.size)
+        for image in read_coco(path, _LISTED, only=("images",), quiet=True)
+        if isinstance(image, ImageRecord)
+    }
 
 
 def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
@@ -225,11 +250,7 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
         lists.insert(0, inputs.ground_truth[dataset])
     if not lists:
         return {}
-    images = {
-        image["id"]: ListedImage(image["id"], image["file_name"], stated_size(image))
-        for section, image in stream_annotations(lists[0])
-        if section == "images"
-    }
+    images = listed_images(lists[0])
     ids = sorted(images)
     count = min(inputs.images, len(ids))
     positions = [(2 * number + 1) * len(ids) // (2 * count) for number in range(count)]
@@ -242,18 +263,24 @@ def _proposals(
     """Return the proposals of the dataset's pseudo-masks, with the settings stored in them."""
     found = []
     for name, path in of_dataset(inputs.annotations, dataset).items():
-        sections = (item for section, item in stream_annotations(path) if section == "info")
-        info: dict[str, Any] = next(sections, {})
-        method = method_of(info)
+        method = method_of(_info(path))
         if method is not None:
             stored = {key[1]: of.images for key, of in vectors.items() if key[0] == name}
             found.append(Proposals(name, method, stored))
     return found
 
 
-def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer]:
+def _info(path: Path) -> dict[str, Any]:
+    for record in read_coco(path, _LISTED, only=("info",), quiet=True):
+        if isinstance(record, Section) and isinstance(record.content, dict):
+            return record.content
+    return {}
+
+
+def _layers(inputs: Inputs, dataset: str, images: Mapping[int, ListedImage]) -> list[Layer]:
+    sizes = {number: image.size for number, image in images.items()}
     layers = [
-        Layer(name, "masks", path, best_records(path, images))
+        Layer(name, "masks", path, best_records(path, sizes))
         for name, path in of_dataset(inputs.annotations, dataset).items()
     ]
     layers += [
@@ -261,12 +288,12 @@ def _layers(inputs: Inputs, dataset: str, images: Collection[int]) -> list[Layer
             name,
             "detections",
             path,
-            best_records(path, images, score_threshold=inputs.score_threshold),
+            best_records(path, sizes, score_threshold=inputs.score_threshold),
         )
         for name, path in of_dataset(inputs.predictions, dataset).items()
     ]
     if dataset in inputs.ground_truth:
-        layers.append(truth_layer(inputs, dataset, images))
+        layers.append(truth_layer(inputs, dataset, sizes))
     return layers
 
 

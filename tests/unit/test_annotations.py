@@ -42,6 +42,7 @@ def write_shards(folder, rows, info=None):
             for size in range(1, 3 if status == "ok" else 1):
                 rle = masks.encode(np.tri(6, 8, size, dtype=bool))
                 annotation = {"image_id": row.image_id, "segmentation": rle, "score": 1 / size}
+                annotation |= {"cluster_size": 3, "crf_success": True}
                 annotations.append(annotation | masks.geometry(rle))
         content = {"info": {"method": "votecut", **(info or {}), "shard": shard}}
         paths.append(folder / f"{shard}.json")
@@ -91,33 +92,42 @@ def edit(path: Path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"].pop(0), r"1\.json: 1 images of the listing are missing: 3 '\"\.jpg"),
-        (lambda c: c["images"].append({"id": 99}), r"1\.json: .*99"),
-        (lambda c: c["images"].append(c["images"][0]), r"1\.json: images are listed twice"),
-        (lambda c: c.update(images=[]), r"1\.json: 3 images of the listing are missing"),
-        (lambda c: c.pop("images"), r"1\.json: 3 images of the listing are missing"),
-        (lambda c: c.pop("info"), r"1\.json: not a shard of pseudo-masks"),
-        (lambda c: c["images"][0].pop("status"), r"1\.json: not a shard .*'status'"),
-        (lambda c: c["images"][1].update(width=None), r"1\.json: not a shard of pseudo-masks"),
-        (lambda c: c["images"][1].update(height="six"), r"1\.json: not a shard of pseudo-masks"),
-        (lambda c: c.update(annotations=[7]), r"1\.json: not a shard of pseudo-masks"),
-        (lambda c: c["annotations"][0].update(segmentation=[]), r"1\.json: not a shard"),
-        (lambda c: c["annotations"][0]["segmentation"].update(counts=[48]), r"1\.json: not a"),
-        (lambda c: c["images"][0].update(file_name="b"), r"1\.json: image 13 is 'b', but .*other"),
-        (lambda c: c.update(annotations=c["annotations"][2:]), r"1\.json: the masks of 4 '\""),
-        (lambda c: c.update(annotations=c["annotations"][:2]), r"1\.json: the masks of 5 '\""),
-        (lambda c: c["annotations"].reverse(), r"1\.json: the masks of 4 '\""),
-        (lambda c: c["annotations"].append(c["annotations"][0]), r"1\.json: a mask of image 14"),
-        (lambda c: c["annotations"][0].update(image_id=99), r"1\.json: a mask of image 99"),
-        (lambda c: c["annotations"][0].update(image_id=13), r"1\.json: a mask of 3 '\".* 0 x 0"),
-        (lambda c: c["info"].update(tau_m=0.3), r"1\.json: .*tau_m: 0\.3"),
+        (lambda c: c["images"].pop(0), r"1 images of the listing are missing: 3 '\""),
+        (lambda c: c["images"].append({"id": 99, "file_name": "x"}), r"image ids 99"),
+        (lambda c: c["images"].append(c["images"][0]), r"'id' 13 is listed twice"),
+        (lambda c: c.update(images=[], annotations=[]), r"3 images of the listing are missing"),
+        (lambda c: c.pop("images"), r"it has no 'images'"),
+        (lambda c: c.pop("info"), r"not a shard of pseudo-masks"),
+        (lambda c: c["images"][0].pop("status"), r"image 0 .*'status'"),
+        (lambda c: c["images"][0].update(status="fine"), r"image 0 .*'status' .*'fine'"),
+        (lambda c: c["images"][0].pop("reason"), r"image 0 .*'reason'"),
+        (lambda c: c["images"][1].update(width=None), r"image 1 \(id 14\): 'width'"),
+        (lambda c: c["images"][1].update(width=None, height=None), r"image 1 .*'width'"),
+        (lambda c: c["images"][1].update(height="six"), r"image 1 .*'height' .* not 'six'"),
+        (lambda c: c.update(annotations=[7]), r"annotation 0: .* not 7"),
+        (lambda c: c["annotations"][0].update(segmentation=[]), r"annotation 0 .*'segmentation'"),
+        (lambda c: c["annotations"][0].pop("score"), r"annotation 0 .*'score'"),
+        (lambda c: c["annotations"][0].update(scor=1), r"annotation 0 .*keys .*'scor'"),
+        (lambda c: c["annotations"][0].pop("crf_success"), r"annotation 0 .*'crf_success'"),
+        (
+            lambda c: c["annotations"][0]["segmentation"].update(counts=[48]),
+            r"annotation 0 .*'area'",
+        ),
+        (lambda c: c["images"][0].update(file_name="b"), r"image 13 is 'b', but .*other"),
+        (lambda c: c.update(annotations=c["annotations"][2:]), r"the masks of 4 '\""),
+        (lambda c: c.update(annotations=c["annotations"][:2]), r"the masks of 5 '\""),
+        (lambda c: c["annotations"].reverse(), r"the masks of 4 '\""),
+        (lambda c: c["annotations"].append(c["annotations"][0]), r"a mask of image 14"),
+        (lambda c: c["annotations"][0].update(image_id=99), r"'image_id' is 99"),
+        (lambda c: c["annotations"][0].update(image_id=13), r"a mask of 3 '\".* none was found"),
+        (lambda c: c["info"].update(tau_m=0.3), r"tau_m: 0\.3"),
     ],
 )
 def test_a_wrong_shard_is_named_and_nothing_written(tmp_path, change, message):
     rows = listing(3)
     paths = write_shards(tmp_path / "shards", rows)
     edit(paths[1], change)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"1\.json: .*{message}.*delete"):
         merge_shards(rows, paths, tmp_path / "merged.json", max_failed=1)
     assert not (tmp_path / "merged.json").exists()
 
@@ -139,13 +149,13 @@ def test_a_mask_that_does_not_decode_to_its_image_is_named(tmp_path, change):
     rows = listing(2)
     paths = write_shards(tmp_path / "shards", rows)
     edit(paths[1], lambda content: change(content["annotations"][-1]))
-    with pytest.raises(DataError, match=r"1\.json: a mask of 7 '\"\.jpg does not decode .* 8 x 6"):
+    with pytest.raises(DataError, match=r"1\.json: annotation 5 \(image 17\): .*delete"):
         merge_shards(rows, paths, tmp_path / "merged.json", max_failed=1)
     assert not (tmp_path / "merged.json").exists()
 
 
 def test_memory_does_not_grow_with_the_masks(tmp_path, monkeypatch):
-    monkeypatch.setattr("cuvler.coco_json._CHUNK", 2**12)
+    monkeypatch.setattr("cuvler.coco.stream._CHUNK", 2**12)
     rows = listing(1).iloc[[0]]
     (path,) = write_shards(tmp_path / "shards", rows)
     peaks = []

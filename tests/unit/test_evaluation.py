@@ -235,9 +235,9 @@ def test_annotations_without_scores_get_score_one():
         found = evaluate(truth, {"images": [], "annotations": bare}, iou_type=iou_type)
         assert found == evaluate(truth, scored, iou_type=iou_type)
     # Annotations must have all scores or none, and results all.
-    with pytest.raises(DataError, match=r"result 2 .*'score' .* not None"):
+    with pytest.raises(DataError, match=r"result 2 .*'score' is missing"):
         evaluate(truth, {"images": [], "annotations": results})
-    with pytest.raises(DataError, match=r"result 0 .*'score' .* not None"):
+    with pytest.raises(DataError, match=r"result 0 .*'score' is missing"):
         evaluate(truth, bare)
 
 
@@ -261,7 +261,7 @@ def test_ground_truth_without_masks_scores_only_boxes():
     scores = evaluate_all(truth, results)
     assert "segm" not in scores
     assert scores["bbox"]["AP"] == pytest.approx(100)
-    with pytest.raises(DataError, match=r"annotation 1: .*'segmentation'"):
+    with pytest.raises(DataError, match=r"annotation 0 \(id 1.*'segmentation'"):
         evaluate_all(truth, results, iou_types=["segm"])
 
 
@@ -277,39 +277,38 @@ BAD = {
         r[1].update(image_id=100),
     ),
     r"result 1 \(image 9\): 'score' .* not nan": lambda t, r: r[1].update(score=math.nan),
-    "'score' must be a finite number, not None": lambda t, r: r[0].pop("score"),
+    r"result 0 \(image 7\): 'score' is missing": lambda t, r: r[0].pop("score"),
     r"mask of \[10, 10\] .* image of \[112, 128\]": lambda t, r: r[0].update(
         segmentation=encode(np.ones((10, 10), bool))
     ),
-    r"result 0 \(image 7\): 'segmentation' .* RLE": lambda t, r: r[0].update(
-        segmentation=[[0, 0, 1, 0, 1, 1]]
+    r"result 1 \(image 9\): 'bbox' .* 128 x 112 .*\[150": lambda t, r: r[1].update(
+        bbox=[150, 0, 9, 9]
     ),
-    r"result 0 \(image 7\): 'bbox' .* not None": lambda t, r: r[0].pop("bbox"),
-    r"box \[150.* \[112, 128\]": lambda t, r: r[1].update(bbox=[150, 0, 9, 9]),
-    r"result 1 \(image 9\): .*box \[0, 0, nan, 3\]": lambda t, r: r[1].update(
+    r"result 1 \(image 9\): 'bbox' .* \[0, 0, nan, 3\]": lambda t, r: r[1].update(
         bbox=[0, 0, math.nan, 3]
     ),
     "result 1: 'image_id' ": lambda t, r: r[1].pop("image_id"),
-    "image 0: 'id' .*{'id': '7'": lambda t, r: t["images"][0].update(id="7"),
-    "annotation 1: 'image_id' ": lambda t, r: t["annotations"][1].update(image_id=None),
+    "image 0 .*: 'id' .*'seven'": lambda t, r: t["images"][0].update(id="seven"),
+    r"annotation 1 \(id 2\): 'image_id' ": lambda t, r: t["annotations"][1].update(image_id=None),
     "category 0: 'id' ": lambda t, r: t["categories"][0].pop("id"),
-    "annotation 1: area nan": lambda t, r: t["annotations"][0].update(area=math.nan),
-    r"annotation 1: neither polygons .* \[\[1, 2\]\]": lambda t, r: t["annotations"][0].update(
+    r"annotation 0 .*: 'segmentation' .* \[\[1, 2\]\]": lambda t, r: t["annotations"][0].update(
         segmentation=[[1, 2]]
     ),
     # pycocotools would score both incomplete masks.
     r"result 0 \(image 7\): .*mask.* 128 x 112": lambda t, r: r[0].update(
         segmentation={"size": [HEIGHT, WIDTH], "counts": "04o"}
     ),
-    "annotation 1: .*mask": lambda t, r: t["annotations"][0].update(
+    "annotation 0 .*mask": lambda t, r: t["annotations"][0].update(
         segmentation={"size": [HEIGHT, WIDTH], "counts": "%%zz"}
     ),
-    "image id 7 is listed twice": lambda t, r: t["images"].append(dict(t["images"][0])),
-    "annotations of images that are not listed: 8": lambda t, r: t["annotations"][0].update(
-        image_id=8
+    "'id' 7 is listed twice": lambda t, r: t["images"].append(dict(t["images"][0])),
+    "'image_id' is 8, .* not listed": lambda t, r: t["annotations"][0].update(image_id=8),
+    "'height' .* not None": lambda t, r: t["images"][0].update(height=None),
+    "image 7 has no 'width'": lambda t, r: (
+        t["images"][0].update(height=None, width=None),
+        t["annotations"][0].update(segmentation=[[4, 4, 9, 4, 9, 9]]),
     ),
-    "image 7 has no height": lambda t, r: t["images"][0].update(height=None),
-    "not COCO annotations": lambda t, r: t.pop("images"),
+    "not COCO annotations .* no 'images'": lambda t, r: t.pop("images"),
     "no images": lambda t, r: (t.update(images=[], annotations=[]), r.clear()),
 }
 
@@ -333,6 +332,8 @@ def test_different_ids_of_the_same_images_are_refused():
 def test_different_sizes_of_the_same_images_are_refused():
     truth, results = perfect()
     small = [{"id": 7, "file_name": "7.jpg", "height": 56, "width": 64}]
+    for result in results:
+        del result["segmentation"]
     with pytest.raises(DataError, match=r"image 7 .*\[56, 64\].*\[112, 128\]"):
         evaluate(truth, {"images": small, "annotations": results})
     unread = [{"id": 7, "file_name": "7.jpg", "height": None, "width": None}]
@@ -354,8 +355,26 @@ def test_content_that_is_not_results_is_refused():
         evaluate(truth, {"predictions": []})
     with pytest.raises(DataError, match="results: None"):
         evaluate(truth, None)
-    with pytest.raises(DataError, match="result 0: 'image_id'"):
+    with pytest.raises(DataError, match="result 0: must be an object, not 'a'"):
         evaluate(truth, ["a"])
+    with pytest.raises(DataError, match=r"ground truth: COCO results .* swapped"):
+        evaluate([], truth)
+
+
+def test_masks_of_results_may_have_any_form_and_give_boxes_and_areas():
+    """As for ground truth; an area of NaN is computed too."""
+    truth, results = perfect()
+    truth["annotations"][0]["area"] = math.nan
+    results[0]["segmentation"] = [[4, 4, 44, 4, 44, 44, 4, 44]]
+    for result in results:
+        del result["bbox"]
+    for iou_type in ("bbox", "segm"):
+        assert evaluate(truth, results, iou_type=iou_type)["AP"] == pytest.approx(100)
+
+
+def test_a_ground_truth_without_annotations_is_said(caplog):
+    evaluate(ground_truth([]), [])
+    assert caplog.messages[0] == "ground truth: no annotations: scores are undefined"
 
 
 def test_the_number_of_images_with_results_is_logged(caplog):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cuvler.coco_json import stream_annotations, write_annotations
+from cuvler.coco import write_annotations
+from cuvler.coco.stream import stream_file
 from cuvler.detector.checkpoints import save_state
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
@@ -138,7 +139,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
 def test_json_that_may_not_be_read_is_named(public_folder, as_plain_user):
     (public_folder / "a.json").write_text("{}")
     (public_folder / "a.json").chmod(0)
-    for read in (read_json, lambda path: list(stream_annotations(path))):
+    for read in (read_json, lambda path: list(stream_file(path))):
         with as_plain_user(), pytest.raises(DataError, match=r"a\.json: cannot be read \(Perm"):
             read(public_folder / "a.json")
 

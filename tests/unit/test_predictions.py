@@ -216,7 +216,7 @@ def test_images_of_a_coco_json(detector, dataset, tmp_path):
     _, found = predict_to(tmp_path / "two.json", detector, (coco, root))
     assert same(found, [record for record in expected if record["image_id"] < 9])
     coco.write_text("[]")
-    with pytest.raises(DataError, match=r"coco\.json: has no images"):
+    with pytest.raises(DataError, match=r"coco\.json: COCO results"):
         predict_dataset(detector, coco, root, tmp_path / "three.json", options=SERIAL)
 
 

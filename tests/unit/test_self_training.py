@@ -208,20 +208,24 @@ def test_the_output_does_not_depend_on_the_order_of_records():
     [
         ([], r"0\.2 or more \(there are no predictions\)"),
         ([record(1, 0.1), record(1, 0.17)], r"the highest of 2 is 0\.17"),
-        ([record(9, 0.5)], "prediction 0: image 9 "),
-        ([record(1, 0.5), record(1, 0.5, size=(31, 40))], r"image 1 has masks of \(30, 40\) and"),
-        ([record(1, float("nan"))], "score nan"),
-        ([record(1, 1.5)], r"score 1\.5"),
-        ([{"image_id": 1, "score": 0.5}], "prediction 0 has no 'segmentation'"),
+        ([record(9, 0.5)], r"result 0 \(image 9\): image 9 is not one"),
+        ([record(1, 0.5), record(1, 0.5, size=(31, 40))], r"result 1 .*\[31, 40\] .* \[30, 40\]"),
+        (
+            [record(1, 0.5), record(2, 0.5), record(1, 0.5, size=(31, 40))],
+            r"image 1 has masks of \(30, 40\) and",
+        ),
+        ([record(1, float("nan"))], "'score' must be a number from 0 to 1, not nan"),
+        ([record(1, 1.5)], r"'score' .* not 1\.5"),
+        ([{"image_id": 1, "score": 0.5}], r"result 0 .*'segmentation'"),
     ],
 )
 def test_bad_predictions_are_named(predictions, message):
     with pytest.raises(DataError, match=message):
-        cuvler(predictions, (1,))
+        cuvler(predictions, (1, 2))
 
 
 def test_previous_annotations_of_another_dataset_are_named():
-    with pytest.raises(DataError, match=r"previous\.json: image '3\.jpg': image 3 "):
+    with pytest.raises(DataError, match=r"previous\.json: image 2 \(id 3\): image 3 "):
         cutler(previous(), [record(1, 0.9)], (1, 2))
 
 

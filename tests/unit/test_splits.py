@@ -19,7 +19,12 @@ def labelled(count, *, first=1):
         "licenses": [{"id": 1}],
         "images": images,
         "annotations": [
-            {"id": 100 + i, "image_id": owner, "category_id": 90 if i % 2 else 3}
+            {
+                "id": 100 + i,
+                "image_id": owner,
+                "category_id": 90 if i % 2 else 3,
+                "bbox": [i, 0, 5, 5.5],
+            }
             for i, owner in enumerate(owners)
         ],
         # After the annotations, as in the official files.
@@ -109,10 +114,10 @@ def test_percentages_out_of_range_are_refused(source, tmp_path, percents):
     [
         (lambda c: c.update(images=[]), "has no images"),
         (lambda c: c.pop("categories"), "has no categories; .* instances_train2017"),
-        (lambda c: c["images"].append({"id": 1}), "image id 1 is listed twice"),
-        (lambda c: c["images"].append({"file_name": "x"}), "'file_name': 'x'"),
-        (lambda c: c["annotations"].append({"image_id": 9, "id": 5}), "image_id of"),
-        (lambda c: c["annotations"].append({"id": 5}), "image_id of"),
+        (lambda c: c["images"].append({"id": 1}), r"image \d+ \(id 1\): 'id' 1 is listed twice"),
+        (lambda c: c["images"].append({"file_name": "x"}), "'id' is missing"),
+        (lambda c: c["annotations"].append({"image_id": 0, "id": 5}), "id 5, image 0.*not listed"),
+        (lambda c: c["annotations"].append({"id": 5}), "'image_id' is missing"),
     ],
 )
 def test_unusable_files_are_named_and_nothing_is_written(source, tmp_path, edit, message):

@@ -134,7 +134,7 @@ def test_sides_may_be_written_as_floats(dataset):
 @pytest.mark.parametrize("side", [0, -48, None, "48", math.inf])
 def test_images_without_valid_sides_are_named(dataset, side):
     change(dataset, lambda content: content["images"][1].update(height=side))
-    with pytest.raises(DataError, match=rf"annotations\.json: image 11: .*64.*height {side}"):
+    with pytest.raises(DataError, match=rf"\.json: image 1 \(id 11\): 'height' .* not {side!r}"):
         read_annotations(dataset, dataset.parent)
 
 
@@ -180,7 +180,7 @@ def test_unusable_files_are_named(dataset):
     with pytest.raises(DataError, match="no annotated image"):
         read_annotations(dataset, dataset.parent)
     dataset.write_text("[]")
-    with pytest.raises(DataError, match="not a COCO annotation file"):
+    with pytest.raises(DataError, match=r"COCO results .* in place of COCO annotations"):
         read_annotations(dataset, dataset.parent)
 
 
@@ -273,10 +273,9 @@ def test_samples_equal_detectron2s_mapper(tmp_path, seed):
                 "segmentation": random_segmentation(generator, height, width),
             }
         )
-    # Two points are not a polygon, even among others. (Floats: detectron2 scales integer polygons
+    # Two points among polygons are left out. (Floats: detectron2 scales integer polygons
     # with integer arithmetic, with errors of up to a pixel.)
     annotations[0]["segmentation"] = [[1, 1, 9, 9], [2.0, 3, 15, 4, 9, 18]]
-    annotations[1]["segmentation"] = [[1, 1, 9, 9]]
     image = {"id": 1, "file_name": "image.png", "height": height, "width": width}
     path = tmp_path / "annotations.json"
     content = {"images": [image], "annotations": annotations, "categories": [{"id": 1}]}
@@ -311,7 +310,7 @@ def test_masks_of_another_size_than_the_image_are_named(dataset):
 @pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, None], [1, 2, 3, float("nan")], 5])
 def test_invalid_boxes_are_named(dataset, box):
     change(dataset, lambda content: content["annotations"][3].update(bbox=box))
-    with pytest.raises(DataError, match=r"annotations\.json: annotation 3: bbox .*"):
+    with pytest.raises(DataError, match=r"annotations\.json: annotation 3 .*: 'bbox' .*"):
         read_annotations(dataset, dataset.parent)
 
 

@@ -108,11 +108,8 @@ def test_what_is_missing_is_worked_out(tmp_path, picture, convert):
 def test_a_polygon_of_two_points_is_not_taken_for_a_box(tmp_path, picture, convert):
     content = coco()
     content["annotations"][0]["segmentation"] = [[7, 7, 9, 9], [1, 1, 5, 1, 5, 5]]
-    content["annotations"][1] |= {"segmentation": [[0, 2, 1, 3]], "bbox": [0, 2, 1, 1]}
     write(tmp_path / "a.json", content)
-    first, second = convert("a.json")["annotations"]
-    assert first["segmentation"] == [[1, 1, 5, 1, 5, 5]]
-    assert second["segmentation"] == [[0, 2, 1, 2, 1, 3, 0, 3]]  # its box: it stays an object
+    assert convert("a.json")["annotations"][0]["segmentation"] == [[1, 1, 5, 1, 5, 5]]
 
 
 def test_ignored_objects_become_crowds(tmp_path, picture, convert):
@@ -198,7 +195,7 @@ def test_objects365_names_more_folders_than_are_kept_and_has_no_masks(tmp_path, 
 def test_uvo_frames_lie_in_folders_of_their_videos(tmp_path, picture, convert):
     picture("-0abc_D-efg/12.png")
     image = {"id": 5, "ytid": "-0abc_D-efg", "file_name": "12.png", "height": 4, "width": 3}
-    rle = {"size": [4, 3], "counts": "235"}
+    rle = {"size": [4, 3], "counts": "237"}
     annotation = {"id": 1, "image_id": 5, "category_id": 1, "segmentation": rle, "iscrowd": 0}
     write(tmp_path / "UVO_frame_val.json", {"images": [image], "annotations": [annotation]})
     made = convert("UVO_frame_val.json")
@@ -254,37 +251,61 @@ def test_videos_of_several_files_are_numbered_on(tmp_path, picture, convert):
 
 
 BROKEN = {
-    "lacks height, width": ("coco", coco(images=[{"id": 1, "file_name": "a"}])),
-    "image 1 lacks coco_url": ("coco", coco(images=[{"id": 1, "width": 1, "height": 1}])),
-    "annotation 82445 is on image 397133, which is not listed": ("coco", coco(images=[])),
-    "annotation 3 lacks bbox": ("coco", coco(annotations=[{"id": 3, "image_id": 37777}])),
-    r"annotation 3 .*box \[1, 2\]": (
+    r"image 0 \(id 1\): 'width' and 'height' are missing": (
+        "coco",
+        coco(images=[{"id": 1, "file_name": "a"}]),
+    ),
+    "image 1 has no 'file_name', and no 'coco_url'": (
+        "coco",
+        coco(images=[{"id": 1, "width": 1, "height": 1}]),
+    ),
+    r"annotation 0 \(id 82445.*'image_id' is 397133, .* not listed": ("coco", coco(images=[])),
+    r"annotation 0 \(id 3.*'bbox' is missing": (
+        "coco",
+        coco(annotations=[{"id": 3, "image_id": 37777}]),
+    ),
+    r"'bbox' must be four .* not \[1, 2\]": (
         "coco",
         coco(annotations=[{"id": 3, "image_id": 37777, "area": 1, "bbox": [1, 2]}]),
     ),
-    "annotation 3: neither polygons nor run-length encoding": (
+    "'segmentation' has no 'size'": (
         "coco",
         coco(annotations=[{"id": 3, "image_id": 37777, "segmentation": {"counts": "2"}}]),
     ),
-    "image 'a.jpg'": ("coco", coco(images=["a.jpg"])),
-    "image 1 lacks height": (
+    "three points or more": (
+        "coco",
+        coco(annotations=[{"image_id": 37777, "segmentation": [[0, 1, 2, 2]]}]),
+    ),
+    "image 0: must be an object, not 'a.jpg'": ("coco", coco(images=["a.jpg"])),
+    "'height' must be a whole number": (
         "coco",
         coco(images=[{"id": 1, "file_name": "a", "width": 3, "height": None}]),
     ),
-    "image a .* id, not 'a'": (
+    "'id' must be a whole number .*, not 'a'": (
         "coco",
         coco(images=[{"id": "a", "file_name": "a", "width": 3, "height": 4}]),
     ),
-    "image 397133 is listed twice": ("coco", coco(images=coco()["images"] * 2)),
+    "'id' 397133 is listed twice": ("coco", coco(images=coco()["images"] * 2)),
     "holds no images": ("coco", {"images": [], "annotations": []}),
     "lists no videos": ("youtube_vis", coco()),
-    "video 5, which is not listed": (
+    "annotation 0: 'video_id' is 5, .* not listed": (
         "youtube_vis",
         videos(annotations=[{"id": 1, "video_id": 5, "segmentations": []}]),
     ),
-    "2 segmentations for the 3 frames of video 4": (
+    "2 'segmentations' for the 3 frames of video 4": (
         "youtube_vis",
         videos(annotations=[{"id": 1, "video_id": 4, "segmentations": [None, None]}]),
+    ),
+    "annotation 0, frame 1: 'segmentation' .* runs do not fill": (
+        "youtube_vis",
+        videos(
+            annotations=[
+                {
+                    "video_id": 4,
+                    "segmentations": [None, {"size": [4, 3], "counts": [2, 3]}, None],
+                }
+            ]
+        ),
     ),
 }
 

@@ -32,7 +32,9 @@ def test_annotations_without_masks_or_scores_are_counted_too(trial):
 
 def test_only_the_first_of_many_excluded_images_are_named(trial):
     excluded = [{"id": i, "file_name": f"{i}.jpg", "status": "missing"} for i in range(100)]
-    counted = account(trial.write("a.json", {"excluded": excluded}))
+    counted = account(
+        trial.write("a.json", {"images": [], "annotations": [], "excluded": excluded})
+    )
     assert counted.statuses["missing"] == 100
     assert len(counted.excluded) == 20
 
@@ -77,7 +79,10 @@ def test_what_only_some_masks_have_is_left_out(trial):
         trial.square(2, 8, 8, 18, id=1, score=0.5, cluster_size=4, crf_success=True),
         trial.square(3, 8, 8, 18, id=2, score=0.9),
     ]
-    images = [{"id": i, "file_name": "x", "width": 60, "height": 40} for i in (2, 3)]
+    images = [
+        {"id": i, "file_name": "x", "width": width, "height": height}
+        for i, (width, height) in list(trial.sizes.items())[:2]
+    ]
     path = trial.write("mixed.json", {"images": images, "annotations": masks})
     counted = account(path)
     assert counted.scores.tolist() == [0.5, 0.9]

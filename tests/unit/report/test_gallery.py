@@ -101,7 +101,7 @@ def test_an_image_that_is_gone_says_so(inputs, trial):
 def test_masks_of_another_dataset_are_refused(inputs, trial):
     wrong = [trial.square(3, 10, 10, 20, score=0.9) | {"image_id": 2}]
     predictions = {("demo_val", "d"): trial.write("wrong.json", wrong)}
-    with pytest.raises(DataError, match=r"wrong\.json: a mask of image 2 has \(60, 40\)"):
+    with pytest.raises(DataError, match=r"wrong\.json: .*image 2.*\[60, 40\] .* \[40, 60\]"):
         make_gallery(dataclasses.replace(inputs, predictions=predictions), "demo_val")
 
 
@@ -118,11 +118,12 @@ def test_ground_truth_of_boxes_is_drawn_as_boxes(inputs, trial):
 def test_the_best_detections_are_drawn_and_crowds_are_not(trial):
     found = [trial.square(2, 1, 1, 9, score=round(0.01 * n, 2)) for n in range(60)]
     found += [trial.square(3, 1, 1, 9, score=0.9), trial.square(2, 1, 1, 9, score=1.0, iscrowd=1)]
-    records = best_records(trial.write("p.json", found), [2], score_threshold=0.5)
+    path, sizes = trial.write("p.json", found), {2: (60, 40)}
+    records = best_records(path, sizes, score_threshold=0.5)
     assert list(records) == [2]
-    assert [record["score"] for record in records[2]][:3] == [0.59, 0.58, 0.57]
+    assert [record.score for record in records[2]][:3] == [0.59, 0.58, 0.57]
     assert len(records[2]) == 10
-    assert len(best_records(trial.write("p.json", found), [2])[2]) == 12
+    assert len(best_records(path, sizes)[2]) == 12
 
 
 def test_large_images_are_made_small(trial):
@@ -155,12 +156,16 @@ def test_best_and_worst_of_the_last_detector(inputs):
 
 
 def test_mean_iou_counts_objects_that_were_missed(trial):
-    image = {"width": 60, "height": 40}
-    objects = [trial.square(2, 0, 0, 10), trial.square(2, 30, 10, 20)]
-    assert mean_best_iou(objects, [trial.square(2, 0, 0, 10)], image) == pytest.approx(0.5)
-    assert mean_best_iou(objects, [], image) == 0
+    def read(*records):
+        content = {"images": [], "annotations": list(records)}
+        return best_records(trial.write("r.json", content), {2: (60, 40)}).get(2, [])
+
+    first, second = trial.square(2, 0, 0, 10), trial.square(2, 30, 10, 20)
+    objects = read(first, second)
+    assert mean_best_iou(objects, read(first)) == pytest.approx(0.5)
+    assert mean_best_iou(objects, []) == 0
     empty = trial.square(2, 0, 0, 0) | {"bbox": [0, 0, 10, 10]}
-    assert mean_best_iou(objects, [empty], image) == 0
-    assert mean_best_iou(objects, [trial.square(2, 0, 0, 10), empty], image) == pytest.approx(0.5)
-    boxes = [{"bbox": [0, 0, 10, 10]}, {"bbox": [30, 10, 20, 10]}]
-    assert mean_best_iou(boxes, objects, image) == pytest.approx(0.75)
+    assert mean_best_iou(objects, read(empty)) == 0
+    assert mean_best_iou(objects, read(first, empty)) == pytest.approx(0.5)
+    boxes = [{"image_id": 2, "bbox": box} for box in ([0, 0, 10, 10], [30, 10, 20, 10])]
+    assert mean_best_iou(read(*boxes), objects) == pytest.approx(0.75)

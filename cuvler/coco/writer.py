@@ -1,0 +1,67 @@
+"""Writing COCO json one record at a time."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from cuvler.files import StrPath, atomic_path
+
+
+class AnnotationWriter:
+    """Writes images and annotations incrementally; yielded by :func:`write_annotations`.
+
+    Attributes:
+        num_annotations: number of annotations added so far.
+        closing: sections written after the annotations, at the end of the block.
+    """
+
+    def __init__(self, images: TextIO, annotations: TextIO) -> None:
+        self._images = images
+        self._annotations = annotations
+        self._num_images = 0
+        self.num_annotations = 0
+        self.closing: dict[str, Any] = {}
+
+    def add_image(self, image: Mapping[str, Any]) -> None:
+        """Write an image's record."""
+        self._images.write(("," if self._num_images else "") + _dumps(image))
+        self._num_images += 1
+
+    def add_annotation(self, annotation: Mapping[str, Any]) -> None:
+        """Write an annotation's record."""
+        self._annotations.write(("," if self.num_annotations else "") + _dumps(annotation))
+        self.num_annotations += 1
+
+
+@contextmanager
+def write_annotations(path: StrPath, opening: Mapping[str, Any]) -> Iterator[AnnotationWriter]:
+    """Write COCO annotations atomically, as one compact line, without keeping them in memory.
+
+    Args:
+        path: the file to write.
+        opening: sections written before ``images`` (``info``, ``categories``...).
+    """
+    # Images and annotations arrive interleaved; annotations are collected in a temporary file,
+    # because they follow the images in the output.
+    with (
+        atomic_path(path) as temporary,
+        tempfile.TemporaryFile("w+", dir=temporary.parent, encoding="utf-8") as annotations,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        stream.write(_dumps(opening).removesuffix("}") + ',"images":[')
+        writer = AnnotationWriter(stream, annotations)
+        yield writer
+        stream.write('],"annotations":[')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, stream)
+        stream.write("]")
+        for section, content in writer.closing.items():
+            stream.write(f",{_dumps(section)}:{_dumps(content)}")
+        stream.write("}\n")
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
