@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 _AGAIN = "delete it and run again"
-_NEEDS = Needs(
+# What a shard's records have, beyond COCO's rules.
+SHARD_NEEDS = Needs(
     file_names=True, masks=True, scores=True, highest_score=1.0, raw=True, made_here=True
 )
 _KEYS = frozenset(
@@ -97,7 +98,7 @@ def merge_shards(
 
 def _settings(path: StrPath) -> Record:
     """Return the settings a shard was made with, which all shards must share."""
-    for record in read_coco(path, _NEEDS, quiet=True):
+    for record in read_coco(path, SHARD_NEEDS, quiet=True):
         if isinstance(record, Section) and isinstance(record.content, dict):
             return {key: value for key, value in record.content.items() if key != "shard"}
         break
@@ -127,7 +128,7 @@ class _Shard:
         Raises:
             DataError: the file is incomplete, or does not match the listing.
         """
-        for record in read_coco(self.path, _NEEDS):
+        for record in read_coco(self.path, SHARD_NEEDS):
             if not isinstance(record, Image | Annotation):
                 continue
             try:
@@ -138,7 +139,7 @@ class _Shard:
                     self._copy_annotation(record, writer)
             except Refused as reason:
                 index = self._num_images if isinstance(record, Image) else self._num_annotations
-                raise refusal(self.path, _NEEDS, index, record, reason) from None
+                raise refusal(self.path, SHARD_NEEDS, index, record, reason) from None
         self._require_all_images()
         self._pass_over(len(self._ids))
 
@@ -217,7 +218,7 @@ class _Shard:
 
     def _mismatch(self) -> DataError:
         """Return an error that describes how the images differ from the listing's."""
-        images = read_coco(self.path, _NEEDS, only=("images",), quiet=True)
+        images = read_coco(self.path, SHARD_NEEDS, only=("images",), quiet=True)
         found = [image.id for image in images if isinstance(image, Image)]
         names = dict(zip(self._ids.tolist(), self._names, strict=True))
         known = set(found)

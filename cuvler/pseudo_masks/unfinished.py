@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuvler.coco_json import stream_annotations
+from cuvler.annotations import SHARD_NEEDS
+from cuvler.coco import Annotation, Image, Section, read_coco
 from cuvler.errors import DataError
 from cuvler.files import StrPath
 from cuvler.image_status import ImageStatus
@@ -60,30 +61,34 @@ def find_unfinished(
 def _matches(path: Path, info: Mapping[str, Any], listing: "pd.DataFrame") -> bool:
     images = []
     info = json.loads(json.dumps(info))
-    for section, record in stream_annotations(path):
-        if section == "info" and record != info:
+    for record in read_coco(path, SHARD_NEEDS, quiet=True):
+        if isinstance(record, Section) and record.name == "info" and record.content != info:
             return False
-        if section == "images":
-            images.append((record["id"], record["file_name"]))
+        if isinstance(record, Image):
+            images.append((record.id, record.file_name))
     return images == list(zip(listing["image_id"], listing["file_name"], strict=True))
 
 
 def crashed_images(path: StrPath) -> set[int]:
     """Return the ids of the images that are to be tried again."""
+    images = read_coco(path, SHARD_NEEDS, only=("images",), quiet=True)
     return {
-        record["id"]
-        for section, record in stream_annotations(path)
-        if section == "images" and record["status"] == ImageStatus.CRASHED
+        image.id
+        for image in images
+        if isinstance(image, Image) and image.raw.get("status") == ImageStatus.CRASHED
     }
 
 
 def earlier_records(path: StrPath) -> Iterator[ImageRecord]:
     """Yield the records of the file, in order."""
     annotations = (
-        record for section, record in stream_annotations(path) if section == "annotations"
+        record
+        for record in read_coco(path, SHARD_NEEDS, quiet=True)
+        if isinstance(record, Annotation)
     )
-    groups = itertools.groupby(annotations, key=lambda annotation: annotation["image_id"])
-    for section, image in stream_annotations(path):
-        if section == "images":
-            masked = image["status"] == ImageStatus.OK
-            yield ImageRecord(image, list(next(groups)[1]) if masked else [])
+    groups = itertools.groupby(annotations, key=lambda annotation: annotation.image_id)
+    for image in read_coco(path, SHARD_NEEDS, only=("images",), quiet=True):
+        if isinstance(image, Image):
+            masked = image.raw.get("status") == ImageStatus.OK
+            found = [dict(one.raw) for one in next(groups)[1]] if masked else []
+            yield ImageRecord(dict(image.raw), found)
