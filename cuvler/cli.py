@@ -55,6 +55,7 @@ COMMANDS = {
         "cuvler.commands.reproduction",
         "Score published detectors and compare with the papers.",
     ),
+    "view": ("cuvler.commands.view", "Show any masks over their images, as one page."),
     "compare": ("cuvler.commands.compare", "Show where two result files differ most."),
     "report": ("cuvler.commands.report", "Write the report page."),
     "plan": ("cuvler.commands.plan", "Estimate the time and disk space of a run."),

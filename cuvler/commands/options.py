@@ -50,9 +50,9 @@ def named_paths(
 # Inputs.
 
 
-def listing(help: str = "The dataset's listing (.parquet).") -> Decorator:
+def listing(help: str = "The dataset's listing (.parquet).", *, required: bool = True) -> Decorator:
     """The listing of the images to process."""
-    return click.option("--listing", type=Path, required=True, help=help)
+    return click.option("--listing", type=Path, required=required, help=help)
 
 
 def image_root(
@@ -203,10 +203,10 @@ def tta() -> Decorator:
     return click.option("--tta", is_flag=True, help=text)
 
 
-def num_images(help: str) -> Decorator:
+def num_images(help: str, default: int = 8) -> Decorator:
     """The number of images on a page."""
     return click.option(
-        "--num-images", type=click.IntRange(1), default=8, show_default=True, help=help
+        "--num-images", type=click.IntRange(1), default=default, show_default=True, help=help
     )
 
 

@@ -27,7 +27,7 @@ from cuvler.report.inputs import SIDE, Inputs, of_dataset
 
 Sizes = Mapping[int, Size | None]  # (width, height) by image id
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
-_SHOWN = 12  # masks drawn per picture
+SHOWN = 12  # masks drawn per picture
 _DRAWN = Needs(format="either", sections=("annotations",), listed=False)
 _LISTED = Needs(sections=("images",), file_names=True)
 
@@ -220,7 +220,7 @@ def best_records(
             found.setdefault(record.image_id, []).append(record)
     for image_id, records in found.items():
         if all(record.score is not None for record in records):
-            found[image_id] = sorted(records, key=lambda record: -(record.score or 0.0))[:_SHOWN]
+            found[image_id] = sorted(records, key=lambda record: -(record.score or 0.0))[:SHOWN]
     return found
 
 
@@ -251,10 +251,13 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
     if not lists:
         return {}
     images = listed_images(lists[0])
-    ids = sorted(images)
-    count = min(inputs.images, len(ids))
-    positions = [(2 * number + 1) * len(ids) // (2 * count) for number in range(count)]
-    return {ids[position]: images[ids[position]] for position in positions}
+    return {number: images[number] for number in evenly_spread(sorted(images), inputs.images)}
+
+
+def evenly_spread(ids: Sequence[int], count: int) -> list[int]:
+    """Return ``count`` ids from evenly spread positions, or all if there are fewer."""
+    count = min(count, len(ids))
+    return [ids[(2 * number + 1) * len(ids) // (2 * count)] for number in range(count)]
 
 
 def _proposals(

@@ -7,11 +7,14 @@ from cuvler.report.formats import change, percent
 
 
 def render(package: str, **context: Any) -> str:
-    """Render ``page.html.j2`` of a package; text is escaped and undefined names are errors."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """Render ``page.html.j2`` of a package; text is escaped and undefined names are errors.
+
+    It may import ``parts.html.j2``, the parts that pages share.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader(package, "."),
+        loader=ChoiceLoader([PackageLoader(name, ".") for name in (package, __package__)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -170,6 +170,13 @@ EXERCISED = {
         },
         "cp results/demo/annotations/demo_val/votecut.json scored.json",
     ),
+    "cuvler view annotations.json --image-root images --ground-truth truth.json": Run(
+        "view.html", {"truth.json": "annotations.json"}
+    ),
+    "cuvler view results/annotations/my_photos/votecut.json --image-root /data/photos": Run(
+        "view.html",
+        {"my_photos": "demo_val", "results/": "results/demo/", "/data/photos": "demo/val/images"},
+    ),
     "snakemake -n": Plan(SCORES | {"report", "all"}),
     "snakemake --profile profiles/slurm all": Plan(SCORES | {"report", "all"}),
     "snakemake --profile profiles/slurm -n all": Plan(SCORES | {"report", "all"}),

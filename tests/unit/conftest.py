@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .browser import CHROMIUM, Browser
+
 
 @pytest.fixture(scope="module")
 def one_thread():
@@ -72,3 +74,12 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return context
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium on the PATH (Debian: apt-get install chromium)")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

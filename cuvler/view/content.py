@@ -1,0 +1,188 @@
+"""What a COCO json has: its images, how many records of each, and the images left out."""
+
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from cuvler.coco import Annotation, Category, Image, Needs, Section, read_coco
+from cuvler.coco.stream import RESULTS, stream_file
+from cuvler.coco.values import shown
+from cuvler.errors import DataError
+from cuvler.image_status import USABLE
+from cuvler.listing import ListedImage, read_listing
+from cuvler.listing import listed_images as rows_of
+from cuvler.report.gallery import evenly_spread, listed_images
+
+_ANNOTATIONS = Needs(file_names=True, raw=True)
+_RESULTS = Needs(format="results", listed=False)
+_SCORES = 0.3  # Smallest score of results that is shown, unless another one is asked for.
+
+
+@dataclass
+class Content:
+    """Images and numbers of records of COCO annotations, pseudo-masks or results.
+
+    Attributes:
+        path: the file.
+        is_results: the file is COCO results, which do not name their images.
+        score_threshold: records with lower scores are not counted.
+        images: the images by id.
+        counts: number of records by image id and category id, without crowds.
+        classes: names of the categories by id; empty if there is only one.
+        left_out: file name and status of the images that could not be used.
+        info: the settings that made the file.
+    """
+
+    path: Path
+    is_results: bool
+    score_threshold: float
+    images: dict[int, ListedImage] = field(default_factory=dict)
+    counts: dict[int, Counter[int]] = field(default_factory=dict)
+    classes: dict[int, str] = field(default_factory=dict)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the records are called, in the plural."""
+        return "detections" if self.is_results else "masks"
+
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return sum(counts.total() for counts in self.counts.values())
+
+
+def read_content(
+    path: Path,
+    *,
+    ground_truth: Path | None = None,
+    listing: Path | None = None,
+    score_threshold: float | None = None,
+) -> Content:
+    """Read what a COCO json has, record by record; memory grows with the number of images.
+
+    Args:
+        path: COCO annotations, pseudo-masks (merged, or of one shard), or COCO results.
+        ground_truth: a COCO json that names the images of results.
+        listing: a listing that names the images of results, instead.
+        score_threshold: by default 0.3 for results, and 0 for annotations.
+
+    Raises:
+        DataError: a file is missing or damaged or breaks a rule of
+            :func:`cuvler.coco.read_coco`, nothing names the images of results, or what does is of
+            other images.
+    """
+    is_results = next(stream_file(path), ("images", None))[0] == RESULTS
+    threshold = (_SCORES if is_results else 0.0) if score_threshold is None else score_threshold
+    content = Content(path, is_results, threshold)
+    if not is_results:
+        _read_annotations(content)
+    elif names := ground_truth or listing:
+        content.images = listed_images(names) if ground_truth else _rows(names)
+        _read_results(content, names)
+    else:
+        raise DataError(
+            f"{path}: COCO results do not name their images; give the ground truth or the listing "
+            "that they were made with",
+            parameter="listing",
+        )
+    return content
+
+
+def choose(
+    content: Content, count: int, *, names: Sequence[str] = (), seed: int | None = None
+) -> dict[int, ListedImage]:
+    """Choose the images to show.
+
+    Args:
+        content: of the file.
+        count: number of images.
+        names: file names, with or without their folders, and with ``*`` and ``?`` as in a shell;
+            all of these images are shown.
+        seed: choose at random; without it, images are spread evenly over the ids.
+
+    Returns:
+        The images by id, ascending.
+
+    Raises:
+        DataError: no image has one of the names.
+    """
+    if names:
+        found = set().union(*(_matching(content, name) for name in names))
+        return {number: content.images[number] for number in sorted(found)}
+    ids = sorted(content.images)
+    if seed is None:
+        ids = evenly_spread(ids, count)
+    else:
+        ids = sorted(random.Random(seed).sample(ids, min(count, len(ids))))  # noqa: S311
+    return {number: content.images[number] for number in ids}
+
+
+def _matching(content: Content, pattern: str) -> Collection[int]:
+    found = [
+        number
+        for number, image in content.images.items()
+        if fnmatchcase(image.file_name, pattern)
+        or fnmatchcase(image.file_name.rpartition("/")[2], pattern)
+    ]
+    if not found:
+        some = ", ".join(image.file_name for image in list(content.images.values())[:3])
+        raise DataError(f"{content.path}: no image is named {pattern!r}; its first ones are {some}")
+    return found
+
+
+def _read_annotations(content: Content) -> None:
+    classes = {}
+    for item in read_coco(content.path, _ANNOTATIONS):
+        match item:
+            case Annotation():
+                _count(content, item)
+            case Image():
+                _add_image(content, item)
+            case Category():
+                classes[item.id] = item.name
+            case Section("excluded", {"file_name": name, "status": status}):
+                content.left_out.append((str(name), str(status)))
+            case Section("excluded", other):
+                raise DataError(f"{content.path}: 'excluded' has {shown(other)}, without a status")
+            case Section("info", {} as info):
+                content.info = info
+    content.classes = classes if len(classes) > 1 else {}
+
+
+def _add_image(content: Content, image: Image) -> None:
+    status = image.raw.get("status")
+    if status is not None and status not in USABLE:  # of a shard
+        content.left_out.append((str(image.file_name), str(status)))
+    else:
+        content.images[image.id] = ListedImage(image.id, str(image.file_name), image.size)
+
+
+def _read_results(content: Content, names: Path) -> None:
+    sizes = {number: image.size for number, image in content.images.items()}
+    unknown = set()
+    for item in read_coco(content.path, _RESULTS, sizes=sizes):
+        if isinstance(item, Annotation):
+            _count(content, item)
+            unknown |= {item.image_id} - sizes.keys()
+    if unknown:
+        some = ", ".join(map(str, sorted(unknown)[:5]))
+        raise DataError(
+            f"{content.path}: has {len(unknown)} images that {names} does not name (ids {some}); "
+            "are they of the same dataset?"
+        )
+
+
+def _count(content: Content, record: Annotation) -> None:
+    if not record.iscrowd and (record.score is None or record.score >= content.score_threshold):
+        counts = content.counts.setdefault(record.image_id, Counter())
+        counts[record.category_id or 0] += 1
+
+
+def _rows(listing: Path) -> dict[int, ListedImage]:
+    return {row.image_id: row for row in rows_of(read_listing(listing))}

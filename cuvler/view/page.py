@@ -1,0 +1,90 @@
+"""The page: cards with an image, the file's masks over it, and the ground truth's."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from markupsafe import Markup
+
+from cuvler.listing import ListedImage
+from cuvler.report.gallery import SHOWN, Card, Layer, best_records, make_card
+from cuvler.report.templates import render
+from cuvler.view.content import Content
+
+_CLASSES = 4  # Classes named on a card.
+
+
+def make_page(
+    content: Content,
+    chosen: Mapping[int, ListedImage],
+    image_root: Path,
+    *,
+    ground_truth: Path | None = None,
+) -> str:
+    """Return a self-contained HTML page; the same files give the same bytes.
+
+    Args:
+        content: the result of :func:`cuvler.view.read_content`.
+        chosen: the images to show, by id.
+        image_root: the image root.
+        ground_truth: a COCO json that is drawn as well.
+
+    Raises:
+        DataError: a file is damaged, or a mask's size differs from its image's.
+    """
+    sizes = {number: image.size for number, image in chosen.items()}
+    path = content.path
+    records = best_records(path, sizes, score_threshold=content.score_threshold)
+    layers = [Layer(path.stem, content.kind, path, records)]
+    if ground_truth is not None:
+        truth = best_records(ground_truth, sizes)
+        layers.append(Layer("ground truth", "objects", ground_truth, truth))
+    cards = [
+        make_card(image_root, image, layers, {}, _note(content, number))
+        for number, image in chosen.items()
+    ]
+    return _render(content, cards)
+
+
+def _note(content: Content, image_id: int) -> str:
+    """Describe an image's records: their number, classes, and how many are drawn."""
+    counts = content.counts.get(image_id)
+    if not counts:
+        return f"no {content.kind}"
+    kind = content.kind if counts.total() > 1 else content.kind.removesuffix("s")
+    note = f"{counts.total()} {kind}"
+    if content.classes:
+        named = [f"{n} {content.classes.get(key, key)}" for key, n in counts.most_common(_CLASSES)]
+        more = ["..."] if len(counts) > _CLASSES else []
+        note += f": {', '.join(named + more)}"
+    if content.is_results and counts.total() > SHOWN:
+        note += f"; the best {SHOWN} are drawn"
+    return note
+
+
+def _render(content: Content, cards: list[Card]) -> str:
+    folder = resources.files("cuvler.report")
+    css, js = (
+        Markup(folder.joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 (a file of ours)
+        for name in ("page.css", "page.js")
+    )
+    empty = sum(not content.counts.get(number) for number in content.images)
+    facts = {
+        "images": f"{len(content.images):,}",
+        content.kind: f"{content.total:,}",
+        f"images without {content.kind}": f"{empty:,}",
+    }
+    if content.info.get("method"):
+        facts["method"] = str(content.info["method"])
+    if content.score_threshold:
+        facts["smallest score"] = f"{content.score_threshold:g}"
+    return render(
+        "cuvler.view",
+        title="/".join(content.path.parts[-2:]),
+        cards=cards,
+        shown=len(cards),
+        content=content,
+        facts=facts,
+        css=css,
+        js=js,
+    )
