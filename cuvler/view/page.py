@@ -1,15 +1,19 @@
 """The page: cards with an image, the file's masks over it, and the ground truth's."""
 
+import logging
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup
 
+from cuvler.errors import DataError
 from cuvler.listing import ListedImage
 from cuvler.report.gallery import SHOWN, Card, Layer, best_records, make_card
 from cuvler.report.templates import render
 from cuvler.view.content import Content
+
+logger = logging.getLogger(__name__)
 
 _CLASSES = 4  # Classes named on a card.
 
@@ -30,12 +34,15 @@ def make_page(
         ground_truth: a COCO json that is drawn as well.
 
     Raises:
-        DataError: a file is damaged, or a mask's size differs from its image's.
+        DataError: a file is damaged, a mask's size differs from its image's, or none of the images
+            can be opened.
     """
     sizes = {number: image.size for number, image in chosen.items()}
     path = content.path
     records = best_records(path, sizes, score_threshold=content.score_threshold)
-    layers = [Layer(path.stem, content.kind, path, records)]
+    # The name of a shard's file is its number.
+    title = str(content.info.get("method") or path.stem)
+    layers = [Layer(title, content.kind, path, records)]
     if ground_truth is not None:
         truth = best_records(ground_truth, sizes)
         layers.append(Layer("ground truth", "objects", ground_truth, truth))
@@ -43,6 +50,14 @@ def make_page(
         make_card(image_root, image, layers, {}, _note(content, number))
         for number, image in chosen.items()
     ]
+    if errors := [card.error for card in cards if card.error]:
+        if len(errors) == len(cards):
+            raise DataError(
+                f"none of {len(cards)} images can be opened; the first: {errors[0]}. Is it their "
+                "image root?",
+                parameter="image_root",
+            )
+        logger.warning("%d of %d images cannot be opened: %s", len(errors), len(cards), errors[0])
     return _render(content, cards)
 
 

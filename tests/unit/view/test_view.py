@@ -42,6 +42,16 @@ def test_annotations_are_drawn_over_their_images(photos):
         assert fact in text
 
 
+def test_another_image_root_is_noticed(photos, caplog):
+    content = read_content(photos.write(photos.annotations()))
+    chosen = choose(content, 6)
+    make_page(content, chosen, photos.root)
+    assert "1 of 6 images cannot be opened" in caplog.text
+    with pytest.raises(DataError, match=r"none of 6 images.*nowhere/a/2\.png") as error:
+        make_page(content, chosen, photos.folder / "nowhere")
+    assert error.value.parameter == "image_root"
+
+
 def test_a_page_needs_no_other_file_and_is_the_same_each_time(photos):
     path = photos.write(photos.annotations())
     text = page(photos, path)
@@ -168,7 +178,7 @@ def test_an_empty_file_gives_a_page(photos):
 
 def test_names_are_text_and_never_markup(photos):
     evil = "<script>alert(1)</script>.png"
-    images = [{**photos.images[0], "file_name": evil}]
+    images = [{**photos.images[0], "file_name": evil}, photos.images[1]]
     text = page(photos, photos.write(photos.annotations(images=images, annotations=[]), "x&y.json"))
     assert text.count("<script") == 1  # the page's own
     assert "<h1>" + photos.folder.name + "/x&amp;y.json</h1>" in text
