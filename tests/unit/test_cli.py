@@ -44,6 +44,20 @@ def test_importing_the_package_is_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_the_commands_help_is_quick():
+    script = f"""
+import sys
+from click.testing import CliRunner
+from cuvler.cli import cuvler
+for name in {[*COMMANDS]}:
+    assert CliRunner().invoke(cuvler, [name, "--help"]).exit_code == 0, name
+    heavy = {{"torch", "timm", "pandas", "zarr", "scipy.ndimage", "numba", "detectron2"}}
+    print(name, *sorted(heavy & sys.modules.keys()))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.split() == [*COMMANDS], result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name):
     result = CliRunner().invoke(cuvler, [name, "--help"])
