@@ -28,7 +28,7 @@ from cuvler.files import atomic_path
     "--name",
     "names",
     multiple=True,
-    help="Show the images of this file name; * stands for any characters. Repeatable.",
+    help="Choose among the images of this file name; * stands for any characters. Repeatable.",
 )
 @click.option(
     "--score-threshold",

@@ -27,7 +27,7 @@ from cuvler.report.inputs import SIDE, Inputs, of_dataset
 
 Sizes = Mapping[int, Size | None]  # (width, height) by image id
 Vectors = Mapping[int, NDArray[np.float32]]  # by image id
-SHOWN = 12  # masks drawn per picture
+_SHOWN = 12  # masks drawn per picture
 _DRAWN = Needs(format="either", sections=("annotations",), listed=False)
 _LISTED = Needs(sections=("images",), file_names=True)
 
@@ -220,7 +220,7 @@ def best_records(
             found.setdefault(record.image_id, []).append(record)
     for image_id, records in found.items():
         if all(record.score is not None for record in records):
-            found[image_id] = sorted(records, key=lambda record: -(record.score or 0.0))[:SHOWN]
+            found[image_id] = sorted(records, key=lambda record: -(record.score or 0.0))[:_SHOWN]
     return found
 
 

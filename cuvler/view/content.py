@@ -8,14 +8,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from cuvler.coco import Annotation, Category, Image, Needs, Section, read_coco
+from cuvler.coco import Annotation, Category, Image, Item, Needs, Section, read_coco
 from cuvler.coco.stream import RESULTS, stream_file
 from cuvler.coco.values import shown
 from cuvler.errors import DataError
 from cuvler.image_status import USABLE
-from cuvler.listing import ListedImage, read_listing
-from cuvler.listing import listed_images as rows_of
-from cuvler.report.gallery import evenly_spread, listed_images
+from cuvler.listing import ListedImage, listed_images, read_listing
+from cuvler.report.gallery import evenly_spread
 
 _ANNOTATIONS = Needs(file_names=True, raw=True)
 _RESULTS = Needs(format="results", listed=False)
@@ -31,8 +30,8 @@ class Content:
         is_results: the file is COCO results, which do not name their images.
         score_threshold: records with lower scores are not counted.
         images: the images by id.
-        counts: number of records by image id and category id, without crowds.
-        classes: names of the categories by id; empty if there is only one.
+        counts: number of records by image id, without crowds.
+        classes: names of the categories by id.
         left_out: file name and status of the images that could not be used.
         info: the settings that made the file.
     """
@@ -41,7 +40,7 @@ class Content:
     is_results: bool
     score_threshold: float
     images: dict[int, ListedImage] = field(default_factory=dict)
-    counts: dict[int, Counter[int]] = field(default_factory=dict)
+    counts: Counter[int] = field(default_factory=Counter)
     classes: dict[int, str] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
@@ -50,11 +49,6 @@ class Content:
     def kind(self) -> str:
         """What the records are called, in the plural."""
         return "detections" if self.is_results else "masks"
-
-    @property
-    def total(self) -> int:
-        """Number of records."""
-        return sum(counts.total() for counts in self.counts.values())
 
 
 def read_content(
@@ -82,9 +76,12 @@ def read_content(
     content = Content(path, is_results, threshold)
     if not is_results:
         _read_annotations(content)
-    elif names := ground_truth or listing:
-        content.images = listed_images(names) if ground_truth else _rows(names)
-        _read_results(content, names)
+    elif ground_truth:
+        _read_images(content, ground_truth)
+        _read_results(content, ground_truth)
+    elif listing:
+        content.images = {row.image_id: row for row in listed_images(read_listing(listing))}
+        _read_results(content, listing)
     else:
         raise DataError(
             f"{path}: COCO results do not name their images; give the ground truth or the listing "
@@ -102,8 +99,8 @@ def choose(
     Args:
         content: of the file.
         count: number of images.
-        names: file names, with or without their folders, and with ``*`` and ``?`` as in a shell;
-            all of these images are shown.
+        names: choose among images of these names, with or without their folders, or with ``*``
+            and ``?`` as in a shell.
         seed: choose at random; without it, images are spread evenly over the ids.
 
     Returns:
@@ -112,10 +109,8 @@ def choose(
     Raises:
         DataError: no image has one of the names.
     """
-    if names:
-        found = set().union(*(_matching(content, name) for name in names))
-        return {number: content.images[number] for number in sorted(found)}
-    ids = sorted(content.images)
+    found = set().union(*(_matching(content, name) for name in names)) if names else content.images
+    ids = sorted(found)
     if seed is None:
         ids = evenly_spread(ids, count)
     else:
@@ -127,8 +122,8 @@ def _matching(content: Content, pattern: str) -> Collection[int]:
     found = [
         number
         for number, image in content.images.items()
-        if fnmatchcase(image.file_name, pattern)
-        or fnmatchcase(image.file_name.rpartition("/")[2], pattern)
+        for name in (image.file_name, image.file_name.rpartition("/")[2])
+        if name == pattern or fnmatchcase(name, pattern)
     ]
     if not found:
         some = ", ".join(image.file_name for image in list(content.images.values())[:3])
@@ -137,30 +132,35 @@ def _matching(content: Content, pattern: str) -> Collection[int]:
 
 
 def _read_annotations(content: Content) -> None:
-    classes = {}
     for item in read_coco(content.path, _ANNOTATIONS):
         match item:
             case Annotation():
                 _count(content, item)
-            case Image():
-                _add_image(content, item)
-            case Category():
-                classes[item.id] = item.name
             case Section("excluded", {"file_name": name, "status": status}):
                 content.left_out.append((str(name), str(status)))
             case Section("excluded", other):
                 raise DataError(f"{content.path}: 'excluded' has {shown(other)}, without a status")
             case Section("info", {} as info):
                 content.info = info
-    content.classes = classes if len(classes) > 1 else {}
+            case _:
+                _add(content, item)
 
 
-def _add_image(content: Content, image: Image) -> None:
-    status = image.raw.get("status")
-    if status is not None and status not in USABLE:  # of a shard
-        content.left_out.append((str(image.file_name), str(status)))
-    else:
-        content.images[image.id] = ListedImage(image.id, str(image.file_name), image.size)
+def _read_images(content: Content, ground_truth: Path) -> None:
+    for item in read_coco(ground_truth, _ANNOTATIONS, only=("images", "categories"), quiet=True):
+        _add(content, item)
+
+
+def _add(content: Content, item: Item) -> None:
+    """Add an image or a category."""
+    if isinstance(item, Category):
+        content.classes[item.id] = item.name
+    elif isinstance(item, Image):
+        status = item.raw.get("status")
+        if status is not None and status not in USABLE:  # of a shard
+            content.left_out.append((str(item.file_name), str(status)))
+        else:
+            content.images[item.id] = ListedImage(item.id, str(item.file_name), item.size)
 
 
 def _read_results(content: Content, names: Path) -> None:
@@ -180,9 +180,4 @@ def _read_results(content: Content, names: Path) -> None:
 
 def _count(content: Content, record: Annotation) -> None:
     if not record.iscrowd and (record.score is None or record.score >= content.score_threshold):
-        counts = content.counts.setdefault(record.image_id, Counter())
-        counts[record.category_id or 0] += 1
-
-
-def _rows(listing: Path) -> dict[int, ListedImage]:
-    return {row.image_id: row for row in rows_of(read_listing(listing))}
+        content.counts[record.image_id] += 1

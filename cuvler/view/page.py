@@ -1,15 +1,17 @@
 """The page: cards with an image, the file's masks over it, and the ground truth's."""
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup
 
+from cuvler.coco import Annotation
 from cuvler.errors import DataError
 from cuvler.listing import ListedImage
-from cuvler.report.gallery import SHOWN, Card, Layer, best_records, make_card
+from cuvler.report.gallery import Card, Layer, best_records, make_card
 from cuvler.report.templates import render
 from cuvler.view.content import Content
 
@@ -47,7 +49,7 @@ def make_page(
         truth = best_records(ground_truth, sizes)
         layers.append(Layer("ground truth", "objects", ground_truth, truth))
     cards = [
-        make_card(image_root, image, layers, {}, _note(content, number))
+        make_card(image_root, image, layers, {}, _note(content, number, records.get(number, [])))
         for number, image in chosen.items()
     ]
     if errors := [card.error for card in cards if card.error]:
@@ -61,19 +63,18 @@ def make_page(
     return _render(content, cards)
 
 
-def _note(content: Content, image_id: int) -> str:
-    """Describe an image's records: their number, classes, and how many are drawn."""
-    counts = content.counts.get(image_id)
-    if not counts:
+def _note(content: Content, image_id: int, drawn: Sequence[Annotation]) -> str:
+    """Describe an image's records: their number, how many are drawn, and the classes of these."""
+    count = content.counts[image_id]
+    if not count:
         return f"no {content.kind}"
-    kind = content.kind if counts.total() > 1 else content.kind.removesuffix("s")
-    note = f"{counts.total()} {kind}"
-    if content.classes:
-        named = [f"{n} {content.classes.get(key, key)}" for key, n in counts.most_common(_CLASSES)]
-        more = ["..."] if len(counts) > _CLASSES else []
-        note += f": {', '.join(named + more)}"
-    if content.is_results and counts.total() > SHOWN:
-        note += f"; the best {SHOWN} are drawn"
+    note = f"{count} {content.kind if count > 1 else content.kind.removesuffix('s')}"
+    if count > len(drawn):
+        note += f", of which the best {len(drawn)} are drawn"
+    if len(content.classes) > 1:
+        classes = Counter(record.category_id for record in drawn).most_common()
+        named = [f"{n} {content.classes.get(key or 0, key)}" for key, n in classes[:_CLASSES]]
+        note += f": {', '.join(named)}{', ...' if len(classes) > _CLASSES else ''}"
     return note
 
 
@@ -83,10 +84,10 @@ def _render(content: Content, cards: list[Card]) -> str:
         Markup(folder.joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 (a file of ours)
         for name in ("page.css", "page.js")
     )
-    empty = sum(not content.counts.get(number) for number in content.images)
+    empty = sum(not content.counts[number] for number in content.images)
     facts = {
         "images": f"{len(content.images):,}",
-        content.kind: f"{content.total:,}",
+        content.kind: f"{content.counts.total():,}",
         f"images without {content.kind}": f"{empty:,}",
     }
     if content.info.get("method"):

@@ -97,7 +97,7 @@ def test_the_images_of_results_are_named_by_another_file(photos, names):
     truth = [("ground truth", "1 object")] if names == "ground_truth" else []
     assert panels == [("image", ""), ("results", "1 detection"), *truth]
     every = read_content(path, score_threshold=0, **{names: named})
-    assert every.total == 3
+    assert every.counts.total() == 3
 
 
 def test_results_of_other_images_are_refused(photos):
@@ -111,7 +111,7 @@ def test_many_detections_are_counted_and_the_best_are_drawn(photos):
     results = [square(2, 5, score=0.5 + n / 100) for n in range(20)]
     path = photos.write(results, "results.json")
     shown = cards(page(photos, path, ground_truth=photos.write(photos.annotations(), "truth.json")))
-    assert shown["a/2.png"][0] == "20 detections; the best 12 are drawn"
+    assert shown["a/2.png"][0] == "20 detections, of which the best 12 are drawn"
     assert shown["a/2.png"][1][1] == ("results", "12 detections")
 
 
@@ -152,7 +152,10 @@ class TestChoice:
         [(["2.png"], [2]), (["a/2.png", "7.*"], [2, 7]), (["a/*"], [*IDS]), (["1?.png"], [11, 13])],
     )
     def test_by_name(self, content, names, ids):
-        assert list(choose(content, 1, names=names)) == ids
+        assert list(choose(content, 6, names=names)) == ids
+
+    def test_the_number_holds_for_names_too(self, content):
+        assert list(choose(content, 1, names=["a/*"])) == [7]
 
     def test_a_name_that_no_image_has(self, content):
         with pytest.raises(DataError, match=r"masks\.json.*'4\.png'.*a/2\.png"):
