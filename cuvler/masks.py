@@ -24,7 +24,21 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
     three times as fast for a detector's 100 masks of a photograph.
     """
     height, width = (int(side) for side in mask.shape)
-    bounds = _run_bounds(np.asarray(mask, dtype=bool))
+    return from_bounds(_run_bounds(np.asarray(mask, dtype=bool)), height, width)
+
+
+def from_bounds(bounds: NDArray[np.integer], height: int, width: int) -> Rle:
+    """Encode a mask given by its runs of ones.
+
+    Args:
+        bounds: starts and ends of the runs, alternating and ascending, in column-major order. A run
+            may start where the one before it ends.
+        height: of the mask.
+        width: of the mask.
+    """
+    # A run that starts where another ends continues it, at the top of the next column.
+    apart = np.repeat(bounds[1:-1:2] != bounds[2::2], 2)
+    bounds = np.concatenate((bounds[:1], bounds[1:-1][apart], bounds[-1:]))
     counts = np.diff(bounds, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
@@ -34,7 +48,7 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
 
 
 def _run_bounds(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the starts and ends of runs of ones, alternating, in column-major order."""
+    """Return the starts and ends of runs of ones in each column, in column-major order."""
     left, top, right, bottom = bounding_box(mask)
     if right == 0:
         return np.empty(0, dtype=np.intp)
@@ -44,9 +58,7 @@ def _run_bounds(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     pixels = np.concatenate(([False], box.ravel()))
     column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), box.shape[1])
     bounds: NDArray[np.intp] = (left + column) * mask.shape[0] + top + row
-    # If the box is as high as the mask, a run may continue at the top of the next column.
-    apart = np.repeat(bounds[1:-1:2] != bounds[2::2], 2)
-    return np.concatenate((bounds[:1], bounds[1:-1][apart], bounds[-1:]))
+    return bounds
 
 
 def decode(rle: Rle) -> NDArray[np.bool_]:

@@ -38,6 +38,7 @@ def command(
     annotations), to the output folder.
     """
     from cuvler.detector import load_detector
+    from cuvler.detector.inference import pasted, prepare_image
     from cuvler.drawing import draw_masks
     from cuvler.files import atomic_path, write_json
     from cuvler.predictions import as_coco_annotations
@@ -52,12 +53,12 @@ def command(
     )
     found = []
     for file, image in pictures:
-        every = model(image)
+        every = model.detect([prepare_image(image, model.input_sides)])[0]
         instances = every[every.scores >= score_threshold]
         found.append((file.name, image.size, instances))
         with pictures.writing(), atomic_path(output / f"{file.stem}.masks.png") as temporary:
             picture = draw_masks(
-                image, list(instances.pred_masks.numpy()), instances.scores.tolist()
+                image, list(pasted(instances).pred_masks.numpy()), instances.scores.tolist()
             )
             picture.save(temporary, format="PNG")
         highest = float(every.scores.max()) if len(every) else None

@@ -1,12 +1,14 @@
 """Convert a detector's instances to COCO records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cuvler import masks
+from cuvler.predictions.pasting import paste
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
@@ -26,25 +28,37 @@ def coco_records(
 
     Args:
         image_id: the image.
-        instances: what :class:`cuvler.detector.Detector` returns; boxes lie within the image.
+        instances: what :class:`cuvler.detector.Detector` or its ``detect`` returns; boxes lie
+            within the image.
         categories: (id, name) of the classes 0, 1, ...
         score_threshold: minimum score of a prediction.
     """
-    for mask, box, score, label in zip(
-        instances.pred_masks.numpy(),
+    found = zip(
         instances.pred_boxes.tensor.numpy(),
         instances.scores.tolist(),
         instances.pred_classes.tolist(),
         strict=True,
-    ):
+    )
+    encode = _encoder(instances)
+    for index, (box, score, label) in enumerate(found):
         if score >= score_threshold:
             yield {
                 "image_id": image_id,
                 "category_id": categories[label][0],
-                "segmentation": masks.encode(mask),
+                "segmentation": encode(index),
                 "bbox": _coco_box(box),
                 "score": score,
             }
+
+
+def _encoder(instances: "Instances") -> Callable[[int], masks.Rle]:
+    """Return a function that encodes the mask of a number, pasted or not."""
+    if isinstance(instances.pred_masks, Tensor):
+        whole = instances.pred_masks.numpy()
+        return lambda index: masks.encode(whole[index])
+    height, width = instances.image_size
+    within, boxes = instances.pred_masks.tensor.numpy(), instances.pred_boxes.tensor.numpy()
+    return lambda index: paste(within[index], boxes[index], height, width)
 
 
 def _coco_box(box: NDArray[np.float32]) -> list[float]:

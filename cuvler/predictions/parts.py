@@ -23,8 +23,6 @@ from cuvler.predictions.coco_results import coco_records
 from cuvler.progress import Progress
 
 if TYPE_CHECKING:
-    from detectron2.structures import Instances
-
     from cuvler.detector import Detector
 
 logger = logging.getLogger(__name__)
@@ -104,14 +102,12 @@ def predict_images(
     progress = Progress(len(rows), show=show and index == 0)
     with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
         for window in _windows(batches):
-            found = _detect(detector, window, batch_size)
+            found = _detect(detector, window, batch_size, score_threshold)
             for item in window:
                 if isinstance(item.content, tuple):
                     summary.failed.append((item.name, *item.content))
                     continue
-                for record in coco_records(
-                    item.image_id, found[item.image_id], detector.categories, score_threshold
-                ):
+                for record in found[item.image_id]:
                     stream.write(json.dumps(record, separators=(",", ":")) + "\n")
                     summary.predictions += 1
             progress.update(len(window))
@@ -155,22 +151,29 @@ def _windows(batches: Iterable[list[_Item]]) -> Iterator[list[_Item]]:
         yield list(itertools.chain.from_iterable(window))
 
 
-def _detect(detector: "Detector", items: list[_Item], batch_size: int) -> dict[int, "Instances"]:
-    """Run the detector on the readable images; return {image id: predictions}.
+def _detect(
+    detector: "Detector", items: list[_Item], batch_size: int, score_threshold: float
+) -> dict[int, list[dict[str, Any]]]:
+    """Run the detector on the readable images; return {image id: records}.
 
     A batch has images of one shape only: padding would make the predictions of the smaller images
     depend on the rest of the batch.
     """
+    if detector.input_sides is None:
+        # Test-time augmentation runs image by image, and its masks are as large as the image.
+        batch_size = 1
     shapes: dict[tuple[int, ...], list[tuple[int, dict[str, Any]]]] = {}
     for item in items:
         if isinstance(item.content, dict):
             shape = tuple(item.content["image"].shape)
             shapes.setdefault(shape, []).append((item.image_id, item.content))
-    found: dict[int, Instances] = {}
+    found = {}
     for alike in shapes.values():
         for start in range(0, len(alike), batch_size):
             ids, inputs = zip(*alike[start : start + batch_size], strict=True)
-            found.update(zip(ids, detector.detect(inputs), strict=True))
+            for image_id, instances in zip(ids, detector.detect(inputs), strict=True):
+                records = coco_records(image_id, instances, detector.categories, score_threshold)
+                found[image_id] = list(records)
     return found
 
 

@@ -20,6 +20,7 @@ from cuvler.commands import predict, predictions
 from cuvler.detector import load_detector
 from cuvler.detector.checkpoints import save_model
 from cuvler.detector.config import load_detector_config
+from cuvler.detector.inference import prepare_image
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.listing import list_images, write_listing
 from cuvler.predictions import Options, as_coco_annotations, coco_records, predict_dataset
@@ -279,6 +280,21 @@ def test_records_have_the_predicted_boxes_and_scores_and_all_are_kept(two_found)
     found = [masks.decode(r["segmentation"]) for r in records]
     np.testing.assert_array_equal(found, two_found.pred_masks.numpy())
     assert len(list(coco_records(7, two_found, CATEGORIES, 0.3))) == 1
+
+
+def test_records_of_unpasted_masks_are_those_of_pasted_ones(detector):
+    found = load_detector(detector, device="cpu")
+    image = Image.effect_noise((700, 500), 90).convert("RGB")
+    unpasted = found.detect([prepare_image(image, found.input_sides)])[0]
+    whole = found(image)
+    assert whole.pred_masks.shape == (len(whole), 500, 700)
+    assert whole.pred_masks.any(dim=(1, 2)).sum() > 0
+    categories = found.categories
+    expected = list(coco_records(3, whole, categories))
+    assert list(coco_records(3, unpasted, categories)) == expected
+    median = float(whole.scores.median())
+    kept = [record for record in expected if record["score"] >= median]
+    assert list(coco_records(3, unpasted, categories, median)) == kept
 
 
 def test_boxes_are_written_with_the_digits_of_float32(two_found):
