@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,7 @@ from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
 from cuvler.logs import printable
 from cuvler.progress import duration
+from cuvler.slurm import stuck_jobs
 from cuvler.status import Job, Stage, read_plan, stages
 
 _CHATTER = ("Using workflow", "Config file", "Building DAG", "Assuming unrestricted")
@@ -22,8 +24,9 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     """Show the progress of a run, stage by stage, and its estimated end.
 
     SNAKEMAKE_ARGUMENTS are those of the run: targets, --configfile, --config, --profile. Only
-    files are read, so it can be used at any time, also during a run on a cluster. The exit status
-    is 1 if jobs have failed.
+    files are read, so it can be used at any time, also during a run on a cluster. Where SLURM is
+    installed, its queue is asked too: jobs that cannot start are named with its reason. The exit
+    status is 1 if jobs have failed.
     """
     shown = stages(read_plan(summary(snakemake_arguments)))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
@@ -36,6 +39,11 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
             elif job.state == "quiet":
                 silent = duration(time.time() - job.log.stat().st_mtime)
                 click.echo(f"quiet:  {job.log}: no output for {silent}; stopped, or busy")
+    stuck = stuck_jobs(Path())
+    if stuck is None:
+        click.echo("SLURM's queue: no answer; jobs that cannot start are not shown")
+    for stuck_job in stuck or []:
+        click.echo(printable(f"cannot start: {stuck_job}"))
     click.echo(_forecast(shown, etas))
     if any(stage.count("failed") for stage in shown):
         sys.exit(1)

@@ -8,7 +8,7 @@ import yaml
 
 from snakemake.exceptions import WorkflowError
 
-from cuvler import layout, listing
+from cuvler import layout, listing, slurm
 from cuvler.commands.method_options import method_arguments
 from cuvler.config import check
 from cuvler.download.published import published_files
