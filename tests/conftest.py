@@ -124,6 +124,12 @@ def toy_package(tmp_path):
     return info.parent
 
 
+@pytest.fixture(scope="session")
+def new_workplace():
+    """A function: folder -> a workplace there, for tests that need several."""
+    return Workplace
+
+
 @pytest.fixture
 def workplace(tmp_path):
     return Workplace(tmp_path / "clone")

@@ -6,6 +6,8 @@
 #   tests/slurm/cluster.sh stop FOLDER     stop the daemons recorded by start, and no others
 #   tests/slurm/cluster.sh crash FOLDER NODE    a power cut: kill a node's daemon and its jobs
 #   tests/slurm/cluster.sh boot FOLDER NODE     start its daemon again
+#   tests/slurm/cluster.sh halt FOLDER DAEMON   stop slurmctld or slurmdbd
+#   tests/slurm/cluster.sh launch FOLDER DAEMON    start it again, with what it had saved
 set -euo pipefail
 
 action=$1
@@ -37,7 +39,7 @@ configure() {
 daemon() {
     local name=$1
     shift
-    setsid "$@" >"$folder/$name.out" 2>&1 </dev/null &
+    setsid "$@" >>"$folder/$name.out" 2>&1 </dev/null &
     echo $! >"$folder/$name.pid"
 }
 
@@ -60,12 +62,21 @@ start_accounting() {
     wait_for "${sql[@]}" --execute="select 1"
     "${sql[@]}" --execute="create database slurm_acct_db; create user slurm identified by 'slurm';
         grant all on slurm_acct_db.* to slurm"
-    daemon slurmdbd slurmdbd -D
+    launch slurmdbd
     wait_for sacctmgr --immediate add cluster test
 }
 
 boot() {
     daemon "slurmd-$1" slurmd -D -N "$1"
+}
+
+halt() {
+    kill -TERM -- "-$(cat "$folder/$1.pid")"
+    wait_for eval "! pgrep --pgroup $(cat "$folder/$1.pid") --runstates R,S,D"
+}
+
+launch() {
+    daemon "$1" "$1" -D
 }
 
 # The processes of a node's jobs, found by SLURM's environment variables, and slurmstepd, which

@@ -24,10 +24,9 @@ GPUS = {"eigenvectors": 1, "detector": 8, "predictions": 1}
 
 def test_each_rule_runs_on_its_partition(cluster, workplace, tiny):
     settings = workplace.configure(**tiny)
-    mark = cluster.mark()
-    workplace.snakemake("all", *cluster.flags_with_accounting, *settings)
+    workplace.snakemake("all", *cluster.flags, *settings)
     jobs = defaultdict(list)
-    for job in cluster.since(mark):
+    for job in cluster.jobs(workplace.folder):
         jobs[job["Rule"]].append(job)
     assert jobs.keys() == PARTITION.keys()
     for rule, partition in PARTITION.items():
@@ -47,10 +46,9 @@ def test_small_jobs_are_grouped(cluster, workplace, small):
     profile["set-resources"]["pseudo_masks"]["cpus_per_task"] = 1
     path.write_text(yaml.safe_dump(profile))
     grouping = ["--groups", "pseudo_masks=votes", "--group-components", "votes=2"]
-    mark = cluster.mark()
     target = "results/demo/annotations/demo_train/votecut.json"
     workplace.snakemake(target, *cluster.flags, *grouping, *workplace.configure(**small))
     # Two of eigenvectors, one group of both shards' masks, and the merge.
-    assert [job["JobState"] for job in cluster.since(mark)] == ["COMPLETED"] * 4
+    assert [job["JobState"] for job in cluster.jobs(workplace.folder)] == ["COMPLETED"] * 4
     merged = json.loads((workplace.folder / target).read_text())
     assert len(merged["images"]) == 9
