@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import scipy
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cuvler.files import StrPath, atomic_path
 from cuvler.labels import place_labels
 from cuvler.masks import bounding_box
 
@@ -49,6 +50,7 @@ _MAGMA = np.frombuffer(
     ),
     dtype=np.uint8,
 ).reshape(256, 3)
+_SHEET_SIDE = 480  # pixels
 _GAP, _HEAD = 8, 30  # pixels between the pictures of a sheet, and for the names of a row
 _DARK = (16, 16, 16)
 _SMALL = 8  # An object less wide or high than so many contours has its contour outside.
@@ -151,8 +153,28 @@ def draw_heat_map(values: NDArray[np.floating], size: tuple[int, int]) -> Image.
     return Image.fromarray(_MAGMA[smooth.clip(0, 255).round().astype(np.uint8)])
 
 
+def draw_eigenvectors(
+    image: Image.Image, eigenvectors: Mapping[str, NDArray[np.floating]]
+) -> Image.Image:
+    """Arrange an image and its eigenvectors, title -> (h, w), as heat maps in a sheet."""
+    small = image.copy()
+    small.thumbnail((_SHEET_SIDE, _SHEET_SIDE), Image.Resampling.LANCZOS)
+    maps = [(title, draw_heat_map(map_, small.size)) for title, map_ in eigenvectors.items()]
+    return draw_sheet([("image", small), *maps])
+
+
+def write_png(picture: Image.Image, path: StrPath) -> None:
+    """Write a picture as PNG, atomically.
+
+    Level 2 of the compression takes a third of the default's time, 0.9 s of 3.4 for 12 megapixels,
+    for files that are 17 % larger.
+    """
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=2)
+
+
 def draw_sheet(
-    pictures: Sequence[tuple[str, Image.Image]], *, columns: int = 4, side: int = 480
+    pictures: Sequence[tuple[str, Image.Image]], *, columns: int = 4, side: int = _SHEET_SIDE
 ) -> Image.Image:
     """Arrange images of equal size in rows, with their names above them.
 

@@ -11,8 +11,8 @@ from cuvler.commands import options
 from cuvler.commands.method_options import MethodCommand
 from cuvler.commands.pictures import Pictures
 from cuvler.discovery import Discovery, NoWeightsError, discover_with, load_method
-from cuvler.drawing import draw_heat_map, draw_masks, draw_sheet
-from cuvler.files import atomic_path, write_json
+from cuvler.drawing import draw_eigenvectors, draw_masks, write_png
+from cuvler.files import write_json
 from cuvler.image_files import ImageFile
 from cuvler.masks import encode, geometry
 
@@ -64,7 +64,8 @@ def command(
         scores = [mask.score for mask in found.masks] if chosen.scored else None
         with pictures.writing():
             _write(output, file, image, found, scores)
-        logger.info("%s: objects found: %d", file.path, len(found.masks))
+        drawn = output / f"{file.stem}.masks.png"
+        logger.info("%s: objects found: %d, drawn in %s", file.path, len(found.masks), drawn)
     pictures.require_all()
 
 
@@ -82,10 +83,10 @@ def _write(
     output: Path, file: ImageFile, image: Image.Image, found: Discovery, scores: list[float] | None
 ) -> None:
     masks = draw_masks(image, [mask.mask for mask in found.masks], scores)
-    _save(masks, output / f"{file.stem}.masks.png")
+    write_png(masks, output / f"{file.stem}.masks.png")
     if found.eigenvectors:
-        maps = [(n, draw_heat_map(vector, image.size)) for n, vector in found.eigenvectors.items()]
-        _save(draw_sheet([("image", image), *maps]), output / f"{file.stem}.eigenvectors.png")
+        sheet = draw_eigenvectors(image, found.eigenvectors)
+        write_png(sheet, output / f"{file.stem}.eigenvectors.png")
     write_json(output / f"{file.stem}.json", coco(file.name, image.size, found))
 
 
@@ -101,8 +102,3 @@ def coco(file_name: str, size: tuple[int, int], found: Discovery) -> dict[str, o
         "categories": [{"id": 1, "name": "object"}],
         "annotations": annotations,
     }
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="png")

@@ -39,8 +39,8 @@ def command(
     """
     from cuvler.detector import load_detector
     from cuvler.detector.inference import pasted, prepare_image
-    from cuvler.drawing import draw_masks
-    from cuvler.files import atomic_path, write_json
+    from cuvler.drawing import draw_masks, write_png
+    from cuvler.files import write_json
     from cuvler.predictions import as_coco_annotations
 
     pictures = Pictures(images, output)
@@ -56,11 +56,10 @@ def command(
         every = model.detect([prepare_image(image, model.input_sides)])[0]
         instances = every[every.scores >= score_threshold]
         found.append((file.name, image.size, instances))
-        with pictures.writing(), atomic_path(output / f"{file.stem}.masks.png") as temporary:
-            picture = draw_masks(
-                image, list(pasted(instances).pred_masks.numpy()), instances.scores.tolist()
-            )
-            picture.save(temporary, format="PNG")
+        with pictures.writing():
+            masks = list(pasted(instances).pred_masks.numpy())
+            drawn = draw_masks(image, masks, instances.scores.tolist())
+            write_png(drawn, output / f"{file.stem}.masks.png")
         highest = float(every.scores.max()) if len(every) else None
         logger.info("%s: %s", file.path, _count(len(instances), highest, score_threshold))
     write_json(output / "predictions.json", as_coco_annotations(found, model.categories))
@@ -69,8 +68,10 @@ def command(
 
 def _count(number: int, highest: float | None, threshold: float) -> str:
     if number:
-        return f"{number} objects"
+        return f"objects found: {number}"
     if highest is None:
-        return "no objects, at any score"
+        return "objects found: 0, at any score"
     shown = math.floor(1000 * highest) / 1000  # rounded up it could reach the threshold
-    return f"no objects: the highest score is {shown:g}, below --score-threshold {threshold:g}"
+    return (
+        f"objects found: 0; the highest score is {shown:g}, below --score-threshold {threshold:g}"
+    )

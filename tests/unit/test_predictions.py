@@ -449,7 +449,7 @@ def test_predict_command_states_the_highest_score_where_it_finds_nothing(
     ]
     count, message = drawn(highest)  # The advice works.
     assert count > 0
-    assert message.endswith(f"{count} objects")
+    assert message.endswith(f"objects found: {count}")
 
 
 def test_predict_command_names_images_of_two_folders_apart(detector, dataset, tmp_path):
