@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup dev demo demo-cutler test slurm-test benchmark docs lint format lock clean
+.PHONY: setup dev demo demo-cutler test slurm-test fault-test benchmark docs lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -47,6 +47,10 @@ test: dev
 # On a SLURM cluster started on this machine, from Debian's packages; needs root.
 slurm-test: dev
 	pytest -m slurm
+
+# Damage every kind of file and kill every stage, at random: make fault-test FAULTS="--seed 1".
+fault-test: dev
+	OMP_NUM_THREADS=1 python -m tests.faults $(FAULTS)
 
 # The tables of README's performance section.
 benchmark: dev

@@ -49,8 +49,9 @@ def save_model(model: nn.Module, path: StrPath) -> None:
 
 def save_state(state: Mapping[str, Any], path: StrPath) -> None:
     """Write tensors and plain Python values, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(dict(state), temporary)
+    # A stream, because torch writes a path's name into the file: equal states give equal bytes.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(dict(state), stream)
 
 
 def load_state(path: StrPath, keys: Collection[str] = ()) -> dict[str, Any]:

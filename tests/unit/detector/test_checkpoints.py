@@ -73,6 +73,8 @@ def test_published_layout_loads_completely(model, tmp_path):
 
 def test_saved_models_load(model, tmp_path):
     save_model(model, tmp_path / "model_final.pth")
+    save_model(model, tmp_path / "again.pth")
+    assert (tmp_path / "model_final.pth").read_bytes() == (tmp_path / "again.pth").read_bytes()
     fresh = narrow()
     load_trained(fresh, tmp_path / "model_final.pth")
     for name, value in fresh.state_dict().items():

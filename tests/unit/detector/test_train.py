@@ -263,7 +263,7 @@ def test_a_failed_checkpoint_keeps_the_previous_one(run, monkeypatch, tmp_path):
     previous = path.read_bytes()
 
     def full_disk(state, stream):
-        stream.write_bytes(b"half")
+        stream.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "save", full_disk)
