@@ -39,6 +39,7 @@ from cuvler.detector.training_annotations import Annotations, Records, read_shar
 from cuvler.devices import check_gpus
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath, atomic_path, full_disk_named
+from cuvler.loading import noticing_dead_loaders
 from cuvler.logs import configure
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def _train_process(
         # Mixed precision skips optimizer steps with overflowing gradients, such as the first ones;
         # the schedule counts these iterations too.
         warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")
-        with full_disk_named(trainer.folder), one_report_of_errors():
+        with full_disk_named(trainer.folder), noticing_dead_loaders(), one_report_of_errors():
             trainer.train(trainer.start_iter, trainer.max_iter)
     comm.synchronize()
 

@@ -1,7 +1,7 @@
 """Extract the eigenvectors of a shard's images with one backbone, and write them to a file."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from cuvler.image_access import image_path
 from cuvler.image_status import ImageStatus
 from cuvler.images import Size, open_resized
 from cuvler.listing import listed_images, listing_sha256
+from cuvler.loading import LoaderDiedError, noticing_dead_loaders
 from cuvler.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,12 @@ def extract_shard(
         (image_path(image_root, image.file_name), image.size) for image in listed_images(listing)
     ]
     with Progress(len(images)) as progress:
-        for batch in _batches(images, backbone, batch_size, workers):
+
+        def enter(batch: list[Prepared]) -> None:
             _enter(shard, batch, backbone, partial(need.solve, tau=tau, eps=eps))
             progress.update(len(batch))
+
+        _for_each_batch(enter, _Images(images, backbone), batch_size, workers)
     graph = {"problem": need.problem, "tau": tau, "eps": eps, "k": need.k}
     attributes = _attributes(backbone, graph, batch_size)
     write_eigenvectors(output, shard, attributes | {"images_sha256": listing_sha256(listing)})
@@ -136,17 +140,36 @@ class _Images(Dataset[Prepared]):
         return Prepared(row, ImageStatus.OK, self._prepare(image))
 
 
-def _batches(
-    images: list[tuple[Path, Size | None]], backbone: Backbone, batch_size: int, workers: int
-) -> Iterator[list[Prepared]]:
-    return iter(
-        DataLoader(
-            _Images(images, backbone),
-            batch_size=batch_size,
-            num_workers=workers,
-            collate_fn=list,
+def _for_each_batch(
+    function: Callable[[list[Prepared]], None], images: _Images, batch_size: int, workers: int
+) -> None:
+    """Apply a function to all images, in batches that do not depend on the number of workers.
+
+    If a worker dies, most probably for want of memory, one worker opens the remaining images.
+
+    Raises:
+        LoaderDiedError: this one has died too.
+    """
+    done = 0
+
+    def go_on(workers: int) -> None:
+        nonlocal done
+        rows = range(done, len(images))
+        loader = DataLoader(
+            images, sampler=rows, batch_size=batch_size, num_workers=workers, collate_fn=list
         )
-    )
+        with noticing_dead_loaders():
+            for batch in loader:
+                function(batch)
+                done += len(batch)
+
+    try:
+        go_on(workers)
+    except LoaderDiedError as error:
+        if workers < 2:
+            raise
+        logger.warning("%s. After %d images, one process opens the others", error, done)
+        go_on(1)
 
 
 def _enter(

@@ -19,6 +19,7 @@ from cuvler.errors import DataError, ImageError
 from cuvler.files import StrPath, atomic_path, read_json, write_json
 from cuvler.image_access import image_path
 from cuvler.listing import ListedImage, list_images, listed_images, read_listing
+from cuvler.loading import noticing_dead_loaders
 from cuvler.predictions.coco_results import coco_records
 from cuvler.progress import Progress
 
@@ -100,7 +101,8 @@ def predict_images(
         collate_fn=list,
     )
     progress = Progress(len(rows), show=show and index == 0)
-    with Path(folder, f"{index}.jsonl").open("w", encoding="utf-8") as stream, progress:
+    path = Path(folder, f"{index}.jsonl")
+    with path.open("w", encoding="utf-8") as stream, progress, noticing_dead_loaders():
         for window in _windows(batches):
             found = _detect(detector, window, batch_size, score_threshold)
             for item in window:

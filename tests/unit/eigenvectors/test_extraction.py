@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -19,6 +23,7 @@ from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.eigenvectors.vit import create_vit
 from cuvler.errors import ConfigError, DataError
 from cuvler.images import open_image
+from cuvler.loading import LoaderDiedError
 
 TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96, "patch": 16}}
 GOOD = ["a.jpg", "b.png", "grey.png", "one_pixel.png", "wide.jpg"]
@@ -138,6 +143,54 @@ def test_a_failed_or_dense_solution_is_recorded(root, tiny, tmp_path, monkeypatc
     store = open_eigenvectors(tmp_path / "0.zarr.zip")
     assert store.status == ("eigensolver_failed", "ok", "ok", "ok", "ok")
     assert store.dense.tolist() == [False, True, False, False, False]
+
+
+def killed_at(counter, deaths):
+    """Opens images, but kills the process at the fourth image, a number of times."""
+    opened = extraction.open_resized
+
+    def open_or_die(path, *arguments):
+        if path.name == GOOD[-1] and len(counter.read_bytes()) < deaths:
+            with counter.open("ab") as stream:
+                stream.write(b"x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return opened(path, *arguments)
+
+    return open_or_die
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_after_the_death_of_a_worker_one_opens_the_rest(
+    root, tiny, tmp_path, monkeypatch, caplog, deaths
+):
+    common = {"need": Eigenvectors(), "batch_size": 2}
+    extract_shard(listing(), root, tiny, tmp_path / "whole.zarr.zip", **common)
+    (tmp_path / "deaths").touch()
+    # The workers are forked, and so have the function too.
+    monkeypatch.setattr(extraction, "open_resized", killed_at(tmp_path / "deaths", deaths))
+    output = tmp_path / "0.zarr.zip"
+    if deaths == 1:
+        extract_shard(listing(), root, tiny, output, **common, workers=2)
+        assert output.read_bytes() == (tmp_path / "whole.zarr.zip").read_bytes()
+        assert "one process opens the others" in caplog.text
+    else:
+        with pytest.raises(LoaderDiedError, match="want of memory") as caught:
+            extract_shard(listing(), root, tiny, output, **common, workers=2)
+        assert caught.value.parameter == "workers"
+        assert not output.exists()
+    # The end of another process is no error.
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+
+def test_an_error_of_the_loading_itself_is_raised(root, tiny, tmp_path, monkeypatch):
+    def wrong(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(extraction, "open_resized", wrong)
+    with pytest.raises(RuntimeError, match="a bug"):
+        extract_shard(
+            listing(), root, tiny, tmp_path / "0.zarr.zip", need=Eigenvectors(), workers=2
+        )
 
 
 def test_an_empty_shard(root, tiny, tmp_path):
