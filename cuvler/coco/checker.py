@@ -79,7 +79,7 @@ class Checker:
         self._shape: list[int] | None = None
         self._pixels = 0
         self._limit = self._right = self._bottom = math.inf
-        self._count = {"image": 0, "category": 0, "annotation": 0}
+        self._images = self._annotations = 0
         self._conversions: dict[str, tuple[int, str]] = {}
         self._backslashes = self._boxes = self._beyond = self._corners = 0
 
@@ -93,21 +93,18 @@ class Checker:
         Raises:
             DataError: it breaks a rule; the message names it.
         """
+        self._images += 1
         try:
             return self._image(raw)
         except Refused as error:
-            raise self._named("image", raw, error) from None
-        finally:
-            self._count["image"] += 1
+            raise self._named("image", self._images - 1, raw, error) from None
 
     def category(self, raw: Any) -> Category:
         """Check a category; errors as for :meth:`image`."""
         try:
             return self._category(raw)
         except Refused as error:
-            raise self._named("category", raw, error) from None
-        finally:
-            self._count["category"] += 1
+            raise self._named("category", len(self.categories), raw, error) from None
 
     def annotation(self, raw: Any, *, where: str = "") -> Annotation:
         """Check an annotation or a result; errors as for :meth:`image`.
@@ -116,15 +113,14 @@ class Checker:
             raw: the record.
             where: its name for messages; by default its position and ids.
         """
+        self._annotations += 1
         try:
             return self._annotation(raw)
         except Refused as error:
-            raise self._named("annotation", raw, error, where) from None
-        finally:
-            self._count["annotation"] += 1
+            raise self._named("annotation", self._annotations - 1, raw, error, where) from None
 
-    def _named(self, kind: str, raw: Any, error: Refused, where: str = "") -> DataError:
-        where = where or label(self.needs, kind, self._count[kind], raw)
+    def _named(self, kind: str, index: int, raw: Any, error: Refused, where: str = "") -> DataError:
+        where = where or label(self.needs, kind, index, raw)
         return DataError(f"{self.name}: {where}: {error}{self.needs.again}")
 
     def _image(self, raw: Any) -> Image:

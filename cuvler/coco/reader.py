@@ -101,16 +101,20 @@ def _ahead(needs: Needs, only: Collection[str], categories: Mapping[int, str] | 
 
 def _ordered(stream: Callable[[], _Pairs], needed: set[str]) -> _Pairs:
     """Yield sections and records with the needed ones in front of the annotations."""
-    early: set[str] = set()
-    for pair in stream():
-        section, record = pair
-        if record is OPENED:
-            needed.discard(section)
-            if section == "annotations" and needed:
-                early, needed = needed, set()
-                yield from (other for other in stream() if other[0] in early)
-        if section not in early:
-            yield pair
+    pairs = stream()
+    for section, record in pairs:
+        if section == "annotations":
+            early = set(needed)
+            if not early:
+                yield section, record
+                yield from pairs  # the rest, quickly
+                return
+            yield from (pair for pair in stream() if pair[0] in early)
+            yield section, record
+            yield from (pair for pair in pairs if pair[0] not in early)
+            return
+        needed.discard(section)
+        yield section, record
 
 
 def _require(name: str, needs: Needs, opened: set[str], sections: Iterable[str]) -> None:

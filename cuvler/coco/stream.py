@@ -58,9 +58,16 @@ def stream_file(path: StrPath, *, made_here: bool = False) -> Iterator[tuple[str
                 for record in reader.items():
                     yield RESULTS, record
             else:
-                for section, record in _sections(reader):
-                    made_here = made_here or (section == "info" and is_ours(record))
-                    yield section, record
+                for section in reader.members():
+                    yield section, OPENED
+                    if reader.peek() == "[":
+                        for record in reader.items():
+                            yield section, record
+                    else:
+                        value = reader.value()
+                        require_list(section, value)
+                        made_here = made_here or (section == "info" and is_ours(value))
+                        yield section, value
             if reader.peek():
                 raise reader.invalid("extra data after the end")
         except RecursionError:
@@ -68,18 +75,6 @@ def stream_file(path: StrPath, *, made_here: bool = False) -> Iterator[tuple[str
         except ValueError as error:
             again = _AGAIN if made_here else ""
             raise DataError(f"{path}: not valid COCO json ({error}){again}") from error
-
-
-def _sections(reader: "_Reader") -> Iterator[tuple[str, Any]]:
-    for section in reader.members():
-        yield section, OPENED
-        if reader.peek() == "[":
-            for record in reader.items():
-                yield section, record
-        else:
-            value = reader.value()
-            require_list(section, value)
-            yield section, value
 
 
 def stream_content(content: Any) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """Image statuses and mask statistics of an annotations file."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from cuvler.coco import Annotation, Image, Needs, Section, read_coco
 from cuvler.coco.checker import refusal
-from cuvler.coco.values import Refused, finite, shown
+from cuvler.coco.values import refused, shown
 from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
 
 _NAMED = 20  # excluded images named on the page
 _NEEDS = Needs(masks=True, raw=True)
+_NUMBERS = (int, float, bool)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ def account(path: Path) -> Accounting:
             masks[item.image_id] += 1
             columns["size"].append(_relative_size(path, index, item))
             for name in ("score", "cluster_size", "crf_success"):
-                if name in item.raw:
-                    columns[name].append(_number(path, index, item, name))
+                value: Any = item.raw.get(name)
+                if type(value) in _NUMBERS and math.isfinite(value):
+                    columns[name].append(value)
+                elif name in item.raw:
+                    reason = refused(name, value, "a number")
+                    raise refusal(path, _NEEDS, index, item, reason)
             index += 1
         elif isinstance(item, Image):
             masks[item.id] += 0
@@ -118,15 +124,7 @@ def _relative_size(path: Path, index: int, record: Annotation) -> float:
         key = "area" if record.area is None else "size"
         raise refusal(path, _NEEDS, index, record, f"{key!r} is missing")
     width, height = record.size
-    return float((record.area / (height * width)) ** 0.5)
-
-
-def _number(path: Path, index: int, record: Annotation, key: str) -> float:
-    value = record.raw[key]
-    try:
-        return float(value) if isinstance(value, bool) else finite(key, value)
-    except Refused as reason:
-        raise refusal(path, _NEEDS, index, record, reason) from None
+    return math.sqrt(record.area / (height * width))
 
 
 def _uniform(path: Path, summary: Any) -> int:
