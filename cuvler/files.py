@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvler.errors import CuvlerError, DataError
+from cuvler.json_text import decode_utf8
 
 StrPath = str | os.PathLike[str]
 
@@ -124,20 +125,21 @@ def write_json(path: StrPath, content: Any) -> None:
 
 
 def read_json(path: StrPath) -> Any:
-    """Read a JSON file.
+    """Read a JSON file that a stage has written.
 
     Raises:
         DataError: the file is missing, unreadable or not valid JSON; the message names it.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+        with open(path, "rb") as stream:
+            return json.loads(decode_utf8(stream.read()))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DataError(f"{path}: not valid JSON (nested too deeply)") from None
+    except ValueError as error:
         raise DataError(
-            f"{path}: not valid JSON ({error}); delete it and run again, or, if it was "
-            "downloaded, download it again"
+            f"{path}: not valid JSON ({error}); delete it and run again to recreate it"
         ) from error

@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from cuvler.commands import options
-from cuvler.errors import DataError
-from cuvler.files import read_json, write_json
+from cuvler.files import write_json
 
 
 @click.command("metrics")
@@ -30,7 +29,6 @@ def command(entries: tuple[tuple[str, Path], ...], output: Path) -> None:
 
 def _scores(path: Path) -> dict[str, Any]:
     """Read one entry, without its precision curves, which only the report uses."""
-    entry = read_json(path)
-    if not isinstance(entry, dict) or not {"bbox", "segm"} & entry.keys():
-        raise DataError(f"{path}: not what `cuvler evaluation` writes (bbox, segm)")
-    return {name: value for name, value in entry.items() if name != "precision"}
+    from cuvler.evaluation.score_files import read_scores
+
+    return {name: value for name, value in read_scores(path).items() if name != "precision"}

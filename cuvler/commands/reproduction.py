@@ -8,7 +8,7 @@ import click
 from cuvler.commands import options
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
-from cuvler.files import atomic_path, read_json
+from cuvler.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def table_command(
     output: Path,
 ) -> None:
     """Write published and measured scores in one table, and list what was skipped."""
+    from cuvler.evaluation.score_files import read_scores
     from cuvler.reproduction import entries, figures, skip_reason, to_markdown
 
     known, found, skipped = entries(), [], []
@@ -144,7 +145,7 @@ def table_command(
         if reason := skip_reason(path):
             skipped.append((known[name], dataset, reason))
         else:
-            found += figures(known[name], dataset, read_json(path))
+            found += figures(known[name], dataset, read_scores(path))
     for name, reason in unfetched:
         skipped += [(known[name], dataset, reason) for dataset in known[name].datasets]
     page = to_markdown(found, skipped=skipped, missing=dict(missing), titles=dict(titles))

@@ -1,14 +1,13 @@
 """``cuvler table``: write a table of all detectors on all datasets."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cuvler.commands import options
-from cuvler.errors import DataError
+from cuvler.evaluation.score_files import read_metrics
 from cuvler.evaluation.table import tables, to_csv, to_markdown
-from cuvler.files import atomic_path, read_json
+from cuvler.files import atomic_path
 
 
 @click.command("table")
@@ -40,7 +39,7 @@ def command(
 
     Without --csv and --markdown, the Markdown is printed.
     """
-    found = tables({name: _read(path) for name, path in metrics})
+    found = tables({name: read_metrics(path) for name, path in metrics})
     markdown = to_markdown(found, dict(titles))
     for path, text in ((csv_path, to_csv(found, dict(titles))), (markdown_path, markdown)):
         if path:
@@ -48,10 +47,3 @@ def command(
                 temporary.write_text(text, encoding="utf-8")
     if not (csv_path or markdown_path):
         click.echo(markdown, nl=False)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    entries = read_json(path)
-    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
-        raise DataError(f"{path}: not what `cuvler metrics` writes (entry -> bbox, segm)")
-    return entries

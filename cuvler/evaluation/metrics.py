@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 Metrics = dict[str, float | None]
 Curves = dict[str, list[float]]
-_CURVES = {"AP50": 0, "AP75": 5}  # name -> index of the IoU
+CURVES = {"AP50": 0, "AP75": 5}  # name -> index of the IoU
 
 # COCO's area ranges, in the order of the evaluators' arrays.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -158,7 +158,7 @@ def _curves(precision: NDArray[np.float64]) -> Curves:
     defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
     if not defined.size:
         return {}
-    return {name: (100 * defined[place].mean(axis=1)).tolist() for name, place in _CURVES.items()}
+    return {name: (100 * defined[place].mean(axis=1)).tolist() for name, place in CURVES.items()}
 
 
 def _percent(values: NDArray[np.float64]) -> float | None:

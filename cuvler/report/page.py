@@ -6,10 +6,11 @@ from typing import Any
 from markupsafe import Markup
 
 from cuvler import __version__
+from cuvler.evaluation.score_files import read_metrics
 from cuvler.report import sections
 from cuvler.report.accounting import account
 from cuvler.report.inputs import Inputs
-from cuvler.report.tables import read_metrics, versions
+from cuvler.report.tables import versions
 from cuvler.report.templates import render
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cuvler.evaluation.score_files import read_scores
 from cuvler.evaluation.table import Table, tables
-from cuvler.files import read_json
 from cuvler.image_status import ImageStatus
 from cuvler.images import open_image
 from cuvler.layout import DetectorName
@@ -111,9 +111,7 @@ def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, 
     """Draw precision over recall of entries with an evaluation file, masks before boxes."""
     files = of_dataset(inputs.evaluations, dataset)
     found = {
-        name: read_json(path).get("precision", {})
-        for name, path in files.items()
-        if name in entries
+        name: read_scores(path)["precision"] for name, path in files.items() if name in entries
     }
     drawn = {}
     for iou_type, title in IOU_TYPES.items():

@@ -11,7 +11,6 @@ from cuvler.errors import DataError
 from cuvler.evaluation import METRICS, published
 from cuvler.evaluation.coco_files import IouType
 from cuvler.evaluation.published_scores import Published
-from cuvler.files import read_json
 from cuvler.layout import DetectorName
 
 HEADLINE = ("AP", "AP50", "AP75", "AR100")
@@ -56,20 +55,6 @@ class MetricsTable:
     rows: dict[str, dict[str, Cell]]
     published: dict[str, dict[str, Cell]]
     sources: dict[str, str]
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a file written by ``cuvler metrics``.
-
-    Raises:
-        DataError: the file is missing or not such a file.
-    """
-    entries = read_json(path)
-    if not isinstance(entries, dict) or not all(
-        isinstance(entry, dict) and IOU_TYPES.keys() & entry.keys() for entry in entries.values()
-    ):
-        raise DataError(f"{path}: not what `cuvler metrics` writes (entry -> bbox, segm)")
-    return entries
 
 
 def metrics_tables(

@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from cuvler.commands.table import command
+from cuvler.evaluation import METRICS as METRIC_NAMES
 from cuvler.evaluation import published
 from cuvler.evaluation.table import average, tables, to_csv, to_markdown
 
@@ -21,15 +22,18 @@ ELEVEN += ["watercolor", "kitti", "objects365_val", "openimages_val"]
 
 
 def scores(ap50, ar100):
-    return {"AP": 1.0, "AP50": ap50, "AP75": None, "AR100": ar100}
+    return dict.fromkeys(METRIC_NAMES) | {"AP": 1.0, "AP50": ap50, "AR100": ar100}
+
+
+COUNTS = {"num_images": 3, "num_ground_truth": 4, "num_results": 5}
 
 
 METRICS = {
     "coco_val": {
-        "votecut": {"bbox": scores(5.25, 10.0), "segm": scores(4.0, 8.0)},
-        "cuvler_round0": {"bbox": scores(20.04, 30.0), "segm": scores(18.0, 25.0)},
+        "votecut": {"bbox": scores(5.25, 10.0), "segm": scores(4.0, 8.0), **COUNTS},
+        "cuvler_round0": {"bbox": scores(20.04, 30.0), "segm": scores(18.0, 25.0), **COUNTS},
     },
-    "voc07": {"cuvler_round0": {"bbox": scores(35.96, None)}},
+    "voc07": {"cuvler_round0": {"bbox": scores(35.96, None), **COUNTS}},
 }
 
 

@@ -118,7 +118,8 @@ def inputs(tmp_path_factory):
         for name, entry in metrics.items()
     }
     classes = {"AP-dog": 12.5, "AP-teddy bear": None}
-    learned = {name: {"segm": entry["segm"] | classes} for name, entry in metrics.items()}
+    counts = {"num_images": 5, "num_ground_truth": 5, "num_results": 5}
+    learned = {name: {"segm": of["segm"] | classes, **counts} for name, of in metrics.items()}
     for n, found in enumerate(rounds):
         trial.write(f"predictions/round{n}.json", found)
     trial.write(

@@ -120,9 +120,15 @@ def test_pictures_and_charts_have_words(page):
     assert all(a.get("aria-label") for tag, a in page.elements if tag == "svg")
 
 
+COUNTS = {"num_images": 3, "num_ground_truth": 4, "num_results": 5}
+
+
 def test_entries_may_lack_masks(trial):
     scores = dict.fromkeys(METRICS, 7.25)
-    metrics = {"a": {"bbox": scores, "segm": scores}, "b": {"bbox": scores}}
+    metrics = {
+        "a": {"bbox": scores, "segm": scores, **COUNTS},
+        "b": {"bbox": scores, **COUNTS},
+    }
     page = make_report(Inputs(metrics={"voc": trial.write("m.json", metrics)}))
     assert Page(page).sections == ["summary", "metrics", "run"]
 
@@ -130,7 +136,7 @@ def test_entries_may_lack_masks(trial):
 def test_datasets_of_the_papers_have_their_published_scores(inputs, trial):
     scores = dict.fromkeys(METRICS, 7.25)
     files = {
-        name: trial.write(f"{name}.json", {"cutler_round3": {"bbox": scores}})
+        name: trial.write(f"{name}.json", {"cutler_round3": {"bbox": scores, **COUNTS}})
         for name in ("coco_val", "voc07", "mine")
     }
     page = Page(make_report(Inputs(metrics=files)))

@@ -7,7 +7,6 @@ from cuvler.report.tables import (
     RuleTime,
     metrics_tables,
     previous_round,
-    read_metrics,
     rule_times,
     versions,
 )
@@ -58,12 +57,6 @@ def test_published_scores_stand_below_and_are_never_the_best():
 )
 def test_previous_round(name, before):
     assert previous_round(name) == before
-
-
-@pytest.mark.parametrize("content", [[], {"a": 1}, {"a": {"AP": 3}}])
-def test_other_json_is_not_taken_for_metrics(trial, content):
-    with pytest.raises(DataError, match="not what `cuvler metrics` writes"):
-        read_metrics(trial.write("metrics.json", content))
 
 
 def test_times_are_summed_by_rule_longest_first(inputs):
