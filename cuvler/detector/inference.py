@@ -1,5 +1,6 @@
 """A trained detector as a callable on images."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,12 @@ from cuvler.detector.config import (
 )
 from cuvler.detector.data import resized_shape
 from cuvler.devices import find_device
+from cuvler.download.digests import file_sha256, recorded_sha256
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 from cuvler.images import Size, open_resized
+
+logger = logging.getLogger(__name__)
 
 _BILINEAR = Image.Resampling.BILINEAR
 
@@ -212,6 +216,8 @@ def load_detector(
     if detector_config is not None or not saved.is_file():
         cfg = load_detector_config(detector_config or "votecut_cad")
     else:
+        if recorded_sha256(saved) not in (None, file_sha256(saved)):
+            logger.warning("%s: has changed since the training wrote it", saved)
         cfg = base_config()
         merge_file(cfg, saved)
     use_plain_batch_norm(cfg)

@@ -37,6 +37,7 @@ from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.detector.training_annotations import Annotations, Records, read_shared_annotations
 from cuvler.devices import check_gpus
+from cuvler.download.digests import file_sha256, record_sha256
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath, atomic_path, full_disk_named
 from cuvler.loading import noticing_dead_loaders
@@ -247,6 +248,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         """Write the config, and remove metrics logged after the checkpoint."""
         with atomic_path(self.folder / "config.yaml") as temporary:
             temporary.write_text(self.cfg.dump(), encoding="utf-8")
+        record_sha256(self.folder / "config.yaml", file_sha256(self.folder / "config.yaml"))
         metrics = self.folder / "metrics.json"
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         with atomic_path(metrics) as temporary, temporary.open("w", encoding="utf-8") as stream:

@@ -15,6 +15,7 @@ Each case damages one file of a small run at random and runs one command that re
 """
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import random
@@ -246,7 +247,7 @@ def preload(stages: Sequence[Stage]) -> None:
     # Its processes would take seconds to import everything, for each case.
     pool._CONTEXT = multiprocessing.get_context("fork")
     if any(stage.words[:1] == ("detector",) for stage in stages):
-        import cuvler.detector.train
+        importlib.import_module("cuvler.detector.train")
     for stage in stages:
         if stage.words:
             cuvler.get_command(click.Context(cuvler), stage.words[0])

@@ -16,7 +16,7 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from cuvler.detector import Detector, train
+from cuvler.detector import Detector, load_detector, train
 from cuvler.detector.checkpoints import load_state, save_model
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import training_loader
@@ -108,6 +108,16 @@ def test_augmented_png_shows_the_first_batch(run, tiny_dataset, monkeypatch):
     (folder / "augmented.png").write_bytes(b"as it was")
     run()
     assert (folder / "augmented.png").read_bytes() == b"as it was"
+
+
+def test_a_config_that_changed_after_the_training_is_said(run, caplog):
+    folder = run()
+    load_detector(folder, device="cpu")
+    assert "config.yaml" not in caplog.text
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("SCORE_THRESH_TEST: 0.", "SCORE_THRESH_TEST: 1."))
+    load_detector(folder, device="cpu")
+    assert "run/config.yaml: has changed since the training wrote it" in caplog.text
 
 
 def test_results_depend_on_the_seed(run):
