@@ -42,7 +42,7 @@ demo/val/annotations.json: demo_scenes/*.py | setup
 
 # Two processes with one thread each, for the two cores of CI; small models gain nothing from more.
 test: dev
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slurm and not gpu"
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm and not gpu"
 
 # On a SLURM cluster started on this machine, from Debian's packages; needs root.
 slurm-test: dev

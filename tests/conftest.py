@@ -19,6 +19,11 @@ REPOSITORY = Path(__file__).parents[1]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+def pytest_collection_modifyitems(items):
+    """Run the longest files first: otherwise one process ends with them, and the others wait."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """A small demo dataset: train/ and val/, each with images and annotations."""
