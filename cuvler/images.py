@@ -76,8 +76,9 @@ def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
 
     Masks, boxes and annotations refer to the upright image, as in detectron2. Some annotations
     refer to the stored pixels instead: if ``size`` equals the stored size and not the upright
-    one, the orientation is not applied. Alpha is dropped, palettes and 16-bit values are converted
-    to 8 bits, and the first frame of an animation is used.
+    one, the orientation is not applied. Alpha is dropped, palettes, 16-bit values and
+    floating-point values from 0 to 1 are converted to 8 bits, and the first frame of an animation
+    is used.
 
     Args:
         path: the file.
@@ -160,7 +161,9 @@ def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
     except FileNotFoundError:
         raise ImageError(ImageStatus.MISSING, f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
-        reason = f"too large, {error}; scale it down, or raise max_pixels"
+        # Pillow's own limit is larger than the default, and so not the one to name.
+        limit = f"more than {max_pixels() / 1e6:g} million pixels are not decoded"
+        reason = f"too large, {limit}; scale it down, or raise max_pixels"
         raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
@@ -311,6 +314,11 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        low, high = image.getextrema()
+        if low >= 0 and high <= 1:  # type: ignore[operator]
+            # Pillow's conversion would round these values of a TIFF to black.
+            image = image.point(lambda value: value * 255)
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow's conversion clips 16-bit values at 255 instead of scaling them.
         image = image.convert("I").point(lambda value: value / 256).convert("L")

@@ -62,6 +62,12 @@ class TestOpenImage:
         pixels = np.asarray(open_image(tmp_path / "ramp.png"))[..., 0]
         np.testing.assert_allclose(pixels.ravel(), np.arange(256), atol=1)
 
+    def test_floating_point_values_to_1_are_scaled(self, tmp_path):
+        ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+        Image.fromarray(ramp).save(tmp_path / "ramp.tif")
+        pixels = np.asarray(open_image(tmp_path / "ramp.tif"))[..., 0]
+        np.testing.assert_allclose(pixels.ravel(), np.arange(256), atol=1)
+
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("extension", ["png", "webp"])
     def test_exif_orientation_is_applied(self, tmp_path, orientation, extension):
