@@ -284,16 +284,18 @@ def main() -> int:
         damaged = damage_files(base, work, stages, arguments.cases, arguments.seed)
         killed = kill_stages(base, work, seconds, arguments.kills, arguments.seed)
         filled = fill_disk(base, work, stages) if arguments.disks else ()
-        tables = [
-            (OUTCOMES, *count(damaged, ("equal", "named", "unseen"))),
-            (KILLS, *count(killed, KILLS[:1])),
-            (DISKS, *count(filled, DISKS[:2])),
-        ]
+        bad = 0
+        for columns, fine, found in (
+            (OUTCOMES, OUTCOMES[:2] + OUTCOMES[3:4], damaged),
+            (KILLS, KILLS[:1], killed),
+            (DISKS, DISKS[:2], filled),
+        ):
+            counts, failures = count(found, fine)
+            bad += failures
+            if counts:
+                print(f"\n{table(counts, columns)}", flush=True)
     print(f"\nseed {arguments.seed}, {time.perf_counter() - start:.0f} s")
-    for columns, counts, _ in tables:
-        if counts:
-            print(f"\n{table(counts, columns)}")
-    return int(any(bad for *_, bad in tables))
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
