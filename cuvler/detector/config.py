@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import nn
 
 from cuvler.detector.published_config import COMBINED, RENAMED, is_published, translate
 from cuvler.errors import ConfigError
@@ -238,6 +240,21 @@ def check_image_format(cfg: CfgNode) -> None:
             f"INPUT.FORMAT: {cfg.INPUT.FORMAT}, but images are read as RGB; set it to RGB, and "
             "MODEL.PIXEL_MEAN and PIXEL_STD in that order"
         )
+
+
+def build_detector(cfg: CfgNode) -> nn.Module:
+    """Build a config's model.
+
+    Raises:
+        ConfigError: its settings name parts that do not exist, or that do not fit together.
+    """
+    try:
+        model: nn.Module = build_model(cfg)
+    # detectron2 raises these for a name or a value that it does not know.
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error.args[0] if error.args else error) or type(error).__name__
+        raise ConfigError(f"no model can be built of these settings ({reason})") from error
+    return model
 
 
 def use_plain_batch_norm(cfg: CfgNode) -> None:

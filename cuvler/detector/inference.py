@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances, ROIMasks
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from torch import nn
 from cuvler.detector.checkpoints import load_trained
 from cuvler.detector.config import (
     base_config,
+    build_detector,
     check_image_format,
     load_detector_config,
     merge_file,
@@ -101,7 +102,7 @@ class Detector:
             ConfigError: the config does not name all classes, or is not for RGB images.
         """
         check_image_format(cfg)
-        model = build_model(cfg).eval()
+        model = build_detector(cfg).eval()
         load_trained(model, weights, unpickle_sha256=unpickle_sha256)
         self._use(cfg, model)
 
@@ -214,8 +215,10 @@ def load_detector(
         raise DataError(f"{path}: no such file; a detector's folder contains model_final.pth")
     saved = path.parent / "config.yaml"
     if detector_config is not None or not saved.is_file():
-        cfg = load_detector_config(detector_config or "votecut_cad")
+        source = detector_config or "votecut_cad"
+        cfg = load_detector_config(source)
     else:
+        source = str(saved)
         if recorded_sha256(saved) not in (None, file_sha256(saved)):
             logger.warning("%s: has changed since the training wrote it", saved)
         cfg = base_config()
@@ -225,4 +228,7 @@ def load_detector(
     if detections_per_image is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = detections_per_image
     cfg.TEST.AUG.ENABLED = tta
-    return Detector(cfg, path, unpickle_sha256=unpickle_sha256)
+    try:
+        return Detector(cfg, path, unpickle_sha256=unpickle_sha256)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error

@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
@@ -20,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cuvler.detector.checkpoints import load_state, load_weights
-from cuvler.detector.config import check_image_format, use_plain_batch_norm
+from cuvler.detector.config import build_detector, check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.hooks import (
     CHECKPOINT,
@@ -207,7 +206,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             )
 
         torch.manual_seed(cfg.SEED)
-        model = build_model(cfg)
+        model = build_detector(cfg)
         if checkpoint:
             model.load_state_dict(checkpoint["model"])
         elif cfg.MODEL.WEIGHTS:

@@ -118,6 +118,9 @@ def test_a_config_that_changed_after_the_training_is_said(run, caplog):
     path.write_text(path.read_text().replace("SCORE_THRESH_TEST: 0.", "SCORE_THRESH_TEST: 1."))
     load_detector(folder, device="cpu")
     assert "run/config.yaml: has changed since the training wrote it" in caplog.text
+    path.write_text(path.read_text().replace("POOLER_TYPE: ROIAlignV2", "POOLER_TYPE: ROIAlig.V2"))
+    with pytest.raises(ConfigError, match=r"run/config\.yaml: .*pooler type: ROIAlig\.V2"):
+        load_detector(folder, device="cpu")
 
 
 def test_results_depend_on_the_seed(run):
