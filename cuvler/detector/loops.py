@@ -165,13 +165,19 @@ class Loop(SimpleTrainer):  # type: ignore[misc]
         state: dict[str, Any] = super().state_dict()
         state["scaler"] = self.scaler.state_dict()
         state["skipped"] = [self.skipped, self.skipped_in_a_row]
+        state["threads"] = torch.get_num_threads()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of a checkpoint; on a CPU, the number of torch's threads too."""
         super().load_state_dict(state_dict)
         self.scaler.load_state_dict(state_dict["scaler"])
         self.skipped, self.skipped_in_a_row = state_dict["skipped"]
+        threads: int = state_dict["threads"]
+        if self.device == "cpu" and threads != torch.get_num_threads():
+            # Sums are split among the threads, so that their number decides on the rounding.
+            logger.info("resuming with %d threads, with which the training began", threads)
+            torch.set_num_threads(threads)
 
 
 def finite_weights(model: nn.Module) -> bool:

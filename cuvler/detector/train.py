@@ -62,7 +62,8 @@ def train_detector(
 
     During training the folder also has ``checkpoint.pth``. A stopped training resumes from it if
     started again with the same settings, annotations and weights, and continues with the same
-    batches and random numbers as an uninterrupted one; otherwise it starts from the beginning.
+    batches, random numbers and, on a CPU, number of threads as an uninterrupted one; otherwise it
+    starts from the beginning.
 
     Args:
         cfg: a detector config (:func:`cuvler.detector.config.load_detector_config`);
@@ -91,9 +92,13 @@ def train_detector(
     cfg.defrost()
     cfg.OUTPUT_DIR = os.fspath(output)
     cfg.SEED = seed
-    run_processes(
-        _train_process, num_gpus, place or Place(), (cfg, annotations, image_root, evaluate)
-    )
+    threads = torch.get_num_threads()
+    try:
+        run_processes(
+            _train_process, num_gpus, place or Place(), (cfg, annotations, image_root, evaluate)
+        )
+    finally:
+        torch.set_num_threads(threads)  # A checkpoint may have changed it.
 
 
 def _train_process(

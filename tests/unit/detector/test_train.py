@@ -146,6 +146,23 @@ def test_a_resumed_training_equals_an_uninterrupted_one(run, monkeypatch):
 
 
 @UNCLOSED
+def test_resuming_on_other_cores_keeps_the_number_of_threads(run, monkeypatch):
+    """Rounding, and so the weights, depends on the number of threads."""
+    one = run("one")
+    torch.set_num_threads(2)
+    whole = run("whole")
+    assert not equal(weights_of(whole), weights_of(one))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    torch.set_num_threads(1)
+    run("stopped")
+    assert equal(weights_of(whole.parent / "stopped"), weights_of(whole))
+    assert torch.get_num_threads() == 1
+
+
+@UNCLOSED
 def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
