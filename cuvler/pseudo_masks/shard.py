@@ -137,10 +137,10 @@ def write_shard(
         unfinished.unlink(missing_ok=True)
     elif again:
         raise CuvlerError(
-            f"{path}: not written, because the processes of {len(again)} images ran out of memory "
-            f"or were killed, also alone: {printable_list(again)}. Give the job more memory, and "
-            "run again: only these images are processed then, one at a time; any that crashes "
-            "again is left out"
+            f"{path}: not written, because processes ran out of memory or were killed, also alone, "
+            f"on {len(again)} of {statuses.total()} images: {printable_list(again)}. Give the job "
+            "more memory, and run again: only these images are processed then, one at a time; any "
+            "that crashes again is left out"
         )
     else:
         unfinished.replace(path)

@@ -44,7 +44,9 @@ def encoded(kind):
     return stream.getvalue()
 
 
-ENCODED = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
+pillow_heif.register_heif_opener()  # to write them
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+ENCODED = {kind: encoded(kind) for kind in KINDS}
 
 
 class TestOpenImage:
@@ -265,8 +267,6 @@ class TestOpenImage:
 
     @pytest.mark.parametrize("extension", ["heic", "heif", "avif", "tif", "bmp"])
     def test_photographs_of_phones_and_scanners(self, tmp_path, extension):
-        if extension.startswith("hei"):
-            pillow_heif.register_heif_opener()  # to write it
         stored = Image.new("RGB", (64, 48), "red")
         stored.paste("blue", (0, 0, 64, 24))
         exif = stored.getexif()
@@ -280,7 +280,6 @@ class TestOpenImage:
         assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 5
 
     def test_without_the_extra_its_name_is_the_advice(self, tmp_path, monkeypatch):
-        pillow_heif.register_heif_opener()
         Image.new("RGB", (64, 48)).save(tmp_path / "a.heic")
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         with pytest.raises(ImageError, match=r"a\.heic: .*pip install 'cuvler\[heif\]'") as caught:
