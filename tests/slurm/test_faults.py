@@ -261,23 +261,31 @@ def test_a_run_that_hangs_ends_by_sigint_and_goes_on(runs, broken_queries):
         assert run.states("eigenvectors") == {"COMPLETED": 1}
 
 
-def restart_now(cluster, run, rule):
-    """SLURM waits two minutes before it restarts the jobs of a node; do not wait."""
-    for job in run.jobs(rule):
-        if job["JobState"] == "PENDING":
+def restart_soon(cluster, runs, rule):
+    """Do not wait until SLURM restarts a lost node's jobs, which it does after two minutes.
+
+    Its messages that end them may still be on their way, and must not meet the restarted ones.
+    """
+    time.sleep(15)
+    for run in runs:
+        for job in run.jobs(rule):
             cluster.update(f"JobId={job['JobId']}", "StartTime=now")
+
+
+def restarts(runs, rule):
+    return [[(job["JobId"], job["Restarts"]) for job in run.jobs(rule)] for run in runs]
 
 
 def test_a_node_goes_down(cluster, runs):
     runs.start(ANNOTATIONS)
-    runs.wait_for_job("pseudo_masks")
+    jobs = runs.wait_for_job("pseudo_masks")
+    # The node is well and registers again; its jobs are lost.
     cluster.update("NodeName=cpu1", "State=DOWN", "Reason=test")
-    # Longer than Snakemake's pause between two queries.
-    time.sleep(30)
-    cluster.update("NodeName=cpu1", "State=RESUME")
-    for run in runs:
-        restart_now(cluster, run, "pseudo_masks")
+    runs[0].wait_until(lambda: not cluster.nodes()["cpu1"].startswith("down"))
+    restart_soon(cluster, runs, "pseudo_masks")
     runs.finish(same_annotations)
+    # SLURM restarts the job under the same id, and Snakemake submits no other.
+    assert restarts(runs, "pseudo_masks") == [[(job["JobId"], "1")] for job in jobs]
 
 
 def test_a_node_crashes_in_a_training_and_comes_back(cluster, with_annotations):
@@ -289,14 +297,10 @@ def test_a_node_crashes_in_a_training_and_comes_back(cluster, with_annotations):
     cluster.run("crash", "gpu1")
     runs[0].wait_until(lambda: cluster.nodes()["gpu1"].startswith("down"))
     cluster.run("boot", "gpu1")
-    runs[0].wait_until(lambda: cluster.nodes()["gpu1"] in {"idle", "mixed", "allocated"})
-    for run in runs:
-        restart_now(cluster, run, "detector")
+    runs[0].wait_until(lambda: not cluster.nodes()["gpu1"].startswith("down"))
+    restart_soon(cluster, runs, "detector")
     runs.finish(same_detector)
-    # SLURM restarts the job under the same id.
-    for run, job in zip(runs, jobs, strict=True):
-        made = [(made["JobId"], made["Restarts"]) for made in run.jobs("detector")]
-        assert made == [(job["JobId"], "1")]
+    assert restarts(runs, "detector") == [[(job["JobId"], "1")] for job in jobs]
 
 
 def test_the_controller_restarts(cluster, runs):
@@ -326,14 +330,19 @@ def test_a_training_takes_longer_than_its_limit(cluster, with_annotations):
 
 @pytest.fixture
 def one_hour_at_most(cluster):
-    """The partition cpu has a limit below the profile's."""
-    cluster.update("PartitionName=cpu", "MaxTime=60")
-    yield
-    cluster.update("PartitionName=cpu", "MaxTime=INFINITE")
+    """A function that gives the partition cpu a limit below the profile's; enforced: at submission."""
+
+    def limit(enforced):
+        # Reads the partitions from the file again.
+        cluster.configure("EnforcePartLimits", enforced)
+        cluster.update("PartitionName=cpu", "MaxTime=60")
+
+    yield limit
     cluster.configure("EnforcePartLimits", "NO")
 
 
 def test_the_limit_of_a_partition_is_exceeded(cluster, runs, one_hour_at_most):
+    one_hour_at_most(enforced="NO")
     runs.start(ANNOTATIONS)
     for run in runs:
         run.wait_until(lambda run=run: "PartitionTimeLimit" in run.output)
@@ -348,8 +357,8 @@ def test_the_limit_of_a_partition_is_exceeded(cluster, runs, one_hour_at_most):
     runs.finish(same_annotations)
 
 
-def test_the_limit_of_a_partition_is_enforced(cluster, runs, one_hour_at_most):
-    cluster.configure("EnforcePartLimits", "ALL")
+def test_the_limit_of_a_partition_is_enforced(runs, one_hour_at_most):
+    one_hour_at_most(enforced="ALL")
     runs.start(ANNOTATIONS)
     for run in runs:
         run.finish(status=1)
