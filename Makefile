@@ -44,7 +44,7 @@ demo/val/annotations.json: demo_scenes/*.py | setup
 test: dev
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm and not gpu"
 
-# On a SLURM cluster started on this machine, from Debian's packages; needs root.
+# On a SLURM cluster started on this machine, from Debian's packages: half an hour; needs root.
 slurm-test: dev
 	pytest -m slurm
 

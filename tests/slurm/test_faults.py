@@ -330,7 +330,7 @@ def test_a_training_takes_longer_than_its_limit(cluster, with_annotations):
 
 @pytest.fixture
 def one_hour_at_most(cluster):
-    """A function that gives the partition cpu a limit below the profile's; enforced: at submission."""
+    """A function: gives the partition cpu a limit below the profile's, enforced or not."""
 
     def limit(enforced):
         # Reads the partitions from the file again.
