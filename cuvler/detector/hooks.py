@@ -85,6 +85,14 @@ class Writers(PeriodicWriter):  # type: ignore[misc]
         else:
             super().after_step()
 
+    def after_train(self) -> None:
+        """Write the last metrics, unless the training failed, and close the writers."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+            return
+        for writer in self._writers:
+            writer.close()
+
     def before_train(self) -> None:
         """Open the writers."""
         folder = self.trainer.folder
