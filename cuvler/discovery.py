@@ -55,7 +55,8 @@ class NoWeightsError(DataError):
         """Return the error with a message that has the ways out in the caller's words."""
         ways = (
             f"- Give files that you have:\n    {give}\n"
-            "- Fetch them on a machine with a network, and copy them into that folder:\n"
+            "- Fetch them on a machine with a network, and copy them, with their .sha256, into that "
+            "folder:\n"
             f"    {fetch}\n"
             "- Do without, by hand-made patch descriptors; they find coloured regions rather than "
             "objects (on photographs of COCO, VoteCut's mask AP50 with them is 1 %):\n"
