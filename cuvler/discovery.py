@@ -55,7 +55,7 @@ class NoWeightsError(DataError):
         """Return the error with a message that has the ways out in the caller's words."""
         ways = (
             f"- Give files that you have:\n    {give}\n"
-            "- Fetch them on a machine with a network, and copy them, with their .sha256, into that "
+            "- Fetch them on a machine with a network, and copy them and their .sha256 into that "
             "folder:\n"
             f"    {fetch}\n"
             "- Do without, by hand-made patch descriptors; they find coloured regions rather than "

@@ -129,9 +129,9 @@ class _Search:
         """Return the distance of each place from a point, in heights of the label."""
         across = self._lefts + (self._width - 1) / 2 - anchor[0]
         down = self._tops + (self._height - 1) / 2 - anchor[1]
-        beside = np.maximum(np.abs(across) - self._width / 2, 0)
-        above = np.maximum(np.abs(down) - self._height / 2, 0)
-        apart = np.hypot(beside, above) + _OFF_CENTRE * np.hypot(across, down)
+        sideways = np.maximum(np.abs(across) - self._width / 2, 0)
+        vertical = np.maximum(np.abs(down) - self._height / 2, 0)
+        apart = np.hypot(sideways, vertical) + _OFF_CENTRE * np.hypot(across, down)
         distances: NDArray[np.float64] = apart / self._height
         return distances
 

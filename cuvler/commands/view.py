@@ -51,9 +51,8 @@ def command(
 ) -> None:
     """Show the masks of FILE over its images, as one page that needs no network.
 
-    FILE is a COCO json (of pseudo-masks, one shard or merged, ground truth, annotations, or
-    predictions of `cuvler predict`), or COCO results, whose images the ground truth or the listing
-    names.
+    FILE is a COCO json (pseudo-masks, one shard or merged, ground truth, annotations, predictions
+    of `cuvler predict`) or COCO results; the ground truth or the listing names the images of these.
     """
     require_extra("report")
     from cuvler.view import choose, make_page, read_content
