@@ -151,5 +151,5 @@ class TestCommand:
 
     def test_defaults_need_not_be_said(self, clone, tmp_path):
         said = self.run()
-        (tmp_path / "config/config.yaml").write_text("")
+        (tmp_path / "config/config.yaml").write_text("{}")
         assert self.run() == said

@@ -9,7 +9,7 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 
-from cuvler.detector import train
+from cuvler.detector import train, training_annotations
 from cuvler.detector.checkpoints import load_state
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.loops import Loop, TrainingDivergedError
@@ -23,16 +23,27 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def spoil(tiny_dataset):
-    """Make the losses of some of the six images infinite, by the largest float."""
+def spoil(tiny_dataset, monkeypatch):
+    """Make the losses of some of the six images infinite, by soft targets of the largest float.
+
+    No file may have such a score, so they take the place of another when the file has been read.
+    """
     annotations, _ = tiny_dataset
+    other = 0.125
 
     def spoil(*images):
         content = json.loads(annotations.read_text())
         for annotation in content["annotations"]:
-            annotation["score"] = 3e38 if annotation["image_id"] in images else 0.8
+            annotation["score"] = other if annotation["image_id"] in images else 0.8
         annotations.write_text(json.dumps(content))
 
+    read = training_annotations._instance
+
+    def with_largest(*arguments):
+        instance = read(*arguments)
+        return instance._replace(score=3e38) if instance.score == other else instance
+
+    monkeypatch.setattr(training_annotations, "_instance", with_largest)
     return spoil
 
 
@@ -125,7 +136,7 @@ def test_a_training_without_skipped_batches_counts_zero(run, skipped):
 @pytest.fixture
 def dark_nan(monkeypatch):
     """A layer before the backbone that returns NaN for a black image."""
-    build = train.build_model
+    build = train.build_detector
 
     def build_with_layer(cfg):
         model = build(cfg)
@@ -137,7 +148,7 @@ def dark_nan(monkeypatch):
         span = corner.amax((2, 3), keepdim=True) - corner.amin((2, 3), keepdim=True)
         return images * (span / span)
 
-    monkeypatch.setattr(train, "build_model", build_with_layer)
+    monkeypatch.setattr(train, "build_detector", build_with_layer)
 
 
 @pytest.fixture
