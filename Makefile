@@ -59,6 +59,7 @@ benchmark: dev
 	python benchmarks/pseudo_masks.py --scenes tests/reference/votecut --maps tests/reference/votecut
 	python benchmarks/evaluation.py
 	python benchmarks/detector.py
+	python benchmarks/photographs.py
 	python benchmarks/annotations.py --images 130000 --masks 600000
 
 # Serve the documentation locally, rebuilt when its pages change.

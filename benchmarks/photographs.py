@@ -99,7 +99,7 @@ def _save(picture: Image.Image, path: Path, orientation: int) -> None:
     stored.save(path, quality=92, exif=exif)
 
 
-def plain_image(record: Record, view: data.View) -> Image.Image:
+def plain_image(record: Record, view: data.View, _decoded: object) -> Image.Image:
     """Decode the whole image and resize it."""
     image = open_image(record["file_name"], (record["width"], record["height"]))
     return image.resize((view.width, view.height), Image.Resampling.BILINEAR)

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from cuvler.decoded_images import DecodedImages
 from cuvler.errors import ImageError
 from cuvler.extras import MissingExtraError, require_extra
 from cuvler.files import StrPath
@@ -98,6 +99,7 @@ def open_resized(
     resized: Callable[[Size], Size],
     resample: Image.Resampling,
     size: Size | None = None,
+    decoded: DecodedImages | None = None,
 ) -> tuple[Image.Image, Size]:
     """Open an image as :func:`open_image` does, and resize it.
 
@@ -114,6 +116,7 @@ def open_resized(
         resized: maps the (width, height) of :func:`open_image`'s result to those wanted.
         resample: Pillow's filter.
         size: see :func:`open_image`.
+        decoded: keeps those decoded at a fraction; the pixels are the same.
 
     Returns:
         The resized image, and the (width, height) of :func:`open_image`'s result.
@@ -121,7 +124,13 @@ def open_resized(
     Raises:
         ImageError, OSError: see :func:`open_image`.
     """
-    read = partial(_read_resized, resized=resized, resample=resample, size=size)
+    read = partial(
+        _read_resized,
+        resized=resized,
+        resample=resample,
+        size=size,
+        decoded=decoded or DecodedImages(0),
+    )
     return _read_with_retries(read, path)
 
 
@@ -235,6 +244,7 @@ def _read_resized(
     resized: Callable[[Size], Size],
     resample: Image.Resampling,
     size: Size | None,
+    decoded: DecodedImages,
 ) -> tuple[Image.Image, Size]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -244,13 +254,20 @@ def _read_resized(
                 # The header of a JPEG has its orientation.
                 turn = _turn(path, image.size, _orientation(image), size)
                 upright = _turned(image.size, turn)
-                if reduced := _reduced(image, _turned(resized(upright), turn), resample):
+                wanted = _turned(resized(upright), turn)
+                if reduced := _reduced(path, image, wanted, resample, decoded):
                     return _turn_upright(reduced, turn), upright
             whole = _upright(path, image, size)
             return whole.resize(resized(whole.size), resample), whole.size
 
 
-def _reduced(image: JpegImageFile, wanted: Size, resample: Image.Resampling) -> Image.Image | None:
+def _reduced(
+    path: StrPath,
+    image: JpegImageFile,
+    wanted: Size,
+    resample: Image.Resampling,
+    decoded: DecodedImages,
+) -> Image.Image | None:
     """Decode a JPEG at a fraction of its size and resize it; None if it is not large enough."""
     width, height = image.size
     # Pillow takes the largest of the fractions that is not below this size.
@@ -259,7 +276,8 @@ def _reduced(image: JpegImageFile, wanted: Size, resample: Image.Resampling) -> 
     if scale == 1:
         return None
     # The last row and column may stand for fewer pixels than the others.
-    return _to_rgb(image).resize(wanted, resample, (0, 0, width / scale, height / scale))
+    small = decoded.get(path, scale, lambda: _to_rgb(image))
+    return small.resize(wanted, resample, (0, 0, width / scale, height / scale))
 
 
 def _upright(path: StrPath, image: Image.Image, size: Size | None) -> Image.Image:

@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cuvler import masks as rle_masks
+from cuvler.decoded_images import DecodedImages
 from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch
 from cuvler.detector.training_annotations import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
@@ -28,6 +29,8 @@ from cuvler.images import open_resized
 Batch = list[dict[str, Any]]
 _T = TypeVar("_T", bound=np.generic)
 _BILINEAR = Image.Resampling.BILINEAR
+# Memory, in all data-loading processes together, for large photographs decoded at a fraction.
+_DECODED_BYTES = 2**29
 # Boxes of sides up to this length, in pixels, are empty (detectron2's threshold).
 _EMPTY_SIDE = 1e-5
 
@@ -55,7 +58,9 @@ def draw_view(record: Record, cfg: CfgNode, rng: np.random.Generator) -> View:
     return View(*shape, cfg.INPUT.RANDOM_FLIP == "horizontal" and rng.random() < 0.5)
 
 
-def load_sample(record: Record, view: View | None = None) -> Sample:
+def load_sample(
+    record: Record, view: View | None = None, decoded: DecodedImages | None = None
+) -> Sample:
     """Load a record's image, masks and boxes in a view; the default is the unchanged image.
 
     The result equals that of detectron2's ``DatasetMapper`` for the same resize and flip: polygons
@@ -69,7 +74,7 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
             annotations.
     """
     view = view or View(record["height"], record["width"])
-    image = _read_image(record, view)
+    image = _read_image(record, view, decoded)
     instances: list[Instance] = record["instances"]
     masks = np.zeros((len(instances), view.height, view.width), dtype=bool)
     for mask, instance in zip(masks, instances, strict=True):
@@ -88,11 +93,11 @@ def load_sample(record: Record, view: View | None = None) -> Sample:
     return sample if kept.all() else sample.select(kept)
 
 
-def _read_image(record: Record, view: View) -> Image.Image:
+def _read_image(record: Record, view: View, decoded: DecodedImages | None) -> Image.Image:
     size = (record["width"], record["height"])
     wanted = (view.width, view.height)
     try:
-        return open_resized(record["file_name"], lambda _: wanted, _BILINEAR, size)[0]
+        return open_resized(record["file_name"], lambda _: wanted, _BILINEAR, size, decoded)[0]
     except ImageError as error:
         # Only exceptions with a single argument can be re-raised from a data-loading process.
         raise DataError(f"{error} (listed in the annotations)") from error
@@ -212,6 +217,7 @@ class TrainingBatches(Dataset[Batch]):
         self.records = records
         self.cfg = cfg
         self.seed = seed
+        self.decoded = DecodedImages(_DECODED_BYTES // max(1, cfg.DATALOADER.NUM_WORKERS))
 
     def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
         """Load the batch ``(number, image indices)``."""
@@ -219,7 +225,10 @@ class TrainingBatches(Dataset[Batch]):
         # The third word makes this stream differ from the permutations'.
         rng = np.random.default_rng([self.seed, number, 1])
         records = [self.records[index] for index in indices]
-        samples = [load_sample(record, draw_view(record, self.cfg, rng)) for record in records]
+        samples = [
+            load_sample(record, draw_view(record, self.cfg, rng), self.decoded)
+            for record in records
+        ]
         # Drawn last, so that the views do not depend on whether copy-paste is applied.
         options = self.cfg.INPUT.COPY_PASTE
         if options.ENABLED and rng.random() < options.RATE:

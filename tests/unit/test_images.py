@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cuvler.decoded_images import DecodedImages
 from cuvler.errors import ConfigError, ImageError
 from cuvler.image_access import MAX_PIXELS_VARIABLE
 from cuvler.images import image_size, open_image, open_resized, stated_size
@@ -376,6 +377,23 @@ class TestOpenResized:
         with pytest.raises(ImageError, match=r"2403 x 1805 .* 2403 x 1806") as caught:
             open_resized(path, lambda size: (9, 9), BILINEAR, (2403, 1806))
         assert caught.value.status == "wrong_size"
+
+    def test_decoded_photographs_are_kept_while_there_is_memory(self, tmp_path, photo):
+        path = tmp_path / "photo.jpg"
+        save_turned(photo, path, 6)
+        targets = (300, 225), (290, 220), (600, 450)  # at a quarter, twice, and at a half
+        expected = [open_resized(path, lambda _, t=t: t, BILINEAR)[0] for t in targets]
+        enough = DecodedImages(602 * 452 * 3 + 1203 * 904 * 3)
+        for _ in range(2):
+            for target, image in zip(targets, expected, strict=True):
+                found, size = open_resized(path, lambda _, t=target: t, BILINEAR, None, enough)
+                assert size == photo.size
+                np.testing.assert_array_equal(found, image)
+            # Only its header is read now.
+            path.write_bytes(path.read_bytes()[:100_000])
+        little = DecodedImages(602 * 452 * 3 - 1)
+        with pytest.raises(ImageError):
+            open_resized(path, lambda _: targets[0], BILINEAR, None, little)
 
     def test_grey_and_damaged_photographs(self, tmp_path, photo):
         path = tmp_path / "photo.jpg"
