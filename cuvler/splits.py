@@ -4,12 +4,21 @@ CutLER (Wang et al., CVPR 2023), section 5.4, fine-tunes on 1 to 100 % of COCO's
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cuvler.coco import Annotation, Category, Image, Needs, Section, read_coco, write_annotations
+from cuvler.coco import (
+    Annotation,
+    AnnotationIds,
+    Category,
+    Image,
+    Needs,
+    Section,
+    read_coco,
+    write_annotations,
+)
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
@@ -61,17 +70,26 @@ def write_splits(
             opening = header | {"info": {**header["info"], "split": split}}
             path = Path(output) / f"{percent}.json"
             writers.append((count, stack.enter_context(write_annotations(path, opening))))
+        ids = AnnotationIds()
         named = {category["id"]: "" for category in header["categories"]}
         for record in read_coco(ground_truth, _NEEDS, only=_COPIED, categories=named):
             if isinstance(record, Annotation):
+                annotation = _with_id(record, ids)
                 for count, writer in writers:
                     if ranks[record.image_id] < count:
-                        writer.add_annotation(record.raw)
+                        writer.add_annotation(annotation)
             elif isinstance(record, Image):
                 for count, writer in writers:
                     if ranks[record.id] < count:
                         writer.add_image(record.raw)
+    ids.log(ground_truth)
     return counts
+
+
+def _with_id(annotation: Annotation, ids: AnnotationIds) -> Mapping[str, Any]:
+    number = ids.unique(annotation.id)
+    kept = type(annotation.raw.get("id")) is int and number == annotation.id
+    return annotation.raw if kept else {**annotation.raw, "id": number}
 
 
 def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:

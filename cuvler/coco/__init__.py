@@ -3,10 +3,11 @@
 from cuvler.coco.checker import Checker
 from cuvler.coco.reader import Source, read_coco
 from cuvler.coco.records import Annotation, Category, Image, Item, Needs, Section
-from cuvler.coco.writer import AnnotationWriter, write_annotations
+from cuvler.coco.writer import AnnotationIds, AnnotationWriter, write_annotations
 
 __all__ = [
     "Annotation",
+    "AnnotationIds",
     "AnnotationWriter",
     "Category",
     "Checker",

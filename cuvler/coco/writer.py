@@ -1,6 +1,7 @@
 """Writing COCO json one record at a time."""
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cuvler.files import StrPath, atomic_path
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotationWriter:
@@ -65,3 +68,32 @@ def write_annotations(path: StrPath, opening: Mapping[str, Any]) -> Iterator[Ann
 
 def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+class AnnotationIds:
+    """Gives every annotation that is written a unique id: its own, if it can be kept.
+
+    Attributes:
+        renumbered: number of annotations with an id that another one had.
+    """
+
+    def __init__(self) -> None:
+        self.renumbered = 0
+        self._taken: set[int] = set()
+        self._largest = 0
+
+    def unique(self, number: int | None) -> int:
+        """Return the id, or, if it is missing or taken, the one after the largest so far."""
+        if number is None or number in self._taken:
+            self.renumbered += number is not None
+            number = self._largest + 1
+        self._largest = max(self._largest, number)
+        self._taken.add(number)
+        return number
+
+    def log(self, name: StrPath) -> None:
+        """Log how many annotations have a new id."""
+        if self.renumbered:
+            logger.warning(
+                "%s: %d annotations have the id of another; they got new ids", name, self.renumbered
+            )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cuvler.coco import AnnotationWriter, Image, read_coco, write_annotations
+from cuvler.coco import AnnotationIds, AnnotationWriter, Image, read_coco, write_annotations
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 from cuvler.ground_truth.coco import NEEDS, coco_records, youtube_vis_records
@@ -118,9 +118,7 @@ class _Target:
         self._writer = writer
         self._masks = masks
         self._boxes: set[_Box] | None = set() if remember else None
-        self._last_id = 0
-        self._ids: set[int] = set()
-        self._renumbered = 0
+        self._ids = AnnotationIds()
 
     def add(self, records: Records) -> None:
         for section, record in records:
@@ -149,13 +147,8 @@ class _Target:
 
     def log(self, source: Path) -> None:
         """Log what is unusual."""
-        if self._renumbered:
-            logger.warning(
-                "%s: %d annotations have an id of another; they got new ids",
-                source,
-                self._renumbered,
-            )
-        if not self._ids:
+        self._ids.log(source)
+        if not self._writer.num_annotations:
             logger.warning("%s: no annotations; scores will be undefined", source)
 
     def _check_same_images(self, source: Path) -> None:
@@ -171,7 +164,7 @@ class _Target:
                 )
 
     def _add_annotation(self, record: Record) -> None:
-        number = self._own_id(record)
+        number = self._ids.unique(record.get("id"))
         written: dict[str, Any] = {"id": number, "image_id": record["image_id"], "category_id": 1}
         for key in ("bbox", "area", "iscrowd", *(["segmentation"] if self._masks else [])):
             if key in record:
@@ -180,16 +173,6 @@ class _Target:
         self.ignored += record["iscrowd"]
         if self._boxes is not None:
             self._boxes.add(_box(record))
-
-    def _own_id(self, record: Record) -> int:
-        """Return a unique id: the record's, or, if missing or taken, one after the largest."""
-        number = record.get("id")
-        if number is None or number in self._ids:
-            self._renumbered += number is not None
-            number = self._last_id + 1
-        self._last_id = max(self._last_id, number)
-        self._ids.add(number)
-        return int(number)
 
 
 def _box(record: Record) -> _Box:
