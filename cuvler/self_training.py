@@ -211,8 +211,8 @@ class _Spool:
             )
         elif size is not None and known != size:
             raise Refused(
-                f"image {image_id} has masks of {known and known[::-1]} and of {size[::-1]} pixels "
-                "(height, width)"
+                f"image {image_id} has {known and known[::-1]} pixels (height, width) elsewhere, "
+                f"but {size[::-1]} by its 'segmentation', or 'height' and 'width'"
             )
         self._noted = image_id, size
 
@@ -234,8 +234,8 @@ class _Spool:
             annotation = annotation._replace(size=self._known(annotation.image_id))
         if annotation.size is None:
             raise Refused(
-                f"polygons need the size of image {annotation.image_id}, which neither the listing "
-                "nor previous annotations state; give the mask as run-length encoding"
+                f"'width' and 'height' of image {annotation.image_id}, which polygons need, are "
+                "neither in the listing nor in previous annotations; give the mask as RLE"
             )
         self.note(annotation.image_id, annotation.size)
         return annotation

@@ -81,7 +81,7 @@ class Checker:
         self._limit = self._right = self._bottom = math.inf
         self._images = self._annotations = 0
         self._conversions: dict[str, tuple[int, str]] = {}
-        self._backslashes = self._boxes = self._beyond = self._corners = 0
+        self._maskless = self._backslashes = self._boxes = self._beyond = self._corners = 0
 
     def require_scores(self, required: bool) -> None:
         """Refuse records without a score, as results must have one."""
@@ -178,7 +178,7 @@ class Checker:
             crowd, ignore = (self._flag(key, raw, changes) for key in ("iscrowd", "ignore"))
         area = get("area")
         if type(area) is not float or not 0 <= area <= LARGEST:
-            area = self._area(area)
+            area = self._area(area, changes)
         score = get("score")
         if type(score) is not float or not self._low <= score <= self._high:
             score = self._score(raw)
@@ -195,24 +195,29 @@ class Checker:
     def _enter(self, image_id: int) -> int:
         """Make an image the one of the next annotations, until another is named."""
         size = self.sizes.get(image_id)
-        if size is None and image_id not in self.sizes and self.needs.listed:
+        listed = self.needs.listed or self.sizes
+        if size is None and image_id not in self.sizes and listed:
             raise Refused(f"'image_id' is {image_id}, an image that is not listed in the file")
-        self._size = size or self._others.get(image_id)
         self._image_id = image_id
-        self._limit = far(self._size)
-        if self._size is None:
+        self._set_size(size or self._others.get(image_id))
+        return image_id
+
+    def _set_size(self, size: Size | None) -> None:
+        self._size = size
+        self._limit = far(size)
+        if size is None:
             self._shape, self._pixels = None, 0
             self._right = self._bottom = math.inf
         else:
-            width, height = self._size
+            width, height = size
             self._shape, self._pixels = [height, width], height * width
             self._right, self._bottom = width + 1.0, height + 1.0
-        return image_id
 
     def _segmentation(self, value: Any, changes: Changes) -> tuple[Any, int | None]:
         if value is None or value == []:
             if self.needs.masks:
                 raise refused("segmentation", value, _MASK)
+            self._maskless += 1
             return None, None
         found, count, change = check_segmentation(value, self._size)
         if change:
@@ -221,8 +226,7 @@ class Checker:
         if self._size is None and count is not None:
             # The image's other masks must have this size, too.
             height, width = found["size"]
-            self._size = width, height
-            self._shape, self._pixels = [height, width], height * width
+            self._set_size((width, height))
         return found, count
 
     def _box(self, stated: Any) -> Box:
@@ -296,8 +300,11 @@ class Checker:
             changes[key] = int(found)
         return found
 
-    def _area(self, value: Any) -> float | None:
-        if value is None or value != value:
+    def _area(self, value: Any, changes: Changes) -> float | None:
+        if value is None:
+            return None
+        if value != value:
+            changes["area"] = None  # JSON has no NaN
             return None
         if type(value) is int and 0 <= value <= LARGEST:
             return value
@@ -319,6 +326,8 @@ class Checker:
         """Log what was converted, with counts, and what looks like a mistake."""
         for key, (count, first) in self._conversions.items():
             logger.warning("%s: %r converted in %d records (%s)", self.name, key, count, first)
+        if self._maskless:
+            logger.info("%s: %d records without a mask, boxes only", self.name, self._maskless)
         if self._backslashes:
             logger.warning(
                 "%s: %d file names have backslashes, as on Windows; folders are separated by /",

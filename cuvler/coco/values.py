@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from cuvler.errors import DataError
+
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
@@ -16,6 +18,7 @@ LARGEST = sys.float_info.max
 _EXACT = 2**53  # floats up to here are exact whole numbers
 _PIXELS = 2**31  # of a whole image; COCO's run lengths are 32 bits
 _UNKNOWN_FAR = 1e6  # pixels; where the image's size is unknown
+_NAME, _PATH = 255, 4096  # bytes; what file systems allow
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 _NUMBERS = {int, float}
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
@@ -25,8 +28,8 @@ _repr.maxlevel = 3
 _repr.maxstring = _repr.maxother = 60
 
 
-class Refused(ValueError):  # noqa: N818
-    """A record breaks a rule; the message has key, value and what is allowed."""
+class Refused(DataError):  # noqa: N818
+    """A record breaks a rule; the message has key, value and what is allowed, but not the file."""
 
 
 def shown(value: Any) -> str:
@@ -162,16 +165,20 @@ def image_size(image: Mapping[str, Any]) -> Size | None:
     return width, height
 
 
-def file_name(value: Any) -> str:
-    """Check the name of an image file.
+def file_name(value: Any, key: str = "file_name") -> str:
+    """Check the name of an image file, or of a folder.
 
     Raises:
         Refused: it is empty, not text, or no name that a file can have.
     """
     if not isinstance(value, str) or not value or "\0" in value:
-        raise refused("file_name", value, "the name of a file")
+        raise refused(key, value, "the name of a file")
     try:
-        value.encode()
+        encoded = value.encode()
     except UnicodeEncodeError:  # half a surrogate pair
-        raise refused("file_name", value, "the name of a file, in UTF-8") from None
+        raise refused(key, value, "the name of a file, in UTF-8") from None
+    if (len(encoded) > _NAME and max(map(len, encoded.split(b"/"))) > _NAME) or len(
+        encoded
+    ) > _PATH:
+        raise refused(key, value, f"the name of a file, of at most {_NAME} bytes")
     return value

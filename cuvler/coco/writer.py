@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from cuvler.coco.values import shown
+from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,11 @@ def write_annotations(path: StrPath, opening: Mapping[str, Any]) -> Iterator[Ann
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        # From a key that is copied and has no rule.
+        raise DataError(f"{shown(value)}: has no form in JSON ({error})") from error
 
 
 class AnnotationIds:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cuvler.coco import Annotation, Checker, Image, Needs, read_coco
 from cuvler.coco.stream import OPENED, stream_file
-from cuvler.coco.values import Refused, Size, image_size, missing, refused, shown, whole
+from cuvler.coco.values import Refused, Size, file_name, image_size, missing, refused, shown, whole
 from cuvler.errors import DataError
 from cuvler.ground_truth.source_records import OTHER_FORMAT, Ids, Locator, Record, Records
 from cuvler.masks import geometry
@@ -60,13 +60,15 @@ def _image(image: Image, locator: Locator, path: Path) -> Record:
             )
         name = "/".join(url.split("/")[-2:])
     # UVO: frames are in a folder named after their video.
-    return _listed(image, name, locator, image.raw)
+    return _listed(image, name, locator, image.raw, path)
 
 
-def _listed(image: Image, name: str, locator: Locator, raw: Any) -> Record:
+def _listed(image: Image, name: str, locator: Locator, raw: Any, path: Path) -> Record:
     assert image.size is not None  # needed
     width, height = image.size
-    found = locator.find(name, folder=str(raw.get("ytid", "")))
+    with _naming(path, f"image {image.id}"):
+        folder = file_name(raw["ytid"], "ytid") if "ytid" in raw else ""
+        found = locator.find(file_name(name), folder=folder)
     return {"id": image.id, "file_name": found, "width": width, "height": height}
 
 
@@ -125,7 +127,7 @@ def youtube_vis_records(annotations: Sequence[Path], images: Path, ids: Ids) -> 
             for name in names:
                 count += 1
                 image = {"id": count, "file_name": name, "width": width, "height": height}
-                yield "images", _listed(checker.image(image), name, locator, raw)
+                yield "images", _listed(checker.image(image), name, locator, raw, path)
         if not videos:
             raise DataError(f"{path}: lists no videos; for COCO json set format: coco")
         for index, raw in enumerate(_section(path, "annotations")):

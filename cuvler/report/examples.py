@@ -6,6 +6,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from cuvler.coco import Annotation
+from cuvler.coco.values import Refused
+from cuvler.errors import DataError
 from cuvler.report.gallery import (
     Card,
     Layer,
@@ -39,10 +41,13 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
     truth = truth_layer(inputs, dataset, sizes)
     records = best_records(path, sizes, score_threshold=inputs.score_threshold)
     found = Layer(detector, "detections", path, records)
-    measures = {
-        image_id: mean_best_iou(objects, records.get(image_id, []))
-        for image_id, objects in truth.records.items()
-    }
+    try:
+        measures = {
+            image_id: mean_best_iou(objects, records.get(image_id, []))
+            for image_id, objects in truth.records.items()
+        }
+    except Refused as reason:
+        raise DataError(f"{truth_path}: {reason}") from None
     ranking = sorted(measures, key=lambda image_id: (-measures[image_id], image_id))
     count = min(max(1, inputs.images // 2), len(ranking) // 2)
     if not count:

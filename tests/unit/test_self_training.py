@@ -212,7 +212,7 @@ def test_the_output_does_not_depend_on_the_order_of_records():
         ([record(1, 0.5), record(1, 0.5, size=(31, 40))], r"result 1 .*\[31, 40\] .* \[30, 40\]"),
         (
             [record(1, 0.5), record(2, 0.5), record(1, 0.5, size=(31, 40))],
-            r"image 1 has masks of \(30, 40\) and",
+            r"image 1 has \(30, 40\) pixels .* but \(31, 40\)",
         ),
         ([record(1, float("nan"))], "'score' must be a number from 0 to 1, not nan"),
         ([record(1, 1.5)], r"'score' .* not 1\.5"),
