@@ -325,18 +325,18 @@ def test_different_ids_of_the_same_images_are_refused():
     renumbered = [{"id": 7, "file_name": "9.jpg"}, {"id": 9, "file_name": "7.jpg"}]
     with pytest.raises(DataError, match=r"image 7 is 9\.jpg, but 7\.jpg"):
         evaluate(truth, {"images": renumbered, "annotations": results})
-    moved = [{"id": 7, "file_name": "val/7.jpg"}]
+    moved = [{"id": number, "file_name": f"val/{number}.jpg"} for number in (7, 9)]
     assert evaluate(truth, {"images": moved, "annotations": results})["AP"] == pytest.approx(100)
 
 
 def test_different_sizes_of_the_same_images_are_refused():
     truth, results = perfect()
-    small = [{"id": 7, "file_name": "7.jpg", "height": 56, "width": 64}]
+    small = [{"id": 7, "file_name": "7.jpg", "height": 56, "width": 64}, {"id": 9}]
     for result in results:
         del result["segmentation"]
     with pytest.raises(DataError, match=r"image 7 .*\[56, 64\].*\[112, 128\]"):
         evaluate(truth, {"images": small, "annotations": results})
-    unread = [{"id": 7, "file_name": "7.jpg", "height": None, "width": None}]
+    unread = [{"id": 7, "file_name": "7.jpg", "height": None, "width": None}, {"id": 9}]
     found = evaluate(truth, {"images": unread, "annotations": results})
     assert found["AP"] == pytest.approx(100)
 
