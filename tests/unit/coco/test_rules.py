@@ -1,6 +1,6 @@
 """Every rule of COCO's records through every command that reads them.
 
-``PYTHONPATH=. python tests/unit/coco/test_rules.py`` prints the tables of docs/files.md.
+``python tests/unit/coco/test_rules.py`` writes the tables, docs/coco-rules.md.
 """
 
 import contextlib
@@ -8,15 +8,13 @@ import importlib.util
 import json
 import logging
 import math
-import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuvler.errors import CuvlerError, DataError
+from cuvler.errors import DataError
 
 _spec = importlib.util.spec_from_file_location("commands", Path(__file__).parent / "commands.py")
 commands = importlib.util.module_from_spec(_spec)
@@ -87,7 +85,7 @@ def _values(title, key, outcome, record, values, but=None, same_as=None):
     """Rules for several values of one key of a record."""
     return [
         Rule(
-            f"{title} {json.dumps(value, ensure_ascii=False)}",
+            f"{title} {json.dumps(value)[:40]}",
             _set(*record, **{key: value}),
             outcome,
             f"'{key}'",
@@ -210,7 +208,7 @@ ANNOTATION_RULES = [
         IMAGES_ONLY,
     ),
     *_values(
-        "coordinate of",
+        "coordinates in `segmentation`",
         "segmentation",
         REFUSED,
         FIRST,
@@ -218,7 +216,7 @@ ANNOTATION_RULES = [
         IMAGES_ONLY,
     ),
     *_values(
-        "RLE",
+        "RLE as `segmentation`",
         "segmentation",
         REFUSED,
         SECOND,
@@ -457,27 +455,46 @@ def test_a_rule_holds_in_a_command(rule, command, name, content, run, tmp_path):
     check(rule, command, run, name, content, tmp_path)
 
 
-def table(name, rules, runs, content, folder):
-    """The table rules x commands, in Markdown."""
-    rows = [f"| {name} | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
-    for number, rule in enumerate(rules):
-        cells = []
-        for command, run in runs.items():
-            place = folder / f"{name}{number}{command}"
-            cells.append(check(rule, command, run, name, content, place))
-        title = rule.title.replace("|", r"\|")[:90]
-        rows.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+def table(name, rules, runs):
+    """The table rules x commands, in Markdown; values of a key with equal outcomes share a row."""
+    rows = {}
+    for rule in rules:
+        cells = [rule.but.get(command, rule.outcome) for command in runs]
+        key, _, value = rule.title.rpartition("` ")
+        values = rows.setdefault((key or rule.title, *cells), [])
+        values += [f"`{value}`" if value not in _WORDS else value] if key else []
+    lines = [f"| {name} | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
+    for (key, *cells), values in rows.items():
+        title = f"{key}` {', '.join(values)}" if values else key
+        lines.append(f"| {title.replace('|', chr(92) + '|')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def main():
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CuvlerError):
-        for name, rules, runs, content in (
-            ("annotations", ANNOTATION_RULES, commands.READ_ANNOTATIONS, commands.annotations()),
-            ("results", RESULT_RULES, commands.READ_RESULTS, commands.results()),
-        ):
-            sys.stdout.write(table(name, rules, runs, content, Path(folder)) + "\n\n")
+_WORDS = ("missing", "listed twice", "9, unknown", "that starts outside its image")
+PAGE = Path(__file__).parents[3] / "docs/coco-rules.md"
+
+
+def page():
+    """The page of the documentation."""
+    tables = [
+        table("annotations", ANNOTATION_RULES, commands.READ_ANNOTATIONS),
+        table("results", RESULT_RULES, commands.READ_RESULTS),
+    ]
+    return "\n\n".join([INTRODUCTION, *tables]) + "\n"
+
+
+INTRODUCTION = """# COCO rules by command
+
+What every command makes of a file with one changed value: an error that names it (*refused*), the
+value as it was meant, with one word in the log (*converted*), or the same result as from the usual
+form (*right*). The detector is class-aware here, as in fine-tuning, and `self-training` reads these
+as its previous annotations. [Files](files.md#coco-files-you-bring) has the rules in words;
+`tests/unit/coco/test_rules.py` runs each cell, and writes this page if it is run by itself."""
+
+
+def test_the_page_of_the_documentation_has_these_rules():
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(), encoding="utf-8")
