@@ -16,7 +16,7 @@ from cuvler.coco import (
     read_coco,
     write_annotations,
 )
-from cuvler.coco.checker import refusal
+from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused, missing, refused, shown
 from cuvler.errors import DataError
 from cuvler.files import StrPath

@@ -27,7 +27,7 @@ from pycocotools import mask as coco_mask
 
 from cuvler.annotations import CATEGORIES
 from cuvler.coco import Annotation, Image, Needs, read_coco, write_annotations
-from cuvler.coco.checker import refusal
+from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused, Size
 from cuvler.errors import DataError
 from cuvler.files import StrPath, full_disk_named

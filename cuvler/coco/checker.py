@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cuvler.coco.records import NOTHING, Annotation, Category, Image, Needs
+from cuvler.coco.refusals import label
 from cuvler.coco.segmentations import check_segmentation, filled
 from cuvler.coco.values import (
     INT64,
@@ -26,7 +27,6 @@ from cuvler.coco.values import (
     whole,
 )
 from cuvler.errors import DataError
-from cuvler.files import StrPath
 
 logger = logging.getLogger(__name__)
 
@@ -336,44 +336,12 @@ class Checker:
             )
         if self._corners > _FEW_CORNERS * self._boxes and self._corners > self._beyond / 2:
             logger.warning(
-                "%s: %d of %d boxes reach beyond their images as [x, y, width, height], but not "
-                "as [x0, y0, x1, y1]; 'bbox' must be the former",
+                "%s: %d of %d boxes reach beyond their images as [x, y, width, height], which "
+                "'bbox' must be, but not as [x0, y0, x1, y1]",
                 self.name,
                 self._corners,
                 self._boxes,
             )
-
-
-def label(needs: Needs, kind: str, index: int, raw: Any) -> str:
-    """Return a record's name for messages: its position, from 0, and its ids."""
-    keys = ("image_id",) if needs.format == "results" else ("id", "image_id")
-    if kind != "annotation":
-        keys = ("id",)
-    elif needs.format != "annotations":
-        kind, keys = "result", ("image_id",)
-    ids = [
-        f"{key.replace('_', ' ').removesuffix(' id')} {shown(raw[key])}"
-        for key in keys
-        if isinstance(raw, Mapping) and raw.get(key) is not None
-    ]
-    return f"{kind} {index}" + (f" ({', '.join(ids)})" if ids else "")
-
-
-def refusal(
-    name: StrPath, needs: Needs, index: int, record: Image | Annotation, reason: object
-) -> DataError:
-    """Return the error with which a command refuses a record that keeps the rules.
-
-    Args:
-        name: of the file.
-        needs: what it was read with.
-        index: the record's position in its section.
-        record: the record.
-        reason: key, value and what is allowed.
-    """
-    kind = "image" if isinstance(record, Image) else "annotation"
-    where = label(needs, kind, index, record._asdict())
-    return DataError(f"{name}: {where}: {reason}{needs.again}")
 
 
 def _length(*values: float) -> float:

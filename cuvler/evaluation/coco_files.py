@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from cuvler.coco import Annotation, Category, Image, Needs, Source, read_coco
-from cuvler.coco.checker import refusal
+from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused, Size
 from cuvler.errors import DataError
 from cuvler.masks import Rle, run_sums

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvler.coco import Annotation, Image, Needs, Section, read_coco
-from cuvler.coco.checker import refusal
+from cuvler.coco.refusals import refusal
 from cuvler.coco.values import refused, shown
 from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
