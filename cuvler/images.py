@@ -7,9 +7,9 @@ import stat
 import struct
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
@@ -83,7 +83,7 @@ def open_image(path: StrPath, size: Size | None = None) -> Image.Image:
 
     Args:
         path: the file.
-        size: the size stated by the image's annotations, see :func:`stated_size`; None if unknown.
+        size: the (width, height) stated by the image's annotations; None if unknown.
 
     Raises:
         ImageError: the image is ``missing``, ``unreadable`` or ``wrong_size`` (``size`` is neither
@@ -146,14 +146,6 @@ def image_size(path: StrPath, size: Size | None = None) -> Size:
             pixels is Pillow's.
     """
     return _read_with_retries(partial(_read_size, size=size), path)
-
-
-def stated_size(image: Mapping[str, Any]) -> Size | None:
-    """Return the (width, height) of a COCO image record, or None if it has none."""
-    sides = image.get("width"), image.get("height")
-    if not all(isinstance(side, int | float) and 1 <= side < math.inf for side in sides):
-        return None
-    return int(image["width"]), int(image["height"])
 
 
 def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:

@@ -15,7 +15,7 @@ from PIL import Image
 from cuvler.decoded_images import DecodedImages
 from cuvler.errors import ConfigError, ImageError
 from cuvler.image_access import MAX_PIXELS_VARIABLE
-from cuvler.images import image_size, open_image, open_resized, stated_size
+from cuvler.images import image_size, open_image, open_resized
 
 
 def save_turned(upright, path, orientation):
@@ -99,19 +99,6 @@ class TestOpenImage:
         upright = Image.fromarray(np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3))
         save_turned(upright, tmp_path / "a.png", 6)
         np.testing.assert_array_equal(open_image(tmp_path / "a.png", (5, 5)), upright)
-
-    @pytest.mark.parametrize(
-        ("image", "size"),
-        [
-            ({"width": 7, "height": 5.0}, (7, 5)),
-            ({"width": 7}, None),
-            ({"width": 0, "height": 5}, None),
-            ({"width": None, "height": None}, None),
-            ({"width": "7", "height": "5"}, None),
-        ],
-    )
-    def test_sizes_that_records_state(self, image, size):
-        assert stated_size(image) == size
 
     @pytest.mark.parametrize("orientation", [0, 9])
     def test_an_orientation_that_is_none_is_passed_over(self, tmp_path, orientation):
