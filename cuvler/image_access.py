@@ -54,7 +54,7 @@ def image_path(image_root: StrPath, file_name: str, *, source: StrPath = "") -> 
         named = f"{source}: " if source else ""
         raise DataError(
             f"{named}file_name {file_name!r} leads out of the image root, so it is not opened; "
-            "allow it if you trust the file that names it",
+            "allow_outside allows it, for files that you trust",
             parameter="allow_outside",
         )
     return Path(image_root, file_name)

@@ -42,7 +42,8 @@ def find_files(paths: Sequence[StrPath], *, without: StrPath | None = None) -> l
         without: a folder that is skipped, such as the one that results are written to.
 
     Raises:
-        DataError: a folder cannot be read or has no images, or a name is not UTF-8.
+        DataError: a folder cannot be read, has no images or is ``without``, or a name is not
+            UTF-8.
     """
     found: dict[str, tuple[Path, str]] = {}
     for path in map(Path, paths):
@@ -61,6 +62,12 @@ def find_files(paths: Sequence[StrPath], *, without: StrPath | None = None) -> l
 def _names(path: Path, without: StrPath | None) -> list[str]:
     if not path.is_dir():
         return [require_utf8(path.name)]
+    if without is not None and os.path.realpath(path) == os.path.realpath(without):
+        raise DataError(
+            f"{path}: is also the folder to write to, in which a next run would find this run's "
+            "pictures; choose another one",
+            parameter="output",
+        )
     names, _ = find_images(path, without=without)
     if not names:
         raise DataError(f"{path}: no image files ({', '.join(EXTENSIONS)}) in this folder")

@@ -133,10 +133,13 @@ def _check_members(path: Path) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return the first line of an error's message, or what torch refuses to build."""
-    refused = re.search(r"GLOBAL (\S+)", str(error))
-    if refused:
+    message = str(error)
+    if refused := re.search(r"GLOBAL (\S+)", message):
         return f"it asks for {refused[1]}"
-    return str(error).partition("\n")[0] or type(error).__name__
+    # torch's first lines advise to read the file without its checks.
+    if inner := re.search(r"WeightsUnpickler error:\s*(\S.*)", message):
+        return inner[1]
+    return message.partition("\n")[0] or type(error).__name__
 
 
 def _read_torch(path: Path) -> Any:

@@ -64,8 +64,8 @@ def command(
         scores = [mask.score for mask in found.masks] if chosen.scored else None
         with pictures.writing():
             _write(output, file, image, found, scores)
-        drawn = output / f"{file.stem}.masks.png"
-        logger.info("%s: objects found: %d, drawn in %s", file.path, len(found.masks), drawn)
+            drawn = output / f"{file.stem}.masks.png"
+            logger.info("%s: objects found: %d, drawn in %s", file.path, len(found.masks), drawn)
     pictures.require_all()
 
 

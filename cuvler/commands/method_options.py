@@ -1,6 +1,7 @@
 """``--method``, and the settings of the chosen method as options of the command."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -72,7 +73,7 @@ def _flag(name: str) -> str:
 def _chosen(args: list[str]) -> str:
     """Return the method's name from a command's arguments."""
     found = DEFAULT
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in pairwise([*args, ""]):
         if word == "--method":
             found = following
         elif word.startswith("--method="):
@@ -97,14 +98,18 @@ def _option(method: type[Method], name: str, schema: dict[str, Any]) -> click.Op
     several = schema.get("type") == "array"
     flag = _flag(name)
     is_switch = schema.get("type") == "boolean"
+    # To click, a default of None is a value, with which a required option may be missing.
+    default = (
+        {} if field.is_required() else {"default": field.get_default(call_default_factory=True)}
+    )
     return click.Option(
         [f"{flag}/{flag.replace('--', '--no-', 1)}" if is_switch else flag],
         type=None if is_switch else _type(schema.get("items", {}) if several else schema),
         multiple=several,
         required=field.is_required(),
-        default=None if field.is_required() else field.get_default(call_default_factory=True),
         show_default=True,
         help=field.description,
+        **default,
     )
 
 

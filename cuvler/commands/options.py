@@ -47,6 +47,11 @@ def named_paths(
     )
 
 
+def _default_or_required(default: object) -> dict[str, Any]:
+    # To click, a default of None is a value, with which a required option may be missing.
+    return {"required": True} if default is None else {"default": default}
+
+
 # Inputs.
 
 
@@ -167,10 +172,9 @@ def score_threshold(
     return click.option(
         "--score-threshold",
         type=click.FloatRange(0, 1),
-        required=default is None,
-        default=default,
         show_default=True,
         help=help,
+        **_default_or_required(default),
     )
 
 
@@ -300,12 +304,7 @@ def seed(help: str) -> Decorator:
 def output(help: str, default: Path | None = None) -> Decorator:
     """The file or folder to write; required if ``default`` is None."""
     return click.option(
-        "--output",
-        type=Path,
-        required=default is None,
-        default=default,
-        show_default=True,
-        help=help,
+        "--output", type=Path, show_default=True, help=help, **_default_or_required(default)
     )
 
 

@@ -75,6 +75,17 @@ def test_a_mistake_of_the_users_is_one_message(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_missing_option_is_a_usage_error(name):
+    command = cuvler.get_command(click.Context(cuvler), name)
+    required = [parameter for parameter in command.params if parameter.required]
+    if required:
+        assert CliRunner().invoke(command, []).exit_code == 2
+    for parameter in required:
+        result = CliRunner().invoke(click.Command("alone", params=[parameter]), [])
+        assert result.exit_code == 2, parameter.name
+
+
 def test_an_unknown_command_is_a_usage_error():
     assert run("votecut").returncode == 2
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import socket
@@ -240,13 +241,16 @@ def test_images_of_one_name_do_not_overwrite_each_other(disc, tmp_path):
     }
 
 
-def test_an_output_that_cannot_be_written_costs_one_image(disc, tmp_path):
+def test_an_output_that_cannot_be_written_costs_one_image(disc, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     for name in ("a", "b", "x" * 240):
         disc[0].save(tmp_path / f"{name}.png")
     (tmp_path / "found/a.masks.png").mkdir(parents=True)
     result = run(tmp_path, tmp_path)
     assert result.exit_code == 1
     assert "of 3 images 1 could not be written" in str(result.exception)
+    assert f"drawn in {tmp_path / 'found/b'}" in caplog.text
+    assert f"drawn in {tmp_path / 'found/a'}" not in caplog.text
     assert len(list((tmp_path / "found").glob("[bx]*.json"))) == 2
     # The results of the first run are not images of the second one.
     assert "of 3 images" in str(run(tmp_path, tmp_path).exception)

@@ -55,6 +55,9 @@ def test_loops_pipes_and_sockets(tmp_path):
 def test_what_cannot_be_processed_is_refused_before_the_start(tmp_path):
     with pytest.raises(DataError, match="no image files"):
         find_files([tmp_path])
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(DataError, match="folder to write to"):
+        find_files([tmp_path], without=tmp_path / "sub/..")
     with pytest.raises(DataError, match="not UTF-8"):
         find_files([os.fsdecode(b"photo\xe9.jpg")])
 

@@ -136,6 +136,13 @@ def test_no_damage_passes_where_the_sha256_is_recorded(tmp_path_factory, name, d
     assert read_junk(path, damaged) is None
 
 
+def test_torchs_advice_to_read_without_checks_is_not_repeated(tmp_path):
+    path = tmp_path / "photo.pth"
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(DataError, match=r"photo\.pth: not a file of tensors \(Unsupported operand"):
+        read_tensors(path)
+
+
 def test_a_flipped_bit_of_a_tensor_is_damage(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"weight": torch.full((1000,), 0.25)}, path)
