@@ -45,7 +45,7 @@ def opts_mistakes(key: str, opts: Sequence[str | int | float | bool]) -> Iterato
         opts: detectron2's ``KEY, VALUE, KEY, VALUE ...``.
     """
     if len(opts) % 2:
-        yield f"{key}: {len(opts)} words, but they come in pairs: [KEY, VALUE, KEY, VALUE ...]"
+        yield f"{key}: {len(opts)} items, but they come in pairs: [KEY, VALUE, KEY, VALUE ...]"
         return
     known = _known() if opts else {}
     for name, value in zip(map(str, opts[::2]), opts[1::2], strict=True):

@@ -138,4 +138,6 @@ def _line(key: Sequence[str], mistake: Mistake, allowed: Schema, defs: Schema) -
         return f"{line} ({spelling})"
     if mistake["type"] == "tuple_type" and not isinstance(given, list | dict):
         return f"{line}; write [{given}]"
+    if "opts" in key and isinstance(given, list):
+        return f"{line}; write a list as text: {json.dumps(value)}"
     return line

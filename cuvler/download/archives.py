@@ -29,8 +29,8 @@ def unpack(archive: StrPath, folder: StrPath, *, strip: int = 0) -> int:
 
     Raises:
         DataError: the file is not an archive or is damaged; it contains links, special files or
-            names that lead out of the folder; a link in the folder leads out of it; or a file
-            cannot be written.
+            names that lead out of the folder; a link in the folder leads out of it; two files get
+            the same name; or a file cannot be written.
     """
     folder = Path(folder)
     try:
@@ -128,7 +128,7 @@ def _refusal(archive: StrPath, name: str, reason: str) -> DataError:
 def _targets(archive: StrPath, source: Path, folder: Path, strip: int) -> dict[Path, Path]:
     """Return extracted file -> destination, all of them inside the folder."""
     root = folder.resolve()
-    targets = {}
+    sources: dict[Path, Path] = {}
     for path in sorted(source.rglob("*")):
         parts = path.relative_to(source).parts[strip:]
         if path.is_dir() or not parts:
@@ -139,5 +139,10 @@ def _targets(archive: StrPath, source: Path, folder: Path, strip: int) -> dict[P
                 f"{archive}: cannot be unpacked, because a link in {folder} leads out of it: "
                 f"{target} would be {target.resolve()}; unpack to {target.parent.resolve()}"
             )
-        targets[path] = target
-    return targets
+        other = sources.setdefault(target, path).relative_to(source)
+        if other != path.relative_to(source):
+            raise DataError(
+                f"{archive}: cannot be unpacked, because {str(other)!r} and "
+                f"{str(path.relative_to(source))!r} would both be {target}"
+            )
+    return {path: target for target, path in sources.items()}

@@ -59,7 +59,9 @@ def make_page(
                 "image root?",
                 parameter="image_root",
             )
-        logger.warning("%d of %d images cannot be opened: %s", len(errors), len(cards), errors[0])
+        logger.warning(
+            "%d of %d images cannot be opened; the first: %s", len(errors), len(cards), errors[0]
+        )
     return _render(content, cards)
 
 

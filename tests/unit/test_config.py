@@ -205,12 +205,13 @@ def test_reading_settings_is_light():
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["SOLVER.MAX_ITER"], r"detector\.opts: 1 words.*pairs"),
+        (["SOLVER.MAX_ITER"], r"detector\.opts: 1 items.*pairs"),
         (["SOLVER.MAX_ITR", 5], r"detector\.opts: SOLVER\.MAX_ITR: .*mean SOLVER\.MAX_ITER\?"),
         (["SOLVER.MAX_ITER", 1.5], r"SOLVER\.MAX_ITER: 1\.5 is not a whole number"),
         (["SOLVER.BASE_LR", "fast"], r"SOLVER\.BASE_LR: 'fast' is not a number"),
         (["SOLVER.AMP.ENABLED", "yes"], r"AMP\.ENABLED: 'yes' is not True or False"),
         (["SOLVER.STEPS", 3], r"SOLVER\.STEPS: 3 is not a list"),
+        (["SOLVER.STEPS", [3, 4]], r"detector\.opts\.1: \[3, 4\] .*as text: \"\[3, 4\]\""),
         (["MODEL.RESNETS", 3], r"MODEL\.RESNETS: a group of settings"),
         ([5, 5], r"detector\.opts: 5: detectron2 has no such setting"),
     ],

@@ -68,6 +68,15 @@ def test_leading_folders_are_left_out(write, tmp_path):
 
 
 @WRITERS
+def test_files_that_get_one_name_are_refused(write, tmp_path):
+    write(tmp_path / "archive", {"train/a.txt": b"1", "val/a.txt": b"2"})
+    with pytest.raises(DataError, match=r"archive: .*'train/a\.txt' and 'val/a\.txt'"):
+        unpack(tmp_path / "archive", tmp_path / "data", strip=1)
+    assert tree(tmp_path / "data") == {}
+    assert unpack(tmp_path / "archive", tmp_path / "data") == 2
+
+
+@WRITERS
 @pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt"])
 def test_names_that_lead_out_are_refused_and_nothing_is_left(write, tmp_path, name):
     write(tmp_path / "archive", {"fine.txt": b"", name: b"bad"})
