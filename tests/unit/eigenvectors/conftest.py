@@ -53,8 +53,10 @@ def hub_settings(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def hub(hub_settings):
+def hub(hub_settings, monkeypatch):
     """A hub that publishes ``STATE``; the list of what it was asked for."""
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "60")  # A busy machine may take longer than 3 s.
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 60)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked = []
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -159,6 +159,8 @@ def killed_at(counter, deaths):
     return open_or_die
 
 
+# torch may raise its error while it deletes the loader, where it cannot be caught.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_after_the_death_of_a_worker_one_opens_the_rest(
     root, tiny, tmp_path, monkeypatch, caplog, deaths
