@@ -169,7 +169,7 @@ def _read_with_retries(read: Callable[[StrPath], _T], path: StrPath) -> _T:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
-        reason = str(error) or type(error).__name__
+        reason = str(error).strip() or type(error).__name__
         raise ImageError(ImageStatus.UNREADABLE, f"{path}: {reason}") from error
 
 

@@ -74,11 +74,12 @@ def _name(source: str, output: Path | None) -> str:
     if output:
         return output.name
     if name in ("", ".", "..") or parts.netloc == "drive.google.com":
-        if not parts.scheme:
+        if parts.scheme not in ("http", "https", "gdrive"):
             close = difflib.get_close_matches(source, published_files(), n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise ConfigError(
-                f"{source}: neither a known name nor a URL; {hint}`cuvler download` lists the names"
+                f"{source}: neither a known name, http(s)://... nor gdrive:ID; {hint}"
+                "`cuvler download` lists the names"
             )
         raise ConfigError(f"{source}: the URL has no file name; give --output")
     return name

@@ -59,7 +59,12 @@ def summary(arguments: Sequence[str]) -> str:
     words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode or not result.stdout:
-        raise ConfigError(f"Snakemake cannot plan this run:\n{_reason(result.stderr)}")
+        reason = _reason(result.stderr)
+        if "No Snakefile found" in reason:
+            reason += (
+                f"\n{Path.cwd()} has no workflow; run this in the folder that contains workflow/"
+            )
+        raise ConfigError(f"Snakemake cannot plan this run:\n{reason}")
     return result.stdout
 
 
@@ -106,7 +111,7 @@ def _forecast(shown: list[Stage], etas: list[float | None]) -> str:
     names = ", ".join(dict.fromkeys(unknown))
     left = sum(eta for eta in etas if eta is not None)
     if not left:
-        return f"No estimate yet: no job of {names} is done."
+        return f"No estimate yet of {names}."
     at = time.strftime("%a %H:%M", time.localtime(time.time() + left))
     known = f"About {duration(left)} left, until {at}"
     return f"{known}, not counting {names}, which has no estimate yet." if unknown else f"{known}."

@@ -11,13 +11,15 @@ def file_sha256(path: StrPath) -> str:
     """Return a file's SHA-256 in hexadecimal.
 
     Raises:
-        DataError: the file is missing.
+        DataError: the file is missing or cannot be read.
     """
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def record_sha256(path: StrPath, digest: str) -> None:
@@ -30,7 +32,7 @@ def verified_sha256(path: StrPath) -> str:
     """Return a file's SHA-256, and check it against ``path.sha256`` if that exists.
 
     Raises:
-        DataError: the file is missing, or differs from its recorded SHA-256.
+        DataError: the file is missing, cannot be read, or differs from its recorded SHA-256.
     """
     digest = file_sha256(path)
     recorded = recorded_sha256(path)
@@ -43,13 +45,23 @@ def verified_sha256(path: StrPath) -> str:
 
 
 def recorded_sha256(path: StrPath) -> str | None:
-    """Return the first word of ``path.sha256``, in lower case, or None without such a file."""
+    """Return the first word of ``path.sha256``, in lower case, or None without such a file.
+
+    Raises:
+        DataError: ``path.sha256`` cannot be read.
+    """
     try:
         text = _record(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreadable(_record(path), error) from error
     return text.partition(" ")[0].strip().lower()
 
 
 def _record(path: StrPath) -> Path:
     return Path(path).with_name(f"{Path(path).name}.sha256")
+
+
+def _unreadable(path: StrPath, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror or error})")

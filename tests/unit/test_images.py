@@ -267,6 +267,14 @@ class TestOpenImage:
         assert image_size(tmp_path / f"a.{extension}") == image.size == upright.size
         assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 5
 
+    def test_a_truncated_file_is_one_line(self, tmp_path):
+        Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / "a.heic")
+        content = (tmp_path / "a.heic").read_bytes()
+        (tmp_path / "a.heic").write_bytes(content[: len(content) // 2])
+        with pytest.raises(ImageError, match=r"a\.heic: ") as caught:
+            open_image(tmp_path / "a.heic")
+        assert not str(caught.value).endswith(r"\n")
+
     def test_without_the_extra_its_name_is_the_advice(self, tmp_path, monkeypatch):
         Image.new("RGB", (64, 48)).save(tmp_path / "a.heic")
         monkeypatch.setitem(sys.modules, "pillow_heif", None)

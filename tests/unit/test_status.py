@@ -178,7 +178,7 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
         assert result.exit_code == status, result.output
         return result.output
 
-    assert "no job of eigenvectors, detector is done." in printed()
+    assert "No estimate yet of eigenvectors, detector." in printed()
     run.done(1, seconds=50)
     run.log(1, "x: 98 ok, 2 unreadable")
     run.log(2, "Error: torn\n")
@@ -195,6 +195,12 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
     for index in range(1, 7):
         run.done(index)
     assert "All is done." in printed()
+
+
+def test_where_there_is_no_workflow_the_message_says_where_to_run_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = str(CliRunner().invoke(cuvler, ["status"]).exception)
+    assert f"{tmp_path} has no workflow; run this in the folder" in message
 
 
 def test_a_config_that_snakemake_refuses_is_one_message(tmp_path, monkeypatch):

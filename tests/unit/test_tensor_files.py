@@ -162,6 +162,16 @@ def test_formats_without_checksums_are_said_to_have_none(tmp_path, caplog, name)
     assert (f"no {name}.sha256" in caplog.text) == (name != "zip.pth")
 
 
+@pytest.mark.parametrize("name", ["zip.pth", "zip.pth.sha256"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, name):
+    write_new(tmp_path / "zip.pth")
+    record_sha256(tmp_path / "zip.pth", file_sha256(tmp_path / "zip.pth"))
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=f"{name}: cannot be read"):
+        read_tensors(tmp_path / "zip.pth")
+
+
 @pytest.mark.parametrize("record", [b"", b"\xff\x00", b"0" * 64])
 def test_damaged_records_are_named(tmp_path, record):
     path = tmp_path / "zip.pth"

@@ -37,6 +37,12 @@ def test_names_are_listed(tmp_path):
         assert f"{name}\n    {file.what}\n    {file.url}\n    sha256 {digest}\n" in output
 
 
+@pytest.mark.parametrize("source", ["ftp://host/x.zip", "file:///etc/passwd", "x.zip"])
+def test_other_sources_are_refused_with_those_that_are_known(source):
+    with pytest.raises(ConfigError, match=r"neither a known name, http\(s\)://... nor gdrive:ID"):
+        run(source)
+
+
 def test_published_files_have_names_to_be_saved_under():
     for name, file in published_files().items():
         assert re.fullmatch(r"[\w.-]+", name)
