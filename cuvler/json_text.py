@@ -42,9 +42,10 @@ def _check_start(chunk: bytes) -> None:
     for signature, name in ((_GZIP, "gzip"), (_ZIP, "zip")):
         if chunk.startswith(signature):
             raise ValueError(f"a {name} archive; unpack it")
-    # JSON starts with ASCII, of which UTF-16 makes every second byte zero.
+    # JSON starts with ASCII, of which UTF-16 makes every second byte zero, UTF-32 three of four.
     if chunk.startswith(_UTF16) or 0 < chunk[:4].count(0) < 4:
-        raise ValueError("UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+        name = "UTF-32" if b"\0\0" in chunk[:4] else "UTF-16"
+        raise ValueError(f"{name} text; convert it to UTF-8 (iconv -f {name} -t UTF-8)")
 
 
 def decode_utf8(content: bytes) -> str:

@@ -29,6 +29,7 @@ from cuvler.annotations import CATEGORIES
 from cuvler.coco import Annotation, Image, Needs, read_coco, write_annotations
 from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused, Size
+from cuvler.coco.writer import json_text
 from cuvler.errors import DataError
 from cuvler.files import StrPath, full_disk_named
 from cuvler.image_status import ImageStatus
@@ -246,7 +247,7 @@ class _Spool:
         if annotation.bbox is None:
             content["bbox"] = list(annotation.box())
         rank = -(annotation.score or 0.0) if kind == _PREDICTION else 0.0
-        text = json.dumps(content, separators=(",", ":"))
+        text = json_text(content)
         values = (annotation.image_id, kind, rank, self._count, text)
         self._database.execute("insert into record values (?, ?, ?, ?, ?)", values)
         self._count += 1
@@ -278,13 +279,13 @@ def _spool_predictions(spool: _Spool, path: StrPath, score_threshold: float) -> 
         score = record.score or 0.0
         try:
             record = spool.sized(record)
+            if score >= score_threshold:
+                spool.add(_PREDICTION, record)
+                kept += 1
         except Refused as reason:
             raise refusal(path, _FOUND, count, record, reason) from None
         count += 1
         highest = max(score, highest)
-        if score >= score_threshold:
-            spool.add(_PREDICTION, record)
-            kept += 1
     if not kept:
         found = f"the highest of {count} is {highest:.3g}" if count else "there are no predictions"
         raise DataError(
@@ -305,14 +306,14 @@ def _spool_previous(spool: _Spool, path: StrPath) -> None:
                 images += 1
                 continue
             record = spool.sized(record)
+            if record.iscrowd:
+                crowds += 1
+            else:
+                spool.add(_PREVIOUS, record)
         except Refused as reason:
             index = images if isinstance(record, Image) else annotations
             raise refusal(path, _BEFORE, index, record, reason) from None
         annotations += 1
-        if record.iscrowd:
-            crowds += 1
-        else:
-            spool.add(_PREVIOUS, record)
     if crowds:
         logger.info("%s: %d crowds left out", path, crowds)
 

@@ -12,6 +12,7 @@ from typing import Any
 from cuvler.coco import (
     Annotation,
     AnnotationIds,
+    AnnotationWriter,
     Category,
     Image,
     Needs,
@@ -19,6 +20,8 @@ from cuvler.coco import (
     read_coco,
     write_annotations,
 )
+from cuvler.coco.refusals import refusal
+from cuvler.coco.values import Refused
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
@@ -41,7 +44,7 @@ def write_splits(
     split is part of the 2 % split. An image's rank depends only on the seed and its id, so that
     splits change little when images are added. All categories are kept, even without annotations,
     so that class indices are the same in every split. Images and annotations keep their order, and
-    only the ids are held in memory.
+    only ids are held in memory.
 
     Args:
         ground_truth: a COCO json, such as COCO's ``instances_train2017.json``.
@@ -70,20 +73,37 @@ def write_splits(
             opening = header | {"info": {**header["info"], "split": split}}
             path = Path(output) / f"{percent}.json"
             writers.append((count, stack.enter_context(write_annotations(path, opening))))
-        ids = AnnotationIds()
-        named = {category["id"]: "" for category in header["categories"]}
-        for record in read_coco(ground_truth, _NEEDS, only=_COPIED, categories=named):
+        _copy(ground_truth, header, ranks, writers)
+    return counts
+
+
+def _copy(
+    ground_truth: StrPath,
+    header: Mapping[str, Any],
+    ranks: Mapping[int, int],
+    writers: Iterable[tuple[int, AnnotationWriter]],
+) -> None:
+    """Write images and their annotations to the splits, each with the images of lower ranks."""
+    ids = AnnotationIds()
+    named = {category["id"]: "" for category in header["categories"]}
+    index = {Image: 0, Annotation: 0}
+    for record in read_coco(ground_truth, _NEEDS, only=_COPIED, categories=named):
+        if not isinstance(record, Image | Annotation):
+            continue
+        try:
             if isinstance(record, Annotation):
                 annotation = _with_id(record, ids)
                 for count, writer in writers:
                     if ranks[record.image_id] < count:
                         writer.add_annotation(annotation)
-            elif isinstance(record, Image):
+            else:
                 for count, writer in writers:
                     if ranks[record.id] < count:
                         writer.add_image(record.raw)
+        except Refused as reason:
+            raise refusal(ground_truth, _NEEDS, index[type(record)], record, reason) from None
+        index[type(record)] += 1
     ids.log(ground_truth)
-    return counts
 
 
 def _with_id(annotation: Annotation, ids: AnnotationIds) -> Mapping[str, Any]:

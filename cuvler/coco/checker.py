@@ -20,6 +20,7 @@ from cuvler.coco.values import (
     finite,
     flag,
     image_size,
+    is_text,
     missing,
     pixels,
     refused,
@@ -146,8 +147,8 @@ class Checker:
         if number in self.categories:
             raise Refused(f"'id' {number} is listed twice; every category needs its own id")
         name = raw.get("name", str(number))
-        if not isinstance(name, str):
-            raise refused("name", name, "text")
+        if not is_text(name):
+            raise refused("name", name, "text in UTF-8")
         self.categories[number] = name
         return Category(number, name, self._kept(raw, changes))
 
@@ -164,7 +165,12 @@ class Checker:
         if type(category) is not int or self._categories or not -INT64 <= category <= INT64:
             category = self._category_id(raw, changes)
         mask, count = get("segmentation"), None
-        if type(mask) is dict and mask.get("size") == self._shape:
+        if (
+            type(mask) is dict
+            and self._shape
+            and (shape := mask.get("size")) == self._shape
+            and type(shape[0]) is type(shape[1]) is int  # 16.0 is 16, too
+        ):
             count = filled(mask.get("counts"), self._pixels)
         if count is None:
             mask, count = self._segmentation(mask, changes)

@@ -65,7 +65,7 @@ def read_coco(
             checker.require_scores(section == RESULTS)
             opened.add(section)
             if section == "annotations" and ahead:
-                _require(name, needs, opened, ("images",))
+                _require(name, needs, opened, sorted(ahead))
         elif only and section not in only:
             continue
         elif section == "annotations" or section == RESULTS:

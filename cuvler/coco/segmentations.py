@@ -83,6 +83,7 @@ def _check_polygons(value: Any, size: Size | None) -> Segmentation:
     return Segmentation(kept, None, "polygons of fewer than three points left out")
 
 
+_SIDES = "the height and width of 'segmentation' in pixels, whole numbers"
 _COORDINATES = "polygons of finite numbers"
 
 
@@ -115,10 +116,7 @@ def _check_rle(value: Mapping[str, Any], size: Size | None) -> Segmentation:
     if counts is None or sides is None:
         absent = "counts" if counts is None else "size"
         raise Refused(f"'segmentation' has no {absent!r}; it must be {_ALLOWED}")
-    if size is not None and sides == [size[1], size[0]]:
-        height, width = size[1], size[0]
-    else:
-        height, width = _sides(sides, size)
+    height, width = _sides(sides, size)
     change = ""
     if isinstance(counts, str):
         sums = run_sums(counts)
@@ -141,7 +139,7 @@ def _check_rle(value: Mapping[str, Any], size: Size | None) -> Segmentation:
 def _sides(sides: Any, size: Size | None) -> tuple[int, int]:
     pair = isinstance(sides, list | tuple) and len(sides) == 2
     if not pair or not all(type(side) is int and 0 < side <= INT64 for side in sides):
-        raise refused("size", sides, "the mask's height and width in pixels")
+        raise refused("size", sides, _SIDES)
     if size is not None and tuple(sides) != size[::-1]:
         raise Refused(
             f"'segmentation' is a mask of {list(sides)} (height, width) pixels on an image of "

@@ -18,6 +18,7 @@ from cuvler.json_text import Utf8Decoder
 
 _CHUNK = 1 << 22  # bytes
 _LONGEST = 16 * _CHUNK  # a longer record is taken for a damaged file
+_SPACE = " \t\n\r"  # of JSON
 _LISTS = ("images", "annotations", "categories")
 _AGAIN = "; delete the file and run again to recreate it"
 
@@ -53,12 +54,19 @@ def stream_file(path: StrPath, *, made_here: bool = False) -> Iterator[tuple[str
     with _open(path) as stream:
         reader = _Reader(stream)
         try:
-            if reader.peek() == "[":
+            if (first := reader.peek()) not in ("[", "{"):
+                found = f"starts with {first!r}" if first else "is empty"
+                raise ValueError(f"it {found}; it must start with {{ or [")
+            if first == "[":
                 yield RESULTS, OPENED
                 for record in reader.items():
                     yield RESULTS, record
             else:
+                opened = set()
                 for section in reader.members():
+                    if section in opened:
+                        raise reader.invalid(f"{section!r} is there twice")
+                    opened.add(section)
                     yield section, OPENED
                     if reader.peek() == "[":
                         for record in reader.items():
@@ -146,12 +154,13 @@ class _Reader:
         """Return the next character that is not white space; empty at the end."""
         while True:
             character = self._buffer[self._position : self._position + 1]
-            if character > " ":
-                return character
-            if character:
+            if not character:
+                if not self._read_chunk():
+                    return ""
+            elif character in _SPACE:
                 self._position += 1
-            elif not self._read_chunk():
-                return ""
+            else:
+                return character
 
     def value(self) -> Any:
         """Read one value."""
@@ -181,7 +190,11 @@ class _Reader:
         except StopIteration:
             raise self._unexpected("a value") from None
         except ValueError as error:
-            raise self.invalid(str(getattr(error, "msg", error))) from error
+            # Python's own error for a number of thousands of digits is about a setting of Python.
+            reason = str(getattr(error, "msg", "a number has too many digits"))
+            if len(self._buffer) - self._position >= _LONGEST:
+                reason = f"a record is longer than {_LONGEST >> 20} MiB"
+            raise self.invalid(reason.removesuffix(" starting at").removesuffix(" at")) from error
         return value
 
     def items(self) -> Iterator[Any]:
@@ -219,7 +232,8 @@ class _Reader:
         return ValueError(f"{reason}, at character {self._before + self._position}")
 
     def _unexpected(self, expected: str) -> ValueError:
-        return self.invalid(f"expected {expected}, found {self.peek() or 'the end'!r}")
+        found = repr(self.peek()) if self.peek() else "the end"
+        return self.invalid(f"expected {expected}, found {found}")
 
     def _expect(self, character: str) -> None:
         if self.peek() != character:

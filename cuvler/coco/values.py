@@ -86,7 +86,7 @@ def _is_number(value: Any, kind: type[Integral | Real]) -> bool:
 
 
 def _unquoted(value: Any) -> str:
-    return " without quotes" if isinstance(value, str) else ""
+    return ", without quotes" if isinstance(value, str) else ""
 
 
 def flag(key: str, value: Any) -> bool:
@@ -131,7 +131,7 @@ def box(value: Any, size: Size | None) -> Box:
 def _uncommon_box(value: Any, size: Size | None, allowed: str) -> Box:
     if not all(_is_number(side, Real) for side in value):
         text = any(isinstance(side, str) for side in value)
-        raise refused("bbox", value, allowed + (" without quotes" if text else ""))
+        raise refused("bbox", value, allowed + (", without quotes" if text else ""))
     x, y, width, height = map(float, value)
     if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) < 0:
         raise refused("bbox", value, allowed)
@@ -163,6 +163,17 @@ def image_size(image: Mapping[str, Any]) -> Size | None:
     if width * height >= _PIXELS:
         raise Refused(f"'width' and 'height' are {width} and {height}: too large for an image")
     return width, height
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is text that UTF-8 can hold: without half a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_name(value: Any, key: str = "file_name") -> str:

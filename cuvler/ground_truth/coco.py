@@ -12,6 +12,7 @@ differs could not be verified.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from cuvler.coco import Annotation, Checker, Image, Needs, read_coco
@@ -172,8 +173,8 @@ def _frames(checker: Checker, raw: Any, index: int, videos: dict[int, _Video]) -
         record = {"image_id": video.first + frame, "segmentation": segmentation}
         record |= {key: raw[key] for key in ("iscrowd",) if key in raw}
         for key, source in (("bbox", "bboxes"), ("area", "areas")):
-            values = raw.get(source)
-            if isinstance(values, list) and frame < len(values):
+            values = raw.get(source) or ()
+            if frame < len(values):
                 record[key] = values[frame]
         found = checker.annotation(record, where=f"{where}, frame {frame}")
         yield "annotations", _annotation(found)
@@ -193,4 +194,7 @@ def _object(raw: Any, videos: dict[int, _Video]) -> tuple[_Video, list[Any]]:
             f"{len(segmentations)} 'segmentations' for the {videos[number].frames} frames of "
             f"video {number}"
         )
+    for key in ("bboxes", "areas"):
+        if not isinstance(raw.get(key, []), list | NoneType):
+            raise refused(key, raw[key], "a list, one for each frame")
     return videos[number], segmentations

@@ -81,11 +81,15 @@ MASKLESS = dict.fromkeys(("detector", "self-training", "evaluation", "compare"),
 WITHOUT_SIZE = dict.fromkeys(("images", "splits", "report"), RIGHT)
 
 
+def _short(text):
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 def _values(title, key, outcome, record, values, but=None, same_as=None):
     """Rules for several values of one key of a record."""
     return [
         Rule(
-            f"{title} {json.dumps(value)[:40]}",
+            f"{title} {_short(json.dumps(value))}",
             _set(*record, **{key: value}),
             outcome,
             f"'{key}'",
@@ -133,6 +137,28 @@ ANNOTATION_RULES = [
         )
         for value in (None, [1], "x", 2)
     ],
+    *_values(
+        "category `name`",
+        "name",
+        REFUSED,
+        ("categories", 0),
+        [None, 5, "\ud800"],
+        dict.fromkeys(("images", "ground-truth", "self-training"), UNREAD),
+    ),
+    Rule(
+        "NaN in a key without rules, copied or not",
+        _set(*FIRST, attributes={"x": math.nan}),
+        RIGHT,
+        "'attributes'",
+        {"splits": REFUSED, "self-training": REFUSED} | IMAGES_ONLY,
+    ),
+    Rule(
+        "`annotations` twice",
+        lambda content: json.dumps(content)[:-1] + ', "annotations": []}',
+        REFUSED,
+        "'annotations' is there twice",
+    ),
+    Rule("zero bytes at the end", lambda content: json.dumps(content).encode() + bytes(9), REFUSED),
     *_values(
         "annotation `id`", "id", RIGHT, SECOND, [None, 11, "11", "a-1", [1], BIG], IMAGES_ONLY
     ),
@@ -228,6 +254,7 @@ ANNOTATION_RULES = [
             {"size": [16, 20]},
             {"size": [16, 20], "countw": RLE["counts"]},
             {"size": None, "counts": RLE["counts"]},
+            {"size": [16.0, 20.0], "counts": RLE["counts"]},
             {"size": [10**9, 10**9], "counts": [10**18]},
         ],
         IMAGES_ONLY,
@@ -246,7 +273,7 @@ ANNOTATION_RULES = [
         IMAGES_ONLY,
     ),
     Rule(
-        "neither `bbox` nor `segmentation`",
+        "no `bbox`, and no mask",
         _drop(*SECOND, "bbox", "segmentation"),
         REFUSED,
         "",
@@ -470,7 +497,10 @@ def table(name, rules, runs):
     return "\n".join(lines)
 
 
-_WORDS = ("missing", "listed twice", "9, unknown", "that starts outside its image")
+_WORDS = (
+    *("an object", "twice", "missing", "listed twice", "9, unknown"),
+    "that starts outside its image",
+)
 PAGE = Path(__file__).parents[3] / "docs/coco-rules.md"
 
 
@@ -485,10 +515,16 @@ def page():
 
 INTRODUCTION = """# COCO rules by command
 
-What every command makes of a file with one changed value: an error that names it (*refused*), the
-value as it was meant, with one word in the log (*converted*), or the same result as from the usual
-form (*right*). The detector is class-aware here, as in fine-tuning, and `self-training` reads these
-as its previous annotations. [Files](files.md#coco-files-you-bring) has the rules in words;
+What every command makes of a file with one changed value:
+
+- *refused*: an error that names the file, the record, the key and the value.
+- *converted*: read as it was meant, with one warning a file. `report` reads its files again, and
+  leaves the warning to the stages before it.
+- *right*: the same result as from the usual form.
+- *not read*: the command needs nothing of that record.
+
+The detector is class-aware here, as in fine-tuning, and `self-training` reads these as its previous
+annotations. [Files](files.md#coco-files-you-bring) has the rules in words;
 `tests/unit/coco/test_rules.py` runs each cell, and writes this page if it is run by itself."""
 
 

@@ -138,5 +138,25 @@ def test_a_record_that_never_ends_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "_LONGEST", 100)
     path = tmp_path / "results.json"
     path.write_text('[{"a":' + "1," * 10_000)
-    with pytest.raises(DataError, match="not valid"):
+    with pytest.raises(DataError, match=r"not valid .*a record is longer than"):
+        list(stream_file(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"<html>", "starts with '<'"),
+        (b'{"annotations": [], "annotations": []}', "'annotations' is there twice"),
+        (b"[{}]" + bytes(100), "extra data after the end"),
+        (b"[" + b"1" * 5000 + b"]", "too many digits, at character 1"),
+        ("[{}]".encode("utf-32"), "UTF-32"),
+        ("[{}]".encode("utf-32-be"), "UTF-32"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.json: not valid COCO json \(.*{message}"):
         list(stream_file(path))

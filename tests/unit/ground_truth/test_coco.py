@@ -296,6 +296,10 @@ BROKEN = {
         "youtube_vis",
         videos(annotations=[{"id": 1, "video_id": 4, "segmentations": [None, None]}]),
     ),
+    "annotation 0: 'bboxes' must be a list, one for each frame, not 5": (
+        "youtube_vis",
+        videos(annotations=[{"id": 1, "video_id": 4, "segmentations": [None] * 3, "bboxes": 5}]),
+    ),
     "annotation 0, frame 1: 'segmentation' .* runs do not fill": (
         "youtube_vis",
         videos(
