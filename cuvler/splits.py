@@ -22,6 +22,7 @@ from cuvler.coco import (
 )
 from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused
+from cuvler.coco.writer import json_text
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
@@ -131,6 +132,10 @@ def _read_header(path: StrPath) -> tuple[dict[str, Any], list[int]]:
                 f"{path}: has no {section}; splits need annotations with classes, "
                 "such as COCO's instances_train2017.json"
             )
+    try:
+        json_text(header)
+    except Refused as reason:
+        raise DataError(f"{path}: {reason}") from None
     return header, image_ids
 
 

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from cuvler.coco import Annotation, Image, Needs, Section, read_coco
 from cuvler.coco.refusals import refusal
-from cuvler.coco.values import refused, shown
+from cuvler.coco.values import Refused, finite, shown
 from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
 
 _NAMED = 20  # excluded images named on the page
 _NEEDS = Needs(masks=True, raw=True)
-_NUMBERS = (int, float, bool)
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,8 @@ def account(path: Path) -> Accounting:
             masks[item.image_id] += 1
             columns["size"].append(_relative_size(path, index, item))
             for name in ("score", "cluster_size", "crf_success"):
-                value: Any = item.raw.get(name)
-                if type(value) in _NUMBERS and math.isfinite(value):
-                    columns[name].append(value)
-                elif name in item.raw:
-                    reason = refused(name, value, "a number")
-                    raise refusal(path, _NEEDS, index, item, reason)
+                if name in item.raw:
+                    columns[name].append(_number(path, index, item, name))
             index += 1
         elif isinstance(item, Image):
             masks[item.id] += 0
@@ -116,6 +111,14 @@ def account(path: Path) -> Accounting:
         cluster_sizes=whole["cluster_size"],
         crf_success=whole["crf_success"],
     )
+
+
+def _number(path: Path, index: int, item: Annotation, name: str) -> float:
+    value = item.raw[name]
+    try:
+        return finite(name, int(value) if isinstance(value, bool) else value)
+    except Refused as reason:
+        raise refusal(path, _NEEDS, index, item, reason) from None
 
 
 def _relative_size(path: Path, index: int, record: Annotation) -> float:

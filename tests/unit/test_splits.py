@@ -118,6 +118,8 @@ def test_percentages_out_of_range_are_refused(source, tmp_path, percents):
         (lambda c: c["images"].append({"file_name": "x"}), "'id' is missing"),
         (lambda c: c["annotations"].append({"image_id": 0, "id": 5}), "id 5, image 0.*not listed"),
         (lambda c: c["annotations"].append({"id": 5}), "'image_id' is missing"),
+        (lambda c: c["info"].update(x=float("nan")), "'info' must be"),
+        (lambda c: [i.update(x=float("nan")) for i in c["images"]], r"image \d+ \(id .*'x' must"),
     ],
 )
 def test_unusable_files_are_named_and_nothing_is_written(source, tmp_path, edit, message):

@@ -30,6 +30,15 @@ def test_annotations_without_masks_or_scores_are_counted_too(trial):
     assert (counted.num_images, counted.num_masks, counted.scores.size) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("value", [10**400, float("nan"), "5", None, [1]])
+def test_numbers_of_a_mask_that_are_none_are_named(trial, value):
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4}
+    images = [{"id": 1, "file_name": "1.jpg", "width": 4, "height": 4}]
+    path = trial.write("a.json", {"images": images, "annotations": [box | {"cluster_size": value}]})
+    with pytest.raises(DataError, match=r"a\.json: .* 0 \(.*image 1\): 'cluster_size' must be"):
+        account(path)
+
+
 def test_only_the_first_of_many_excluded_images_are_named(trial):
     excluded = [{"id": i, "file_name": f"{i}.jpg", "status": "missing"} for i in range(100)]
     counted = account(
