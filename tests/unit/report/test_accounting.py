@@ -32,9 +32,12 @@ def test_annotations_without_masks_or_scores_are_counted_too(trial):
 
 @pytest.mark.parametrize("value", [10**400, float("nan"), "5", None, [1]])
 def test_numbers_of_a_mask_that_are_none_are_named(trial, value):
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4}
+    rle = {"size": [4, 4], "counts": [12, 4]}
+    mask = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": rle, "area": 4}
     images = [{"id": 1, "file_name": "1.jpg", "width": 4, "height": 4}]
-    path = trial.write("a.json", {"images": images, "annotations": [box | {"cluster_size": value}]})
+    path = trial.write(
+        "a.json", {"images": images, "annotations": [mask | {"cluster_size": value}]}
+    )
     with pytest.raises(DataError, match=r"a\.json: .* 0 \(.*image 1\): 'cluster_size' must be"):
         account(path)
 
