@@ -36,7 +36,8 @@ Changes = dict[str, Any]
 _BITS = (0, 1)
 _NUMBERS = {int, float}
 _new = tuple.__new__  # of a named tuple: half the time of its own constructor
-_MASK = "polygons or run-length encoding"
+_FILE = "the name of the image's file, which `cuvler ground-truth` writes for LVIS, too"
+_MASK = "it must be polygons or run-length encoding"
 _FEW_CORNERS = 0.1  # share of boxes that look like corners, from which it is said
 
 
@@ -134,7 +135,7 @@ class Checker:
             name = file_name(name)
             self._backslashes += "\\" in name
         elif self.needs.file_names:
-            raise missing("file_name", "the name of the image's file")
+            raise missing("file_name", _FILE)
         size = image_size(raw)
         if size is None and self.needs.sizes:
             raise Refused("'width' and 'height' are missing; they must be those of the image")
@@ -222,7 +223,7 @@ class Checker:
     def _segmentation(self, value: Any, changes: Changes) -> tuple[Any, int | None]:
         if value is None or value == []:
             if self.needs.masks:
-                raise refused("segmentation", value, _MASK)
+                raise Refused(f"'segmentation' is missing or empty, but a box is no mask: {_MASK}")
             self._maskless += 1
             return None, None
         found, count, change = check_segmentation(value, self._size)

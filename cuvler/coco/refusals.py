@@ -11,14 +11,11 @@ from cuvler.files import StrPath
 
 def label(needs: Needs, kind: str, index: int, raw: Any) -> str:
     """Return a record's name for messages: its position, from 0, and its ids."""
-    keys = ("image_id",) if needs.format == "results" else ("id", "image_id")
-    if kind != "annotation":
-        keys = ("id",)
-    elif needs.format != "annotations":
-        kind, keys = "result", ("image_id",)
+    if kind == "annotation" and needs.format != "annotations":
+        kind = "result"
     ids = [
         f"{key.replace('_', ' ').removesuffix(' id')} {shown(raw[key])}"
-        for key in keys
+        for key in ("id", "image_id")
         if isinstance(raw, Mapping) and raw.get(key) is not None
     ]
     return f"{kind} {index}" + (f" ({', '.join(ids)})" if ids else "")
