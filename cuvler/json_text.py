@@ -2,7 +2,9 @@
 
 import codecs
 
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+# The first bytes of files that are given in place of a JSON.
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
+_OTHERS = {b"\xff\xd8\xff": "JPEG image", b"\x89PNG": "PNG image", b"PAR1": "Parquet file"}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -39,9 +41,12 @@ class Utf8Decoder:
 
 
 def _check_start(chunk: bytes) -> None:
-    for signature, name in ((_GZIP, "gzip"), (_ZIP, "zip")):
+    for signature, name in _ARCHIVES.items():
         if chunk.startswith(signature):
             raise ValueError(f"a {name} archive; unpack it")
+    for signature, name in _OTHERS.items():
+        if chunk.startswith(signature):
+            raise ValueError(f"a {name}")
     # JSON starts with ASCII, of which UTF-16 makes every second byte zero, UTF-32 three of four.
     if chunk.startswith(_UTF16) or 0 < chunk[:4].count(0) < 4:
         name = "UTF-32" if b"\0\0" in chunk[:4] else "UTF-16"

@@ -6,6 +6,7 @@ returns the records of all sections in one pass, at more than 100 MB/s, where ij
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -125,15 +126,23 @@ def is_ours(info: Any) -> bool:
     return {"method", "backbones"} <= info.keys() or {"made_from", "format"} <= info.keys()
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open a file; opening a pipe does not wait for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @contextmanager
 def _open(path: StrPath) -> Iterator[BinaryIO]:
     try:
-        stream = open(path, "rb")  # noqa: SIM115
+        stream = open(path, "rb", opener=_at_once)  # noqa: SIM115
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     with stream:
+        # Pipes can be read only once, and some commands read a file twice.
+        if not stream.seekable():
+            raise DataError(f"{path}: a pipe, not a file; write its content to a file first")
         yield stream
 
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,11 +114,18 @@ def test_text_of_other_encodings_is_named(tmp_path, monkeypatch, chunk):
     latin = '[{"name": "café"}]'.encode("latin-1")
     broken = {latin: r"UTF-8 .*0xe9 at position 14, .*latin-1", text.encode()[:-4]: "ends within"}
     broken |= {text.encode("utf-16"): "UTF-16", text.encode("utf-16-be"): "UTF-16"}
-    broken |= {gzip.compress(text.encode()): "gzip"}
+    broken |= {gzip.compress(text.encode()): "gzip", b"PAR1\x15\x04": "a Parquet file"}
+    broken |= {b"\xff\xd8\xff\xe0\0\x10": "a JPEG image", b"\x89PNG\r\n": "a PNG image"}
     for content, message in broken.items():
         path.write_bytes(content)
         with pytest.raises(DataError, match=rf"a\.json: not valid COCO json \(.*{message}"):
             list(stream_file(path))
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"a\.json: a pipe"):
+        list(stream_file(tmp_path / "a.json"))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
