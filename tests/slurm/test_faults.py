@@ -204,12 +204,16 @@ def test_a_job_has_too_little_memory(cluster, runs):
 
 @pytest.fixture
 def broken_queries(tmp_path):
-    """A folder for the path, where sacct and squeue fail while it has a file ``broken``."""
+    """A folder for the path, where sacct and squeue fail while it has a file ``broken``.
+
+    They write the working directory of each caller to the file ``refused``.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sacct", "squeue"):
         program = shutil.which(name)
-        script = f'#!/bin/sh\nif [ -e {folder}/broken ]; then exit 1; fi\nexec {program} "$@"\n'
+        refuse = f"pwd >> {folder}/refused; exit 1"
+        script = f'#!/bin/sh\nif [ -e {folder}/broken ]; then {refuse}; fi\nexec {program} "$@"\n'
         (folder / name).write_text(script)
         (folder / name).chmod(0o755)
     return folder
@@ -242,10 +246,13 @@ def test_a_run_that_hangs_ends_by_sigint_and_goes_on(runs, broken_queries):
     without = ("--slurm-status-attempts", "5", "--max-status-checks-per-second", "100")
     runs.start(ANNOTATIONS, *without, path=broken_queries)
     runs.wait_for_job("eigenvectors")
+    refused = broken_queries / "refused"
+    refused.touch()
     (broken_queries / "broken").touch()
     for run in runs:
+        # How soon the plugin queries depends on how long the job has run.
+        run.wait_until(lambda run=run: refused.read_text().count(f"{run.folder}\n") >= 5)
         run.wait_until(lambda run=run: run.states("eigenvectors") == {"COMPLETED": 1})
-    time.sleep(15)
     (broken_queries / "broken").unlink()
     for run in runs:
         run.process.send_signal(signal.SIGTERM)
