@@ -100,7 +100,12 @@ class Run:
             command["env"]["PATH"] = f"{path}{os.pathsep}{command['env']['PATH']}"
         self.started = time.monotonic()
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(**command | {"stdout": log}, start_new_session=True)
+            self.process = subprocess.Popen(
+                **command | {"stdout": log},
+                start_new_session=True,
+                # Shells let what they start in the background ignore SIGINT, so these tests too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
 
     def finish(self, status=0):
         self.wait_until(lambda: self.process.poll() is not None, seconds=480, alive=False)
