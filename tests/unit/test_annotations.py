@@ -154,6 +154,7 @@ def test_a_mask_that_does_not_decode_to_its_image_is_named(tmp_path, change):
     assert not (tmp_path / "merged.json").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_masks(tmp_path, monkeypatch):
     monkeypatch.setattr("cuvler.coco.stream._CHUNK", 2**12)
     rows = listing(1).iloc[[0]]

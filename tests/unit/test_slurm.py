@@ -80,6 +80,7 @@ def test_without_slurm_there_are_none(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", ["exit 1", "exec sleep 60"])
+@pytest.mark.slow
 def test_status_does_not_wait_for_slurm(queue, monkeypatch, script):
     queue(script=script)
     monkeypatch.setattr(status_command, "summary", lambda arguments: "rule\toutput_file\n")

@@ -34,6 +34,7 @@ def test_what_the_hub_lacks_is_an_error_of_the_download():
         fetch_from_hub("timm/vit", "nothing.safetensors")
 
 
+@pytest.mark.slow
 def test_without_an_answer_it_does_not_wait_for_long(no_hub):
     start = time.perf_counter()
     with pytest.raises(FetchError, match="within 3 s" if no_hub == "silent" else "Errno"):

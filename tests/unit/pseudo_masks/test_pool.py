@@ -76,6 +76,7 @@ def test_want_of_memory_differs_from_other_deaths(functions, tmp_path, workers):
     assert results == {n: short if n in {2, 4, 6} else n * n for n in range(8)}
 
 
+@pytest.mark.slow
 def test_the_second_chance_is_alone(functions, tmp_path):
     function = partial(functions.needs_all_the_memory, folder=tmp_path)
     results = list(map_isolated(function, range(6), workers=3))

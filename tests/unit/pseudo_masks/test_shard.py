@@ -225,6 +225,7 @@ def deadly(tmp_path, monkeypatch, dataset):
     return run
 
 
+@pytest.mark.slow
 def test_an_image_that_runs_out_of_memory_is_tried_again_alone_by_the_next_run(deadly, tmp_path):
     path, whole = tmp_path / "out/0.json", tmp_path / "whole/0.json"
     deadly(whole)
@@ -239,6 +240,7 @@ def test_an_image_that_runs_out_of_memory_is_tried_again_alone_by_the_next_run(d
     assert path.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_image_that_crashes_again_is_accounted_for(deadly, tmp_path):
     path = tmp_path / "out/0.json"
     with pytest.raises(CuvlerError, match="not written"):
@@ -258,6 +260,7 @@ def test_other_deaths_are_no_reason_to_run_again(deadly, tmp_path):
     assert "memory" not in image["reason"]
 
 
+@pytest.mark.slow
 def test_the_second_chance_of_the_same_run(deadly, tmp_path):
     assert deadly(tmp_path / "out/0.json", KILL)["ok"] == 1
 
