@@ -7,7 +7,7 @@ from pathlib import Path
 from cuvler.compare.scores import Comparison, Score
 from cuvler.listing import ListedImage
 from cuvler.report.formats import change, percent
-from cuvler.report.gallery import Card, Layer, best_records, listed_images, make_card
+from cuvler.report.gallery import Card, Layer, best_records, coco_images, make_card
 from cuvler.report.templates import render
 
 Named = tuple[str, Path]
@@ -38,7 +38,7 @@ def make_page(
     better = [image for image, score in comparison.images.items() if score.change > 0][:images]
     worse = [image for image, score in comparison.images.items() if score.change < 0][:images]
     shown = [*better, *worse]
-    listed = listed_images(ground_truth)
+    listed = coco_images(ground_truth)
     sizes = {number: listed[number].size for number in shown}
     layers = [Layer("ground truth", "objects", ground_truth, best_records(ground_truth, sizes))]
     layers += [

@@ -69,7 +69,7 @@ def _unknown(name: str, known: Mapping[str, str]) -> str:
 
 
 def _fits(value: str | int | float | bool, wanted: str) -> bool:
-    """Return whether detectron2 takes a value for a setting whose default is of a type.
+    """Return whether detectron2 takes a value for a setting by the type of its default.
 
     Every value reaches it as text of the command line, which it evaluates if it can.
     """

@@ -73,9 +73,11 @@ def load_backbone(
             parameter="weights",
         )
     # timm is slow to import and not needed for pixel backbones.
-    from cuvler.download.digests import file_sha256
+    from cuvler.download.digests import file_sha256, recorded_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
 
     features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(where)
     prepare = partial(prepare_image, size=spec.size)
-    return Backbone(spec, where, prepare, features, file_sha256(weights), precision)
+    # Reading the weights has checked the recorded digest: the file need not be hashed again.
+    digest = recorded_sha256(weights) or file_sha256(weights)
+    return Backbone(spec, where, prepare, features, digest, precision)

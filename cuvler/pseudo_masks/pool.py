@@ -113,7 +113,7 @@ class _Pool(Generic[_Item, _Result]):
 
     @property
     def pending(self) -> int:
-        """Number of items whose results have not been taken."""
+        """Number of items with results that have not been taken."""
         return len(self._waiting)
 
     def submit(self, item: _Item) -> None:

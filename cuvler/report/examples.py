@@ -12,7 +12,7 @@ from cuvler.report.gallery import (
     Card,
     Layer,
     best_records,
-    listed_images,
+    coco_images,
     make_card,
     truth_layer,
 )
@@ -36,7 +36,7 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
         return None
     detector, path = list(predictions.items())[-1]
     truth_path = inputs.ground_truth[dataset]
-    images = listed_images(truth_path)
+    images = coco_images(truth_path)
     sizes = {number: image.size for number, image in images.items()}
     truth = truth_layer(inputs, dataset, sizes)
     records = best_records(path, sizes, score_threshold=inputs.score_threshold)

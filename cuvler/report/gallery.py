@@ -230,7 +230,7 @@ def truth_layer(inputs: Inputs, dataset: str, sizes: Sizes) -> Layer:
     return Layer("ground truth", "objects", path, best_records(path, sizes))
 
 
-def listed_images(path: Path) -> dict[int, ListedImage]:
+def coco_images(path: Path) -> dict[int, ListedImage]:
     """Return the images of a COCO json by id.
 
     Raises:
@@ -250,7 +250,7 @@ def _choose(inputs: Inputs, dataset: str) -> dict[int, ListedImage]:
         lists.insert(0, inputs.ground_truth[dataset])
     if not lists:
         return {}
-    images = listed_images(lists[0])
+    images = coco_images(lists[0])
     return {number: images[number] for number in evenly_spread(sorted(images), inputs.images)}
 
 

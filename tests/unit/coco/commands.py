@@ -148,13 +148,13 @@ def shown(output):
 
 
 def _report(path, good):
-    listed = gallery.listed_images(path)
+    listed = gallery.coco_images(path)
     sizes = {number: image.size for number, image in listed.items()}
     return listed, _records(gallery.best_records(path, sizes))
 
 
 def _records(found):
-    # The report draws on the opened image, of whose size the records are.
+    # The report draws on the opened image, which has the size of the records.
     size = WIDTH, HEIGHT
     sized = {number: [one._replace(size=size) for one in of] for number, of in found.items()}
     return {
