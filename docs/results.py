@@ -15,7 +15,7 @@ from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.report.examples import mean_best_iou
-from cuvler.report.gallery import best_records, listed_images
+from cuvler.report.gallery import best_records, coco_images
 
 ROOT = Path(__file__).parents[1]
 # One row per rank: the fraction of images with more accurate detections.
@@ -34,7 +34,7 @@ def results_picture(results: Path, data: Path, backbone: str = "pixels_p8") -> I
         backbone: the backbone of the eigenvector column.
     """
     truth = data / "annotations.json"
-    images = listed_images(truth)
+    images = coco_images(truth)
     sizes = {number: image.size for number, image in images.items()}
     objects = best_records(truth, sizes)
     masks = best_records(results / "annotations/demo_val/votecut.json", sizes)
