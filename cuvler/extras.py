@@ -10,7 +10,7 @@ EXTRAS = {
     "crf": ("pydensecrf",),
     "detector": ("cv2", "detectron2", "fvcore"),
     "download": ("gdown", "requests"),
-    "evaluation": ("faster_coco_eval",),
+    "evaluation": ("hotcoco",),
     "heif": ("pillow_heif",),
     "report": ("jinja2", "markupsafe", "matplotlib"),
     "workflow": ("snakemake",),

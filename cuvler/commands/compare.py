@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cuvler.commands import options
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 from cuvler.logs import printable

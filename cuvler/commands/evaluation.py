@@ -6,7 +6,7 @@ import click
 
 from cuvler.commands import options
 from cuvler.evaluation import evaluate_all
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 from cuvler.files import write_json
 
 
@@ -42,11 +42,14 @@ def command(
     max_detections: int,
 ) -> None:
     """Compute COCO metrics, in percent, of detections or pseudo-masks."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     scores = evaluate_all(
         ground_truth,
         results,
         iou_types=iou_types,
         class_agnostic=class_agnostic,
         max_detections=max_detections,
+        # Not the system's folder: a node's local disk may be too small.
+        folder=output.parent,
     )
     write_json(output, scores)

@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvler.coco import Source
-from cuvler.evaluation.coco_files import (
-    IouType,
-    Record,
-    Records,
-    has_masks,
-    prepare_ground_truth,
-    prepare_results,
-    read_ground_truth,
-    read_results,
+from cuvler.evaluation.coco_files import BOTH, Records, read_ground_truth, read_results
+from cuvler.evaluation.compact import IouType
+from cuvler.evaluation.matching import (
+    Arrays,
+    Batch,
+    accumulate,
+    annotations_of,
+    match,
+    results_of,
 )
-from cuvler.evaluation.metrics import accumulate
+from cuvler.files import StrPath
 
 SIZES = ("all", "small", "medium", "large")
 _LIMITS = (0.0, 32.0**2, 96.0**2, np.inf)  # pixels
@@ -72,6 +72,7 @@ def compare(
     *,
     iou_type: IouType | None = None,
     max_detections: int = 100,
+    folder: StrPath | None = None,
 ) -> Comparison:
     """Evaluate two result files on the same ground truth, class-agnostically.
 
@@ -83,79 +84,67 @@ def compare(
         second: results B.
         iou_type: what to evaluate; default: masks if all files have them, else boxes.
         max_detections: number of top-scoring detections evaluated per image.
+        folder: of the temporary files of the results' masks; by default the system's.
 
     Raises:
         DataError: see :func:`cuvler.evaluation.evaluate`.
     """
-    truth = read_ground_truth(ground_truth)
-    results = [read_results(source, truth) for source in (first, second)]
+    wanted = BOTH if iou_type is None else [iou_type]
+    truth = read_ground_truth(ground_truth, wanted)
+    files = [read_results(source, truth, wanted, folder=folder) for source in (first, second)]
     if iou_type is None:
-        iou_type = "segm" if all(has_masks(file) for file in (truth, *results)) else "bbox"
-    annotations = prepare_ground_truth(truth, iou_type, class_agnostic=True)
-    prepared = [prepare_results(file, truth, iou_type, class_agnostic=True) for file in results]
-    ids = sorted(truth.images)
-    whole = [
-        accumulate(ids, [1], annotations, records, iou_type, [max_detections])
-        for records in prepared
-    ]
+        iou_type = "segm" if all(file.records.has_masks for file in (truth, *files)) else "bbox"
+    whole = [accumulate(truth, results, iou_type, [max_detections]) for results in files]
+    areas = truth.records.areas(np.arange(len(truth.records)), iou_type)
+    areas = areas[~truth.records.crowds]
     sizes = [
-        _score(name, _objects(annotations, index), whole, 0, index)
-        for index, name in enumerate(SIZES)
+        _score(name, _objects(areas, index), whole, 0, index) for index, name in enumerate(SIZES)
     ]
-    images = _by_image(truth, annotations, prepared, iou_type, max_detections)
+    images = _by_image(truth, files, iou_type, max_detections)
     order = sorted(images, key=lambda number: (-abs(images[number].change), number))
     return Comparison(iou_type, sizes, {number: images[number] for number in order})
 
 
-_Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
 def _by_image(
-    truth: Records,
-    annotations: Sequence[Record],
-    results: Sequence[Sequence[Record]],
-    iou_type: IouType,
-    max_detections: int,
+    truth: Records, files: Sequence[Records], iou_type: IouType, max_detections: int
 ) -> dict[int, Score]:
-    counts: dict[int, int] = {}
-    for record in annotations:
-        if not record["iscrowd"]:
-            counts[record["image_id"]] = counts.get(record["image_id"], 0) + 1
-    ids = sorted(counts)
-    files = [_grouped(records) for records in (annotations, *results)]
+    objects = truth.records.image_ids[~truth.records.crowds]
+    counts = dict(
+        zip(*(part.tolist() for part in np.unique(objects, return_counts=True)), strict=True)
+    )
+    ids = sorted(truth.images)
     images = {}
     for start in range(0, len(ids), _IMAGES):
         chunk = ids[start : start + _IMAGES]
-        # Each image becomes a category of a single image, because the evaluator's results are per
-        # category.
-        objects, *found = (_as_categories(groups, chunk) for groups in files)
-        categories = list(range(1, len(chunk) + 1))
         arrays = [
-            accumulate([1], categories, objects, records, iou_type, [max_detections])
-            for records in found
+            match(
+                [_as_categories(truth, results, iou_type, chunk)],
+                iou_type,
+                [max_detections],
+                len(chunk),
+            )
+            for results in files
         ]
         for index, number in enumerate(chunk):
-            name = truth.images[number].file_name or str(number)
-            images[number] = _score(name, counts[number], arrays, index, 0)
+            if number in counts:
+                name = truth.images[number].file_name or str(number)
+                images[number] = _score(name, counts[number], arrays, index, 0)
     return images
 
 
-def _grouped(records: Sequence[Record]) -> dict[int, list[Record]]:
-    groups: dict[int, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record["image_id"], []).append(record)
-    return groups
+def _as_categories(
+    truth: Records, results: Records, iou_type: IouType, ids: Sequence[int]
+) -> Batch:
+    """Return a single image with a category for each of ``ids``: results are per category."""
+    sides = []
+    for file in (truth, results):
+        rows = file.records.rows_of(ids)
+        categories = np.searchsorted(ids, file.records.image_ids[rows]) + 1
+        sides.append((file.records, rows, iou_type, np.ones_like(categories), categories))
+    return [1], annotations_of(*sides[0]), results_of(*sides[1])
 
 
-def _as_categories(groups: dict[int, list[Record]], ids: Sequence[int]) -> list[Record]:
-    return [
-        record | {"image_id": 1, "category_id": category}
-        for category, number in enumerate(ids, start=1)
-        for record in groups.get(number, [])
-    ]
-
-
-def _score(name: str, objects: int, arrays: Sequence[_Arrays], category: int, size: int) -> Score:
+def _score(name: str, objects: int, arrays: Sequence[Arrays], category: int, size: int) -> Score:
     first, second = (
         (
             _percent(precision[:, :, category, size, 0]),
@@ -173,7 +162,7 @@ def _percent(values: NDArray[np.float64]) -> float | None:
     return 100 * float(defined.mean()) if defined.size else None
 
 
-def _objects(annotations: Sequence[Record], size: int) -> int:
+def _objects(areas: NDArray[np.float64], size: int) -> int:
     """Count the objects of a size; as in COCO, limits are inclusive on both sides."""
     low, high = (0.0, np.inf) if size == 0 else _LIMITS[size - 1 : size + 1]
-    return sum(low <= a["area"] <= high and not a["iscrowd"] for a in annotations)
+    return int(((low <= areas) & (areas <= high)).sum())

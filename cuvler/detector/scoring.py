@@ -110,7 +110,10 @@ class Scorer:
         results = folder / "results.json"
         join_parts(folder, len(self.parts), self.image_root, results, max_failed=1.0)
         scores: dict[str, Any] = evaluate_all(
-            self.ground_truth, results, class_agnostic=self.cfg.DATASETS.CLASS_AGNOSTIC
+            self.ground_truth,
+            results,
+            class_agnostic=self.cfg.DATASETS.CLASS_AGNOSTIC,
+            folder=folder,
         )
         return {
             f"{iou_type}/{metric}": scores[iou_type][metric]
@@ -121,7 +124,7 @@ class Scorer:
 
 
 def _check(cfg: CfgNode, ground_truth: Path, image_root: Path) -> list[ListedImage]:
-    truth = read_ground_truth(ground_truth)
+    truth = read_ground_truth(ground_truth, ())
     unknown = set(cfg.DATASETS.CATEGORY_IDS) - set(truth.category_ids)
     if unknown and not cfg.DATASETS.CLASS_AGNOSTIC:
         raise DataError(

@@ -2,22 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cuvler.coco import Annotation, Category, Image, Needs, Source, read_coco
 from cuvler.coco.refusals import refusal
-from cuvler.coco.values import Refused, Size
 from cuvler.errors import DataError
-from cuvler.masks import Rle, run_sums
+from cuvler.evaluation.compact import CompactRecords, IouType
+from cuvler.files import StrPath, full_disk_named
 
 logger = logging.getLogger(__name__)
 
-IouType = Literal["bbox", "segm"]
-Record = dict[str, Any]
-_KEYS: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
+BOTH: tuple[IouType, ...] = ("bbox", "segm")
 _RESULTS = Needs(format="either", sections=("annotations",), listed=False, inside=True)
 
 
@@ -27,92 +28,158 @@ class Records:
 
     Attributes:
         name: of the file, for messages.
-        needs: what it was read with.
-        images: by id.
         records: annotations or results.
+        images: by id.
         category_names: by id.
+        refused: the error of the first record without a box (``bbox``) or without a mask
+            (``segm``).
     """
 
     name: str
-    needs: Needs
+    records: CompactRecords
     images: dict[int, Image] = field(default_factory=dict)
-    records: list[Annotation] = field(default_factory=list)
     category_names: dict[int, str] = field(default_factory=dict)
+    refused: dict[IouType, DataError] = field(default_factory=dict)
 
     @property
     def category_ids(self) -> list[int]:
         """The categories, in order."""
         return sorted(self.category_names)
 
-    def refuse(self, index: int, reason: object) -> DataError:
-        """Return the error that refuses a record."""
-        return refusal(self.name, self.needs, index, self.records[index], reason)
+    def require(self, iou_type: IouType) -> None:
+        """Check that every record has a box or a mask.
+
+        Raises:
+            DataError: one has no mask, or its image has no size, which its mask or box needs.
+        """
+        if iou_type in self.refused:
+            raise self.refused[iou_type]
 
 
-def read_ground_truth(source: Source, *, class_agnostic: bool = True) -> Records:
+def read_ground_truth(
+    source: Source, iou_types: Sequence[IouType] = BOTH, *, class_agnostic: bool = True
+) -> Records:
     """Read a COCO annotation file, given by its path or content.
 
     Args:
         source: a path, or the loaded json.
+        iou_types: what may be scored.
         class_agnostic: ignore categories; otherwise every annotation must have one of the file's.
 
     Raises:
         DataError: the file is not COCO annotations, or a record is invalid; see
             :func:`cuvler.coco.read_coco`.
     """
-    found = _read(source, Needs(categories=not class_agnostic), "ground truth")
+    needs = Needs(categories=not class_agnostic)
+    found = _Reader(source, needs, "ground truth", iou_types).read()
     if not found.records:
         logger.warning("%s: no annotations: scores are undefined", found.name)
     return found
 
 
-def read_results(source: Source, truth: Records) -> Records:
+def read_results(
+    source: Source,
+    truth: Records,
+    iou_types: Sequence[IouType] = BOTH,
+    *,
+    class_agnostic: bool = True,
+    folder: StrPath | None = None,
+) -> Records:
     """Read COCO results, or COCO annotations (pseudo-masks).
 
     If no annotation has a score, as in MaskCut's published file, all get score 1.
+
+    Args:
+        source: a path, or the loaded json.
+        truth: the ground truth.
+        iou_types: what may be scored.
+        class_agnostic: ignore categories; otherwise every result must have one of the ground
+            truth's.
+        folder: of temporary files; by default the system's.
 
     Raises:
         DataError: the file has neither format; an image is not in the ground truth, or differs
             from it in file name or size; a score is missing; or a record is invalid, see
             :func:`cuvler.coco.read_coco`.
     """
-    sizes = {number: image.size for number, image in truth.images.items()}
-    found = _read(source, _RESULTS, "results", sizes)
-    _check_scores(found)
-    _check_same_images(found, truth)
-    seen = len({record.image_id for record in found.records})
+    reader = _Reader(source, _RESULTS, "results", iou_types, truth=truth, folder=folder)
+    found = reader.read(None if class_agnostic else truth.category_names)
+    reader.check_scores()
+    image_ids = np.unique(found.records.image_ids)
+    _check_same_images(found, image_ids, truth)
     # Images without results are either empty or were left out: log their number.
-    counts = len(found.records), seen, len(truth.images)
+    counts = len(found.records), len(image_ids), len(truth.images)
     logger.info("%s: %d results on %d of %d images", found.name, *counts)
     return found
 
 
-def _read(
-    source: Source, needs: Needs, fallback: str, sizes: Mapping[int, Size | None] | None = None
-) -> Records:
-    name = str(source) if isinstance(source, str | os.PathLike) else fallback
-    found = Records(name, needs)
-    for record in read_coco(source, needs, name=name, sizes=sizes):
-        if isinstance(record, Annotation):
-            found.records.append(record)
-        elif isinstance(record, Image):
-            found.images[record.id] = record
-        elif isinstance(record, Category):
-            found.category_names[record.id] = record.name
-    return found
+class _Reader:
+    """Reads a file, and keeps the errors that depend on what is scored, or on later records."""
+
+    def __init__(
+        self,
+        source: Source,
+        needs: Needs,
+        fallback: str,
+        iou_types: Sequence[IouType],
+        *,
+        truth: Records | None = None,
+        folder: StrPath | None = None,
+    ) -> None:
+        self.source = source
+        self.needs = needs
+        self.truth = truth
+        self.folder = folder or tempfile.gettempdir()
+        name = str(source) if isinstance(source, str | os.PathLike) else fallback
+        self.found = Records(name, CompactRecords(iou_types, folder))
+        self._unscored = 0
+        self._first_unscored: DataError | None = None
+
+    def read(self, categories: Collection[int] | None = None) -> Records:
+        """Read all records, those of results with one of ``categories``, if given."""
+        found, images = self.found, self.truth.images if self.truth else {}
+        sizes = {number: image.size for number, image in images.items()} if images else None
+        with full_disk_named(self.folder):
+            for record in read_coco(self.source, self.needs, name=found.name, sizes=sizes):
+                if isinstance(record, Annotation):
+                    if categories is not None and record.category_id not in categories:
+                        assert self.truth
+                        reason = f"category {record.category_id} is not in {self.truth.name}"
+                        raise self._refuse(record, reason)
+                    self._add(record)
+                elif isinstance(record, Image):
+                    found.images[record.id] = record
+                elif isinstance(record, Category):
+                    found.category_names[record.id] = record.name
+            found.records.flush()
+        return found
+
+    def _add(self, record: Annotation) -> None:
+        found = self.found
+        if record.score is None:
+            self._unscored += 1
+            if self._first_unscored is None:
+                reason = "'score' is missing; other annotations have one"
+                self._first_unscored = self._refuse(record, reason)
+        for iou_type, refused in found.records.add(record).items():
+            if iou_type not in found.refused:
+                found.refused[iou_type] = self._refuse(record, refused, before=1)
+
+    def _refuse(self, record: Annotation, reason: object, *, before: int = 0) -> DataError:
+        """Return the error that refuses a record, the next one, or one ``before``."""
+        index = len(self.found.records) - before
+        return refusal(self.found.name, self.needs, index, record, reason)
+
+    def check_scores(self) -> None:
+        """Check that all annotations have a score or none; read_coco requires those of results."""
+        if self._first_unscored and self._unscored < len(self.found.records):
+            raise self._first_unscored
+        if self._unscored:
+            logger.info("%s: annotations have no scores; all get score 1", self.found.name)
 
 
-def _check_scores(found: Records) -> None:
-    """Check that all annotations have a score or none; the reader requires those of results."""
-    absent = [index for index, record in enumerate(found.records) if record.score is None]
-    if absent and len(absent) < len(found.records):
-        raise found.refuse(absent[0], "'score' is missing; other annotations have one")
-    if absent:
-        logger.info("%s: annotations have no scores; all get score 1", found.name)
-
-
-def _check_same_images(found: Records, truth: Records) -> None:
-    unlisted = {record.image_id for record in found.records} - truth.images.keys()
+def _check_same_images(found: Records, image_ids: NDArray[np.int64], truth: Records) -> None:
+    unlisted = set(image_ids.tolist()) - truth.images.keys()
     if unlisted:
         raise DataError(
             f"{found.name}: results for {len(unlisted)} images that {truth.name} does not list: "
@@ -133,93 +200,6 @@ def _check_same_images(found: Records, truth: Records) -> None:
                 f"{found.name}: image {image_id} is {ours}, but {theirs} in {truth.name}; "
                 "both must have the same image ids"
             )
-
-
-def has_masks(records: Records) -> bool:
-    """Return whether any annotation or result has a mask."""
-    return any(record.segmentation is not None for record in records.records)
-
-
-def prepare_ground_truth(truth: Records, iou_type: IouType, class_agnostic: bool) -> list[Record]:
-    """Convert the annotations to the evaluators' format, with ids from 1.
-
-    ``area``, which decides between small, medium and large, is the annotation's, by default that
-    of its mask, or of its box; as in COCO, for boxes and masks alike.
-
-    Raises:
-        DataError: an annotation lacks a mask and masks are scored, or its image's size, which its
-            mask or box needs.
-    """
-    prepared = []
-    for index, annotation in enumerate(truth.records):
-        shape = _shape(truth, index, iou_type)
-        area = annotation.area
-        record = {
-            # Not the file's ids: pycocotools reads an id of 0 as "not matched".
-            "id": index + 1,
-            "image_id": annotation.image_id,
-            "category_id": 1 if class_agnostic else annotation.category_id,
-            "iscrowd": int(annotation.iscrowd),
-            _KEYS[iou_type]: shape,
-            "area": _own_area(annotation, shape) if area is None else float(area),
-        }
-        prepared.append(record)
-    return prepared
-
-
-def prepare_results(
-    results: Records, truth: Records, iou_type: IouType, class_agnostic: bool
-) -> list[Record]:
-    """Convert the results to the evaluators' format, with ids from 1.
-
-    As in detectron2, ``area`` is that of the box if boxes are scored, and of the mask otherwise.
-
-    Raises:
-        DataError: as for :func:`prepare_ground_truth`, or a result has a category that the ground
-            truth lacks and categories are scored.
-    """
-    logger.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
-    if not class_agnostic:
-        for index, result in enumerate(results.records):
-            if result.category_id not in truth.category_names:
-                reason = f"category {result.category_id} is not in {truth.name}"
-                raise results.refuse(index, reason)
-    prepared = []
-    for index, result in enumerate(results.records):
-        shape = _shape(results, index, iou_type)
-        record = {
-            "id": index + 1,
-            "image_id": result.image_id,
-            "category_id": 1 if class_agnostic else result.category_id,
-            "iscrowd": 0,
-            "score": 1.0 if result.score is None else result.score,
-            _KEYS[iou_type]: shape,
-            "area": _own_area(result, shape),
-        }
-        prepared.append(record)
-    return prepared
-
-
-def _shape(records: Records, index: int, iou_type: IouType) -> list[float] | Rle:
-    """Return a record's box, or its mask in compressed RLE."""
-    record = records.records[index]
-    if iou_type == "segm" and record.segmentation is None:
-        raise records.refuse(index, "no 'segmentation'; score boxes only (IoU type bbox)")
-    try:
-        return list(record.box()) if iou_type == "bbox" else record.rle()
-    except Refused as reason:
-        raise records.refuse(index, reason) from None
-
-
-def _own_area(record: Annotation, shape: list[float] | Rle) -> float:
-    """Return the area of a box or mask in pixels."""
-    if isinstance(shape, list):
-        return shape[2] * shape[3]
-    if record.pixels is not None:
-        return float(record.pixels)
-    sums = run_sums(shape["counts"])
-    assert sums is not None  # our own encoding
-    return float(sums[1])
 
 
 def _few(ids: Iterable[int], limit: int = 5) -> str:

@@ -1,7 +1,6 @@
 """COCO metrics (Lin et al., Microsoft COCO, ECCV 2014) of detections or pseudo-masks.
 
-faster-coco-eval matches and accumulates in C++; the tests check that its metrics equal pycocotools'
-to 1e-9.
+The tests check that the metrics equal pycocotools' to 1e-9.
 """
 
 import logging
@@ -13,17 +12,10 @@ from numpy.typing import NDArray
 
 from cuvler.coco import Source
 from cuvler.errors import DataError
-from cuvler.evaluation.coco_files import (
-    IouType,
-    Record,
-    Records,
-    has_masks,
-    prepare_ground_truth,
-    prepare_results,
-    read_ground_truth,
-    read_results,
-)
-from cuvler.extras import require_extra
+from cuvler.evaluation.coco_files import BOTH, Records, read_ground_truth, read_results
+from cuvler.evaluation.compact import IouType
+from cuvler.evaluation.matching import accumulate
+from cuvler.files import StrPath
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +58,8 @@ def evaluate(
         DataError: the files do not match or have invalid records; the message names the file
             and the record.
     """
-    truth = read_ground_truth(ground_truth, class_agnostic=class_agnostic)
-    found = read_results(results, truth)
+    truth = read_ground_truth(ground_truth, [iou_type], class_agnostic=class_agnostic)
+    found = read_results(results, truth, [iou_type], class_agnostic=class_agnostic)
     return _evaluate(truth, found, iou_type, class_agnostic, max_detections)[0]
 
 
@@ -78,6 +70,7 @@ def evaluate_all(
     iou_types: Sequence[IouType] = (),
     class_agnostic: bool = True,
     max_detections: int = 100,
+    folder: StrPath | None = None,
 ) -> dict[str, Any]:
     """Score boxes and masks; returns the content of an ``evaluation/`` file.
 
@@ -87,6 +80,8 @@ def evaluate_all(
         iou_types: what to score; by default boxes, and masks if both sides have them.
         class_agnostic: as for :func:`evaluate`.
         max_detections: as for :func:`evaluate`.
+        folder: of the temporary file of the results' masks, which is about as large as the results;
+            by default the system's.
 
     Returns:
         ``{"bbox": {...}, "segm": {...}, "precision": {"bbox": {...}, "segm": {...}},
@@ -96,11 +91,12 @@ def evaluate_all(
     Raises:
         DataError: as for :func:`evaluate`.
     """
-    truth = read_ground_truth(ground_truth, class_agnostic=class_agnostic)
-    found = read_results(results, truth)
+    wanted = iou_types or BOTH
+    truth = read_ground_truth(ground_truth, wanted, class_agnostic=class_agnostic)
+    found = read_results(results, truth, wanted, class_agnostic=class_agnostic, folder=folder)
     if not iou_types:
         # Empty results may have masks: score 0 if the ground truth has masks.
-        masks = has_masks(truth) and (has_masks(found) or not found.records)
+        masks = truth.records.has_masks and (found.records.has_masks or not found.records)
         iou_types = ("bbox", "segm") if masks else ("bbox",)
     scores: dict[str, Any] = {}
     curves: dict[str, Curves] = {}
@@ -122,15 +118,10 @@ def _evaluate(
 ) -> tuple[Metrics, Curves]:
     if not truth.images:
         raise DataError(f"{truth.name}: no images to evaluate on")
+    logger.info("scoring %s", "boxes" if iou_type == "bbox" else "masks")
     limits = sorted({1, 10, 100, max_detections})
-    precision, recall = accumulate(
-        sorted(truth.images),
-        [1] if class_agnostic else truth.category_ids,
-        prepare_ground_truth(truth, iou_type, class_agnostic),
-        prepare_results(results, truth, iou_type, class_agnostic),
-        iou_type,
-        limits,
-    )
+    categories = None if class_agnostic else truth.category_ids
+    precision, recall = accumulate(truth, results, iou_type, limits, categories)
     best = limits.index(max_detections)
     values = {
         "AP": precision[:, :, :, _ALL, best],
@@ -164,40 +155,3 @@ def _curves(precision: NDArray[np.float64]) -> Curves:
 def _percent(values: NDArray[np.float64]) -> float | None:
     defined = values[values > -1]
     return 100 * float(defined.mean()) if defined.size else None
-
-
-def accumulate(
-    image_ids: list[int],
-    category_ids: list[int],
-    annotations: list[Record],
-    results: list[Record],
-    iou_type: IouType,
-    limits: list[int],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Match results with annotations and accumulate precision and recall.
-
-    Returns:
-        precision of shape (10 IoU, 101 recall, categories, 4 areas, limits) and recall of
-        shape (10 IoU, categories, 4 areas, limits); -1 where there is no ground truth.
-    """
-    require_extra("evaluation")
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    def dataset(records: list[Record]) -> Any:
-        coco = COCO()
-        coco.dataset = {
-            # The evaluator requires sizes, but does not use them for masks in RLE.
-            "images": [{"id": image_id, "height": 0, "width": 0} for image_id in image_ids],
-            "categories": [{"id": category_id} for category_id in category_ids],
-            "annotations": records,
-        }
-        coco.createIndex()
-        return coco
-
-    evaluator = COCOeval_faster(
-        dataset(annotations), dataset(results), iou_type, print_function=logger.debug
-    )
-    evaluator.params.maxDets = limits
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])

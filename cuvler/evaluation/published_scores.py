@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 
 _FILE = Path(__file__).with_name("published.yaml")
 

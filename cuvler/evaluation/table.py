@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 from cuvler.evaluation.published_scores import published
 from cuvler.markdown import escape, grid
 

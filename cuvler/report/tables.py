@@ -9,7 +9,7 @@ from typing import Any
 
 from cuvler.errors import DataError
 from cuvler.evaluation import METRICS, published
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 from cuvler.evaluation.published_scores import Published
 from cuvler.layout import DetectorName
 
@@ -24,7 +24,7 @@ _PACKAGES = (
     "zarr",
     "pydensecrf2",
     "pycocotools",
-    "faster-coco-eval",
+    "hotcoco",
     "snakemake",
 )
 

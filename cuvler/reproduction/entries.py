@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cuvler.config import Settings
 from cuvler.datasets import Presence, presence
-from cuvler.evaluation.coco_files import IouType
+from cuvler.evaluation.compact import IouType
 
 _FILE = Path(__file__).with_name("entries.yaml")
 

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cuvler.coco import Annotation
 from cuvler.commands.evaluation import command as evaluation_command
 from cuvler.commands.metrics import command as metrics_command
 from cuvler.errors import DataError
-from cuvler.evaluation import METRICS, evaluate, evaluate_all
+from cuvler.evaluation import METRICS, compact, evaluate, evaluate_all, matching
 from cuvler.masks import encode, geometry
 
 HEIGHT, WIDTH = 112, 128
@@ -182,6 +184,42 @@ def test_equals_pycocotools_beyond_the_limit_of_detections():
         assert_same(ours, reference(truth, results, "segm", True, limit))
     assert ours["AP"] > 10
     assert ours["AR300"] >= ours["AR100"] > ours["AR10"]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_results_may_be_in_any_order_and_on_the_disk(iou_type, monkeypatch, tmp_path):
+    """More images than are matched at a time, and results of an image far from each other."""
+    monkeypatch.setattr(matching, "_IMAGES", 7)
+    monkeypatch.setattr(compact, "_IN_MEMORY", 500)
+    generator = np.random.default_rng(0)
+    image_ids = [3 * number - 30 for number in range(20)]
+    annotations, results = [], []
+    for image_id in image_ids:
+        for _ in range(generator.integers(0, 4)):
+            x, y = generator.integers(0, 60, 2).tolist()
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": 1}
+            annotations.append(ids | {"iscrowd": 0} | mask_record([x, y, 40, 40]))
+            near = mask_record([x + int(generator.integers(0, 9)), y, 40, 40])
+            results.append({"image_id": image_id, "category_id": 1, **near})
+    order = generator.permutation(len(results)).tolist()
+    results = [results[i] | {"score": n / len(order)} for n, i in enumerate(order)]
+    truth = ground_truth(annotations, image_ids)
+    found = evaluate_all(truth, results, iou_types=[iou_type], folder=tmp_path)[iou_type]
+    assert 10 < found["AP"] < 90
+    assert_same(found, reference(truth, results, iou_type, True, 100))
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_is_that_of_arrays():
+    """The estimate in the module's docstring; with the content of the file it would be 2 kB."""
+    record = Annotation(None, 7, None, None, None, None, (1, 2, 3, 4), None, 0.5, False, False, {})
+    tracemalloc.start()
+    records = compact.CompactRecords(["bbox"], None)
+    for _ in range(10_000):
+        records.add(record)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 60 < used / len(records) < 100
 
 
 def perfect():
