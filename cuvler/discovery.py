@@ -148,7 +148,8 @@ def discover_with(
             logger.warning("%s: the eigensolver failed; left out", name)
             continue
         vectors[name] = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)
-        titled |= zip(needs[name].titles(name), vectors[name], strict=True)
+        maps = zip(needs[name].titles(name), vectors[name], strict=True)
+        titled |= {title: map_ for title, map_ in maps if map_.any()}
     if needs and not vectors:
         return Discovery([], {})
     return Discovery(method.masks(rgb, vectors), titled)

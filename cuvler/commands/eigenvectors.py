@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cuvler.commands import options
-from cuvler.eigenvectors.needs import NEEDS
+from cuvler.eigenvectors.needs import NEEDS, Cuts, Need
+from cuvler.errors import ConfigError
 from cuvler.listing import read_listing
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     default=1,
     show_default=True,
     help="Number of eigenvectors, or of cuts.",
+)
+@click.option(
+    "--stop-at-background",
+    is_flag=True,
+    help="End cutting earlier, where what is left is background; with --problem generalized.",
 )
 @options.tau()
 @click.option(
@@ -72,6 +78,7 @@ def command(
     shard: int,
     problem: str,
     num_eigenvectors: int,
+    stop_at_background: bool,
     tau: float,
     eps: float,
     batch_size: int,
@@ -102,12 +109,23 @@ def command(
             image_root,
             load_backbone(spec, weights=weights, device=str(found), precision=precision),
             output,
-            need=NEEDS[problem](num_eigenvectors),
+            need=_need(problem, num_eigenvectors, stop_at_background),
             tau=tau,
             eps=eps,
             batch_size=batch_size,
             workers=_workers(found.type, threads) if workers is None else workers,
         )
+
+
+def _need(problem: str, k: int, stop_at_background: bool) -> Need:
+    if not stop_at_background:
+        return NEEDS[problem](k)
+    if problem != Cuts.problem:
+        raise ConfigError(
+            f"needs cuts (problem {Cuts.problem!r}, not {problem!r})",
+            parameter="stop_at_background",
+        )
+    return Cuts(k, stop_at_background=True)
 
 
 def _workers(device: str, threads: int) -> int:

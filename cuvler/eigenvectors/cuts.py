@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus, ncut
-from cuvler.eigenvectors.partitions import partitions
+from cuvler.eigenvectors.partitions import foreground_union, is_all_cut, is_background, partitions
 
 
 def cut_repeatedly(
-    features: Tensor, grid: tuple[int, int], *, n: int = 3, tau: float = 0.15, eps: float = 1e-5
+    features: Tensor,
+    grid: tuple[int, int],
+    *,
+    n: int = 3,
+    tau: float = 0.15,
+    eps: float = 1e-5,
+    stop_at_background: bool = False,
 ) -> Eigenpairs[Tensor]:
     """Cut each image ``n`` times, excluding the patches of previous cuts (CutLER, section 3.2).
 
@@ -28,28 +34,48 @@ def cut_repeatedly(
         n: number of cuts.
         tau: cosine similarity above which two patches have an edge of weight 1.
         eps: weight of all other edges.
+        stop_at_background: end the cuts of an image where what is left is background: when at most
+            1 % of the patches are foreground (:func:`.partitions.foreground_union`) that is not
+            cut, or at a cut that is less than half foreground, which does not count.
 
     Returns:
         ``vectors`` (b, n, h * w) are the x of each cut, of unit norm; ``values`` and
-        ``residuals`` (b, n) belong to y. ``status`` is the worst of each image's cuts.
+        ``residuals`` (b, n) belong to y. All three are 0 for cuts that were not made. ``status``
+        is the worst of each image's cuts.
     """
-    steps: list[Eigenpairs[Tensor]] = []
-    vectors: list[Tensor] = []
-    taken = torch.zeros(features.shape[:2], dtype=torch.bool, device=features.device)
-    for _ in range(n):
-        steps.append(ncut(features.masked_fill(taken[..., None], 0), tau=tau, eps=eps))
-        generalized = steps[-1].generalized()
-        vectors.append(torch.nn.functional.normalize(generalized, dim=-1))
-        so_far = torch.cat(vectors, dim=1).cpu().numpy().reshape(len(features), -1, *grid)
-        cuts = np.stack([partitions(image).any(axis=0) for image in so_far])
-        taken = torch.from_numpy(cuts.reshape(taken.shape)).to(features.device)
-    return Eigenpairs(
-        vectors=torch.cat(vectors, dim=1),
-        values=torch.cat([step.values for step in steps], dim=1),
-        residuals=torch.cat([step.residuals for step in steps], dim=1),
-        degrees=steps[0].degrees,
-        status=_worst([step.status for step in steps]),
-    )
+    size, patches = features.shape[:2]
+    vectors = features.new_zeros((size, n, patches), dtype=torch.float32)
+    values, residuals = vectors.new_zeros((2, size, n), dtype=torch.float64)
+    taken = vectors.new_zeros((size, patches), dtype=torch.bool)
+    steps: list[NDArray[np.str_]] = []
+    rows = np.arange(size)  # Images that are still cut.
+    for number in range(n):
+        step = ncut(features[rows].masked_fill(taken[rows][..., None], 0), tau=tau, eps=eps)
+        vectors[rows, number] = torch.nn.functional.normalize(step.generalized()[:, 0], dim=-1)
+        values[rows, number], residuals[rows, number] = step.values[:, 0], step.residuals[:, 0]
+        so_far = vectors[rows, : number + 1].cpu().numpy().reshape(len(rows), -1, *grid)
+        cuts = np.stack([partitions(image) for image in so_far])
+        taken[rows] = torch.from_numpy(cuts.any(axis=1).reshape(-1, patches)).to(taken.device)
+        steps.append(_status_of_all(step.status, rows, size))
+        if number == 0:
+            degrees = step.degrees
+        if not stop_at_background:
+            continue
+        unions = list(map(foreground_union, degrees[rows].cpu().numpy().reshape(-1, *grid)))
+        of_background = np.array(list(map(is_background, cuts[:, -1], unions))) & ~step.failed
+        for tensor in (vectors, values, residuals):
+            tensor[rows[of_background], number] = 0
+        rows = rows[~(of_background | list(map(is_all_cut, cuts, unions)))]
+        if not len(rows):
+            break
+    return Eigenpairs(vectors, values, residuals, degrees, _worst(steps))
+
+
+def _status_of_all(status: NDArray[np.str_], rows: NDArray[np.intp], size: int) -> NDArray[np.str_]:
+    """Return the statuses of a cut of all images; those that were not cut are ok."""
+    of_all = np.full(size, SolverStatus.OK, dtype=f"<U{max(map(len, SolverStatus))}")
+    of_all[rows] = status
+    return of_all
 
 
 def _worst(statuses: list[NDArray[np.str_]]) -> NDArray[np.str_]:

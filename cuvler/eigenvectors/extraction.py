@@ -82,7 +82,7 @@ def extract_shard(
             progress.update(len(batch))
 
         _for_each_batch(enter, _Images(images, backbone), batch_size, workers)
-    graph = {"problem": need.problem, "tau": tau, "eps": eps, "k": need.k}
+    graph = {"problem": need.problem, "tau": tau, "eps": eps, "k": need.k, **need.options()}
     attributes = _attributes(backbone, graph, batch_size)
     write_eigenvectors(output, shard, attributes | {"images_sha256": listing_sha256(listing)})
     counts = [f"{(shard.status == code).sum()} {word}" for code, word in enumerate(STATUSES)]

@@ -20,6 +20,10 @@ class _Vectors:
     k: int
     noun: ClassVar[str]
 
+    def options(self) -> dict[str, bool]:
+        """Return the settings that the vectors depend on, besides their kind and number."""
+        return {}
+
     def titles(self, backbone: str) -> list[str]:
         """Return a title for each of a backbone's vectors, for pictures."""
         if self.k <= 1:
@@ -57,11 +61,19 @@ class Eigenvectors(_Vectors):
 
 @dataclass(frozen=True)
 class Cuts(_Vectors):
-    """The eigenvectors of ``k`` successive cuts, each without the patches of the previous ones."""
+    """The eigenvectors of ``k`` successive cuts, each without the patches of the previous ones.
+
+    With ``stop_at_background``, cutting ends earlier where what is left is background.
+    """
 
     k: int = 3
+    stop_at_background: bool = False
     problem: ClassVar[str] = "generalized"
     noun: ClassVar[str] = "cut"
+
+    def options(self) -> dict[str, bool]:
+        """Return when cutting ends."""
+        return {"stop_at_background": self.stop_at_background}
 
     def solve(
         self, features: "Tensor", grid: tuple[int, int], *, tau: float, eps: float
@@ -69,7 +81,14 @@ class Cuts(_Vectors):
         """Compute the eigenpairs of a batch (b, h * w, d) with ``cut_repeatedly``."""
         from cuvler.eigenvectors.cuts import cut_repeatedly
 
-        return cut_repeatedly(features, grid, n=self.k, tau=tau, eps=eps)
+        return cut_repeatedly(
+            features,
+            grid,
+            n=self.k,
+            tau=tau,
+            eps=eps,
+            stop_at_background=self.stop_at_background,
+        )
 
 
 Need = Eigenvectors | Cuts

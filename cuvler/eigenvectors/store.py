@@ -251,7 +251,7 @@ class EigenvectorStore:
         Raises:
             DataError: it has other or fewer eigenvectors.
         """
-        self.require(settings={"problem": need.problem})
+        self.require(settings={"problem": need.problem, **need.options()})
         if self.k < need.k:
             raise DataError(
                 f"{self.path}: made with k={self.k}, too few {need.noun}s of an image: "

@@ -60,6 +60,8 @@ class Method(BaseModel):
         name: name in configs, paths and files; equal to the entry point's name.
         scored: whether the masks of an image have different scores.
         rate: images per second on one core, and how it was measured; None if unknown.
+        added: settings that the published method does not have; :meth:`info` leaves them out at
+            their defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +69,7 @@ class Method(BaseModel):
     name: ClassVar[str]
     scored: ClassVar[bool] = True
     rate: ClassVar[tuple[float, str] | None] = None
+    added: ClassVar[tuple[str, ...]] = ()
 
     def needs(self) -> Mapping[str, "Need"]:
         """Return the vectors to extract, by backbone; empty if the image is enough."""
@@ -94,7 +97,9 @@ class Method(BaseModel):
 
     def info(self) -> dict[str, Any]:
         """Return the settings that determine the masks, as JSON values, without the backbones."""
-        return self.model_dump(mode="json", exclude=set(BACKBONE_FIELDS))
+        fields = type(self).model_fields
+        at_default = {key for key in self.added if getattr(self, key) == fields[key].default}
+        return self.model_dump(mode="json", exclude={*BACKBONE_FIELDS, *at_default})
 
     @classmethod
     def settings(cls) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,7 @@ class VoteCut(Method):
     """
 
     name: ClassVar[str] = "votecut"
+    added: ClassVar[tuple[str, ...]] = ("num_eigenvectors", "max_masks")
     rate: ClassVar[tuple[float, str]] = (
         9,
         "measured on one core of an AMD EPYC: 110 ms per image, six backbones",
@@ -159,14 +160,3 @@ class VoteCut(Method):
     def proposals(self, vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
         """Return the proposals that are clustered."""
         return propose(vectors, self.ks)
-
-    def info(self) -> dict[str, Any]:
-        """Return the settings that determine the masks.
-
-        ``num_eigenvectors`` and ``max_masks`` are left out at their published values.
-        """
-        info = super().info()
-        for name in ("num_eigenvectors", "max_masks"):
-            if info[name] == type(self).model_fields[name].default:
-                del info[name]
-        return info

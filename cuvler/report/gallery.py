@@ -311,7 +311,9 @@ def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
         name = f"{backbone} for {method}" if several else backbone
         k = max((len(maps) for maps in stored.images.values()), default=0)
         for number, title in enumerate(stored.kind(k).titles(name)):
-            titled[title] = {image_id: maps[number] for image_id, maps in stored.images.items()}
+            maps = {image_id: maps[number] for image_id, maps in stored.images.items()}
+            # Where cutting ended earlier, the maps are 0.
+            titled[title] = {image_id: map_ for image_id, map_ in maps.items() if map_.any()}
     return titled
 
 

@@ -224,7 +224,8 @@ def needed_vectors(wildcards):
     needs = configured_method(wildcards.method).needs()
     require_known(f"pseudo_masks.{wildcards.method}", wildcards.backbone, needs)
     need = needs[wildcards.backbone]
-    return ["--problem", need.problem, "--num-eigenvectors", need.k]
+    switches = [f"--{name.replace('_', '-')}" for name, is_on in need.options().items() if is_on]
+    return ["--problem", need.problem, "--num-eigenvectors", need.k, *switches]
 
 
 def eigenvectors_of(wildcards):

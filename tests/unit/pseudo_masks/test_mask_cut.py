@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cuvler.eigenvectors import ncut
 from cuvler.eigenvectors.cuts import cut_repeatedly
-from cuvler.eigenvectors.partitions import partitions
+from cuvler.eigenvectors.partitions import foreground_union, partitions
 from cuvler.pseudo_masks import maskcut
 
 GRID = (20, 24)
@@ -132,3 +134,82 @@ def test_later_cuts_are_kept_or_dropped(second, kept):
     found = partitions(np.stack([square(5, 5, 4, 3.0), second]))
     assert found[1].sum() == kept
     assert not (found[0] & found[1]).any()
+
+
+SQUARES = [(2, 2), (11, 12), (2, 13), (12, 3)]
+
+
+def scene(count, *, kinds=None, noise=0.05, seed=0, turn=2.0):
+    """Squares of 25 patches on a background: features, and the kind of each patch.
+
+    The background changes from top to bottom, so that a cut can divide it.
+    """
+    rng = np.random.default_rng(seed)
+    of_patch = np.zeros((20, 20), dtype=int)
+    for number, (top, left) in enumerate(SQUARES[:count], start=1):
+        of_patch[top : top + 5, left : left + 5] = kinds[number - 1] if kinds else number
+    angles = np.broadcast_to(np.linspace(0, turn, 20)[:, None], (20, 20, 1))
+    background = np.cos(angles) * np.eye(8)[0] + np.sin(angles) * np.eye(8)[7]
+    features = np.where(of_patch[..., None] > 0, np.eye(8)[of_patch], background)
+    features = features + rng.normal(0, noise, features.shape)
+    return features.reshape(-1, 8), of_patch
+
+
+def cut_scene(features, n=10, **options):
+    pairs = cut_repeatedly(torch.as_tensor(features)[None], (20, 20), n=n, **options)
+    return partitions(pairs.vectors[0].numpy().reshape(n, 20, 20)), pairs
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("alike", [False, True])
+def test_cutting_ends_where_only_background_is_left(count, alike):
+    features, of_patch = scene(count, kinds=[1] * 4 if alike else None)
+    cuts, pairs = cut_scene(features, stop_at_background=True)
+    found = [cut for cut in cuts if cut.any()]
+    squares = [top * 20 + left for top, left in SQUARES[:count]]
+    assert len(found) == count
+    assert sorted(int(cut.argmax()) for cut in found) == sorted(squares)
+    assert np.array_equal(sum(found) > 0, of_patch > 0)
+    # What was not cut is 0, at the end.
+    made = pairs.vectors[0].any(dim=-1)
+    assert made.tolist() == sorted(made.tolist(), reverse=True)
+    assert not pairs.values[0, ~made].any()
+    # Without the rule, what is left is cut on.
+    assert len([cut for cut in cut_scene(features)[0] if cut.any()]) > count
+
+
+def test_votes_find_the_union_of_objects_of_one_kind_and_of_several():
+    for kinds in ([1, 1, 1, 1], [1, 2, 1, 2], [1, 2, 3, 4]):
+        features, of_patch = scene(4, kinds=kinds, noise=0, turn=0)
+        degrees = (features @ features.T > 0.15).sum(axis=1).reshape(20, 20)
+        assert np.array_equal(foreground_union(degrees), of_patch > 0)
+        # Where the objects cover more of the image, the corners say which side is background.
+        assert np.array_equal(foreground_union(degrees.max() - degrees), of_patch > 0)
+
+
+def test_where_all_is_background_nothing_is_cut():
+    cuts, pairs = cut_scene(scene(0)[0], stop_at_background=True)
+    assert not cuts.any()
+    assert not pairs.vectors.any()
+    assert pairs.status == ["ok"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 4), st.floats(0.01, 0.5), st.integers(0, 10**6), st.integers(1, 4))
+def test_the_rule_only_leaves_out_later_cuts(count, noise, seed, n):
+    features = torch.as_tensor(scene(count, noise=noise, seed=seed)[0])
+    batch = torch.stack([features, features.flip(0), torch.full_like(features, torch.nan)])
+    all_cuts = cut_repeatedly(batch, (20, 20), n=n)
+    pairs = cut_repeatedly(batch, (20, 20), n=n, stop_at_background=True)
+    assert pairs.status.tolist() == all_cuts.status.tolist() == ["ok", "ok", "failed"]
+    for index in (0, 1):
+        made = int(pairs.vectors[index].any(dim=-1).sum())
+        assert torch.equal(pairs.vectors[index, :made], all_cuts.vectors[index, :made])
+        assert not pairs.vectors[index, made:].any()
+        alone = cut_repeatedly(batch[[index]], (20, 20), n=n, stop_at_background=True)
+        assert torch.equal(alone.vectors[0], pairs.vectors[index])
+
+
+def test_masks_end_with_the_objects():
+    image, features, _ = two_objects()
+    assert len(maskcut(image, features, GRID, n=8, stop_at_background=True)) == 2

@@ -314,6 +314,21 @@ def test_eigenvectors_of_another_backbone_or_problem_are_refused(photos, tmp_pat
     with pytest.raises(DataError, match=r"0\.zarr\.zip: .*k=2.* 3 are wanted"):
         masks_of(tmp_path, root, "maskcut", ["--eigenvectors", store])
     assert masks_of(tmp_path, root, "maskcut", ["--eigenvectors", store], "--n", 1)["images"]
+    stopped = ["--eigenvectors", store, "--stop-at-background"]
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: .*stop_at_background=False, not True"):
+        masks_of(tmp_path, root, "maskcut", stopped, "--n", 1)
+    cut = [*words, "--shard", 0, "--stop-at-background", "--output", store]
+    with pytest.raises(ConfigError, match="'generalized', not 'standard'"):
+        run(*cut)
+    run(*cut, "--problem", "generalized")
+    file = masks_of(tmp_path, root, "maskcut", stopped, "--n", 1)
+    assert file["info"]["stop_at_background"] is True
+
+
+def test_settings_that_the_published_methods_lack_are_recorded_where_they_are_set():
+    assert MaskCut().info() == {"n": 3, "crf": "fast"}
+    assert MaskCut(stop_at_background=True).info()["stop_at_background"] is True
+    assert VoteCut().info() == {"ks": [2, 3], "tau_m": 0.2, "crf": "fast"}
 
 
 def test_every_name_is_registered():

@@ -59,6 +59,11 @@ def test_the_cuts_of_another_method_get_panels_of_their_own(inputs, trial):
         "proposals",
     ]
     assert card.panels[4].note == "1 by 1 voter"
+    # A cut that was not made.
+    content.eigenvectors[0, 1] = 0
+    write_eigenvectors(trial.folder / "cuts/0.zarr.zip", content, {"problem": "generalized"})
+    cards = make_gallery(dataclasses.replace(inputs, eigenvectors=more), "demo_val")
+    assert ["cut 2" in card.panels[3].title for card in cards[:2]] == [False, True]
 
 
 def test_the_panels_show_different_things(inputs):
