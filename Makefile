@@ -61,6 +61,7 @@ benchmark: dev
 	python benchmarks/detector.py
 	python benchmarks/photographs.py
 	python benchmarks/annotations.py --images 130000 --masks 600000
+	python benchmarks/report.py --images 128000 --masks 600000 --shards 32
 
 # Serve the documentation locally, rebuilt when its pages change.
 docs: dev

@@ -15,7 +15,7 @@ from cuvler.eigenvectors.store import open_eigenvectors
 from cuvler.images import open_image
 from cuvler.masks import decode
 from cuvler.report.examples import mean_best_iou
-from cuvler.report.gallery import best_records, coco_images
+from cuvler.report.records import best_records, coco_images
 
 ROOT = Path(__file__).parents[1]
 # One row per rank: the fraction of images with more accurate detections.

@@ -72,6 +72,7 @@ class Checker:
         self.categories: dict[int, str] = {}
         self._known = self.categories if categories is None else categories
         self._others = sizes or {}
+        self._shared: dict[Size | None, Size | None] = {}
         self._low, self._high = needs.score_limits
         self._categories = needs.categories
         self._scores = needs.scores
@@ -139,7 +140,8 @@ class Checker:
         size = image_size(raw)
         if size is None and self.needs.sizes:
             raise Refused("'width' and 'height' are missing; they must be those of the image")
-        self.sizes[number] = size
+        # Few different ones: a shared size takes a third of the memory.
+        self.sizes[number] = size = self._shared.setdefault(size, size)
         return Image(number, name, size, self._kept(raw, changes))
 
     def _category(self, raw: Any) -> Category:

@@ -29,6 +29,11 @@ def _count(value: str) -> tuple[str, int]:
     "--image-root", "DATASET", help="Folder of the images; adds a gallery of the dataset."
 )
 @options.named_paths("--ground-truth", "DATASET", help="COCO json of the ground truth.")
+@options.named_paths(
+    "--listing",
+    "DATASET",
+    help="Output of `cuvler images`: only the shards of the images shown are opened.",
+)
 @options.named_paths("--eigenvectors", "DATASET/METHOD/BACKBONE", help="Folder of shards.")
 @options.named_paths(
     "--annotations", "DATASET/METHOD", help="COCO json of pseudo-masks or self-training."
@@ -56,6 +61,7 @@ def command(
     fine_tuning: options.Named,
     image_root: options.Named,
     ground_truth: options.Named,
+    listing: options.Named,
     eigenvectors: options.Named,
     annotations: options.Named,
     predictions: options.Named,
@@ -80,6 +86,7 @@ def command(
         fine_tuning=dict(fine_tuning),
         image_roots=dict(image_root),
         ground_truth=dict(ground_truth),
+        listings=dict(listing),
         eigenvectors=_by_names(eigenvectors, "--eigenvectors", 3),
         annotations=_by_names(annotations, "--annotations", 2),
         predictions=_by_names(predictions, "--predictions", 2),

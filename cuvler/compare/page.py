@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cuvler.compare.scores import Comparison, Score
 from cuvler.listing import ListedImage
+from cuvler.report.cards import Card, Layer, make_card
 from cuvler.report.formats import change, percent
-from cuvler.report.gallery import Card, Layer, best_records, coco_images, make_card
+from cuvler.report.records import best_records, coco_images
 from cuvler.report.templates import render
 
 Named = tuple[str, Path]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvler.coco import Annotation
+from cuvler.coco.records import NOTHING
 from cuvler.coco.values import Refused
 from cuvler.files import StrPath
 from cuvler.masks import Rle, run_sums
@@ -62,7 +63,7 @@ class CompactRecords:
         self.has_masks |= record.segmentation is not None
         self._image_ids.append(record.image_id)
         self._category_ids.append(record.category_id or 0)
-        self._scores.append(1.0 if record.score is None else record.score)
+        self._scores.append(np.nan if record.score is None else record.score)
         self._areas.append(np.nan if record.area is None else record.area)
         self._crowds.append(record.iscrowd)
         if "bbox" in self._iou_types:
@@ -124,20 +125,40 @@ class CompactRecords:
 
     def scores(self, rows: Rows) -> NDArray[np.float64]:
         """Return the scores of some rows; 1 where a record has none."""
-        return np.asarray(self._scores)[rows]
+        scores = np.asarray(self._scores)[rows]
+        return np.where(np.isnan(scores), 1.0, scores)
 
     def boxes(self, rows: Rows) -> NDArray[np.float64]:
         """Return the boxes of some rows, (rows, 4): x, y, width and height in pixels."""
         return np.asarray(self._boxes).reshape(-1, 4)[rows]
 
     def masks(self, rows: Rows) -> list[Rle]:
-        """Return the masks of some rows."""
-        ends = np.asarray(self._mask_ends)
-        found: list[Rle] = []
-        for text in self._read(ends[rows].tolist(), ends[rows + 1].tolist()):
-            height, width, counts = text.decode("ascii").split(" ", 2)
-            found.append({"size": [int(height), int(width)], "counts": counts})
+        """Return the masks of some rows, which all have one."""
+        return [_rle(text) for text in self._texts(rows)]
+
+    def annotations(self, rows: Rows) -> list[Annotation]:
+        """Return some rows as records, without ids and categories, with masks in RLE."""
+        found = []
+        columns = (
+            self.image_ids[rows].tolist(),
+            self._texts(rows),
+            self.boxes(rows).tolist(),
+            np.asarray(self._scores)[rows].tolist(),
+            self.crowds[rows].tolist(),
+        )
+        for image_id, text, box, score, crowd in zip(*columns, strict=True):
+            rle = _rle(text) if text else None
+            size = (rle["size"][1], rle["size"][0]) if rle else None
+            scored = None if score != score else score
+            of_image = None, image_id, size, None
+            found.append(
+                Annotation(*of_image, rle, None, tuple(box), None, scored, crowd, False, NOTHING)
+            )
         return found
+
+    def _texts(self, rows: Rows) -> Iterator[bytes]:
+        ends = np.asarray(self._mask_ends)
+        return self._read(ends[rows].tolist(), ends[rows + 1].tolist())
 
     def _read(self, starts: list[int], ends: list[int]) -> Iterator[bytes]:
         """Yield parts of the temporary file, read at once if they are close to each other."""
@@ -165,3 +186,8 @@ class CompactRecords:
                 assert sums is not None  # our own encoding
                 areas[place] = sums[1]
         return areas
+
+
+def _rle(text: bytes) -> Rle:
+    height, width, counts = text.decode("ascii").split(" ", 2)
+    return {"size": [int(height), int(width)], "counts": counts}

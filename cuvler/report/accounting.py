@@ -1,7 +1,10 @@
 """Image statuses and mask statistics of an annotations file."""
 
+import json
 import math
+from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvler.coco import Annotation, Image, Needs, Section, read_coco
+from cuvler.coco import Annotation, Image, Item, Needs, Section, read_coco
 from cuvler.coco.refusals import refusal
 from cuvler.coco.values import Refused, finite, shown
 from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
+from cuvler.report import charts
 
 _NAMED = 20  # excluded images named on the page
-_NEEDS = Needs(masks=True, raw=True)
+_OPTIONAL = ("score", "cluster_size", "crf_success")  # of a mask
+NEEDS = Needs(masks=True, raw=True)
 
 
 @dataclass(frozen=True)
@@ -54,63 +59,86 @@ class Accounting:
         return int(self.masks_per_image.sum())
 
 
-def account(path: Path) -> Accounting:
+def account(path: Path, items: Iterable[Item] | None = None) -> Accounting:
     """Compute the statistics of an annotations file, reading it record by record.
+
+    Args:
+        path: the file.
+        items: its content, read with :data:`NEEDS`; by default read here.
 
     Raises:
         DataError: the file is missing or damaged.
     """
-    info: dict[str, Any] = {}
-    uniform = 0
-    masks: Counter[int] = Counter()
-    failures: Counter[str] = Counter()
-    excluded: list[dict[str, Any]] = []
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("size", "score", "cluster_size", "crf_success")
-    }
-    index = 0
-    for item in read_coco(path, _NEEDS):
+    counts = _Counts(path)
+    for item in read_coco(path, NEEDS) if items is None else items:
         if isinstance(item, Annotation):
-            masks[item.image_id] += 1
-            columns["size"].append(_relative_size(path, index, item))
-            for name in ("score", "cluster_size", "crf_success"):
-                if name in item.raw:
-                    columns[name].append(_number(path, index, item, name))
-            index += 1
+            counts.add_mask(item)
         elif isinstance(item, Image):
-            masks[item.id] += 0
-        elif isinstance(item, Section) and item.name == "info":
-            info = item.content if isinstance(item.content, dict) else {}
-        elif isinstance(item, Section) and item.name == "summary":
-            uniform = _uniform(path, item.content)
-        elif isinstance(item, Section) and item.name == "excluded":
-            status = item.content.get("status") if isinstance(item.content, dict) else None
+            counts.images += 1
+        elif isinstance(item, Section):
+            counts.add_section(item)
+    return counts.accounting()
+
+
+class _Counts:
+    """The statistics of a file while it is read: arrays, because masks can be many millions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images = 0
+        self._info: dict[str, Any] = {}
+        self._uniform = 0
+        self._failures: Counter[str] = Counter()
+        self._excluded: list[dict[str, Any]] = []
+        self._image_ids = array("q")
+        self._columns = {name: array("d") for name in ("size", *_OPTIONAL)}
+
+    def add_mask(self, item: Annotation) -> None:
+        index = len(self._image_ids)
+        self._image_ids.append(item.image_id)
+        self._columns["size"].append(_relative_size(self.path, index, item))
+        for name in _OPTIONAL:
+            if name in item.raw:
+                self._columns[name].append(_number(self.path, index, item, name))
+
+    def add_section(self, item: Section) -> None:
+        content = item.content
+        if item.name == "info":
+            self._info = content if isinstance(content, dict) else {}
+        elif item.name == "summary":
+            self._uniform = _uniform(self.path, content)
+        elif item.name == "excluded":
+            status = content.get("status") if isinstance(content, dict) else None
             if not isinstance(status, str):
-                raise DataError(f"{path}: 'excluded' has {shown(item.content)}, without a status")
-            failures[status] += 1
-            if len(excluded) < _NAMED:
-                excluded.append(item.content)
-    whole = {
-        name: np.array(values if len(values) == len(columns["size"]) else [], dtype=np.float64)
-        for name, values in columns.items()
-    }
-    counts = np.array(sorted(masks.values()), dtype=np.int64)
-    statuses = {
-        ImageStatus.OK: int((counts > 0).sum()),
-        ImageStatus.NO_MASK: int((counts == 0).sum()) - uniform,
-    }
-    if uniform:
-        statuses[ImageStatus.UNIFORM] = uniform
-    return Accounting(
-        info=info,
-        statuses=statuses | dict(sorted(failures.items())),
-        excluded=excluded,
-        masks_per_image=counts,
-        sizes=whole["size"],
-        scores=whole["score"],
-        cluster_sizes=whole["cluster_size"],
-        crf_success=whole["crf_success"],
-    )
+                raise DataError(f"{self.path}: 'excluded' has {shown(content)}, without a status")
+            self._failures[status] += 1
+            if len(self._excluded) < _NAMED:
+                self._excluded.append(content)
+
+    def accounting(self) -> Accounting:
+        masks = len(self._image_ids)
+        _, counts = np.unique(np.asarray(self._image_ids), return_counts=True)
+        empty = np.zeros(self.images - len(counts), dtype=np.int64)
+        statuses = {
+            ImageStatus.OK: len(counts),
+            ImageStatus.NO_MASK: len(empty) - self._uniform,
+        }
+        if self._uniform:
+            statuses[ImageStatus.UNIFORM] = self._uniform
+        whole = {
+            name: np.asarray(values if len(values) == masks else array("d"))
+            for name, values in self._columns.items()
+        }
+        return Accounting(
+            info=self._info,
+            statuses=statuses | dict(sorted(self._failures.items())),
+            excluded=self._excluded,
+            masks_per_image=np.concatenate([empty, np.sort(counts)]),
+            sizes=whole["size"],
+            scores=whole["score"],
+            cluster_sizes=whole["cluster_size"],
+            crf_success=whole["crf_success"],
+        )
 
 
 def _number(path: Path, index: int, item: Annotation, name: str) -> float:
@@ -118,14 +146,14 @@ def _number(path: Path, index: int, item: Annotation, name: str) -> float:
     try:
         return finite(name, int(value) if isinstance(value, bool) else value)
     except Refused as reason:
-        raise refusal(path, _NEEDS, index, item, reason) from None
+        raise refusal(path, NEEDS, index, item, reason) from None
 
 
 def _relative_size(path: Path, index: int, record: Annotation) -> float:
     """Return the square root of a mask's share of its image."""
     if record.area is None or record.size is None:
         key = "area" if record.area is None else "size"
-        raise refusal(path, _NEEDS, index, record, f"{key!r} is missing")
+        raise refusal(path, NEEDS, index, record, f"{key!r} is missing")
     width, height = record.size
     return math.sqrt(record.area / (height * width))
 
@@ -137,3 +165,38 @@ def _uniform(path: Path, summary: Any) -> int:
     if type(count) is not int:
         raise DataError(f"{path}: 'summary' has no numbers of images: {shown(summary)}")
     return count
+
+
+def account_section(what: str, counted: Accounting) -> dict[str, Any]:
+    """Return the image statuses and mask histograms of one annotations file."""
+    shares = (0.0, 1.0)
+    refined = counted.crf_success
+    marked = ("not refined", refined == 0) if refined.size else None
+    size = "\N{SQUARE ROOT}(mask area / image area)"
+    columns = [
+        ("Masks per image", "masks", "images", counted.masks_per_image, None, None),
+        ("Mask size", size, "masks", counted.sizes, shares, marked),
+        ("Score", "score", "masks", counted.scores, shares, None),
+        ("Cluster size", "proposals", "masks", counted.cluster_sizes, None, None),
+    ]
+    drawn = {}
+    for title, label, unit, values, limits, part in columns:
+        if values.size:
+            alt = f"{title}, {what}: histogram of {values.size:,} {unit}, mean {values.mean():.3g}"
+            alt += f"; {part[1].sum():,} of them {part[0]}" if part else ""
+            drawn[title] = charts.histogram(
+                values, label, unit, alt=alt, limits=limits, marked=part
+            )
+    facts = {"images": f"{counted.num_images:,}", "masks": f"{counted.num_masks:,}"}
+    if counted.masks_per_image.size:
+        facts["masks per image"] = f"{counted.masks_per_image.mean():.2f}"
+    if refined.size:
+        facts["refined by the CRF"] = f"{100 * refined.mean():.1f} %"
+    settings = json.dumps(counted.info, indent=2, ensure_ascii=False) if counted.info else ""
+    return {
+        "statuses": counted.statuses,
+        "excluded": counted.excluded,
+        "charts": drawn,
+        "facts": facts,
+        "settings": settings,
+    }

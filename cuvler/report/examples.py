@@ -1,25 +1,23 @@
 """A detector's best and worst images."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from cuvler.coco import Annotation
-from cuvler.coco.values import Refused
-from cuvler.errors import DataError
-from cuvler.report.gallery import (
-    Card,
-    Layer,
-    best_records,
-    coco_images,
-    make_card,
-    truth_layer,
-)
-from cuvler.report.inputs import Inputs, of_dataset
+from cuvler.evaluation.compact import CompactRecords
+from cuvler.images import Size
+from cuvler.report.cards import Card, make_card
+from cuvler.report.dataset import DatasetFiles
+from cuvler.report.inputs import Inputs
+from cuvler.report.records import best
 
 
-def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[Card]] | None:
+def best_and_worst(
+    inputs: Inputs, dataset: str, files: DatasetFiles
+) -> tuple[str, list[Card], list[Card]] | None:
     """Draw the last detector's best and worst images with the ground truth.
 
     Images are ranked by :func:`mean_best_iou` of the detections drawn.
@@ -29,37 +27,41 @@ def best_and_worst(inputs: Inputs, dataset: str) -> tuple[str, list[Card], list[
         without predictions, ground truth or images.
 
     Raises:
-        DataError: a file is missing or damaged, or does not match the images.
+        DataError: a mask does not match its image.
     """
-    predictions = of_dataset(inputs.predictions, dataset)
-    if dataset not in inputs.ground_truth or not predictions:
+    ranked = files.ranked
+    if ranked is None or files.truth is None:
         return None
-    detector, path = list(predictions.items())[-1]
-    truth_path = inputs.ground_truth[dataset]
-    images = coco_images(truth_path)
-    sizes = {number: image.size for number, image in images.items()}
-    truth = truth_layer(inputs, dataset, sizes)
-    records = best_records(path, sizes, score_threshold=inputs.score_threshold)
-    found = Layer(detector, "detections", path, records)
-    try:
-        measures = {
-            image_id: mean_best_iou(objects, records.get(image_id, []))
-            for image_id, objects in truth.records.items()
-        }
-    except Refused as reason:
-        raise DataError(f"{truth_path}: {reason}") from None
-    ranking = sorted(measures, key=lambda image_id: (-measures[image_id], image_id))
+    ids = np.unique(ranked.objects.image_ids)
+    measures = np.array(
+        [mean_best_iou(_drawn(ranked.objects, i), _drawn(ranked.detections, i)) for i in ids]
+    )
+    ranking = ids[np.lexsort((ids, -measures))].tolist()
     count = min(max(1, inputs.images // 2), len(ranking) // 2)
     if not count:
         return None
+    measure = dict(zip(ids.tolist(), measures.tolist(), strict=True))
+
+    layers = (files.detections[-1], ranked.detections), (files.truth, ranked.objects)
 
     def card(image_id: int) -> Card:
-        note = f"mean IoU {measures[image_id]:.2f}"
+        image = ranked.images[image_id]
+        drawn = [
+            replace(layer, records={image_id: _drawn(records, image_id, image.size)})
+            for layer, records in layers
+        ]
+        note = f"mean IoU {measure[image_id]:.2f}"
         image_root = inputs.image_roots[dataset]
-        return make_card(image_root, images[image_id], [found, truth], {}, note, side=inputs.side)
+        return make_card(image_root, image, drawn, {}, note, side=inputs.side)
 
     best, worst = ranking[:count], ranking[-count:][::-1]
-    return detector, [card(i) for i in best], [card(i) for i in worst]
+    return ranked.detector, [card(i) for i in best], [card(i) for i in worst]
+
+
+def _drawn(records: CompactRecords, image_id: int, size: Size | None = None) -> list[Annotation]:
+    """Return the records of an image to draw, with the image's size if it is known."""
+    found = best(records.annotations(records.rows_of([image_id])))
+    return [record._replace(size=size or record.size) for record in found]
 
 
 def mean_best_iou(objects: list[Annotation], detections: list[Annotation]) -> float:

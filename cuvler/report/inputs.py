@@ -19,6 +19,8 @@ class Inputs:
         fine_tuning: dataset -> the metrics of fine-tuned detectors.
         image_roots: dataset -> its image root; only these datasets have galleries.
         ground_truth: dataset -> COCO json.
+        listings: dataset -> its listing, by which only the shards of the images shown are opened;
+            without it, all shards are.
         eigenvectors: (dataset, method, backbone) -> folder of the shards, ``.zarr.zip``.
         annotations: (dataset, method) -> annotations: merged pseudo-masks or those of a
             self-training round.
@@ -37,6 +39,7 @@ class Inputs:
     fine_tuning: Mapping[str, Path] = field(default_factory=dict)
     image_roots: Mapping[str, Path] = field(default_factory=dict)
     ground_truth: Mapping[str, Path] = field(default_factory=dict)
+    listings: Mapping[str, Path] = field(default_factory=dict)
     eigenvectors: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
     annotations: Mapping[Key, Path] = field(default_factory=dict)
     predictions: Mapping[Key, Path] = field(default_factory=dict)

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from cuvler import __version__
 from cuvler.evaluation.score_files import read_metrics
 from cuvler.report import sections
-from cuvler.report.accounting import account
-from cuvler.report.inputs import Inputs
+from cuvler.report.dataset import read_dataset
+from cuvler.report.inputs import Inputs, Key
 from cuvler.report.tables import versions
 from cuvler.report.templates import render
 
@@ -23,7 +23,7 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
         DataError: an input is missing or damaged, or does not match the others.
     """
     metrics = {dataset: read_metrics(path) for dataset, path in inputs.metrics.items()}
-    accounts = {key: account(path) for key, path in inputs.annotations.items()}
+    accounts, galleries = _datasets(inputs)
     return _render(
         title=title,
         version=__version__,
@@ -38,11 +38,8 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
             dataset: sections.fine_tuning_section(read_metrics(path))
             for dataset, path in inputs.fine_tuning.items()
         },
-        galleries=sections.galleries(inputs),
-        accounts={
-            f"{dataset} · {method}": sections.account_section(f"{method} on {dataset}", counted)
-            for (dataset, method), counted in accounts.items()
-        },
+        galleries=galleries,
+        accounts={f"{dataset} · {method}": of for (dataset, method), of in accounts.items()},
         training={
             detector: sections.training_section(detector, folder)
             for detector, folder in inputs.detectors.items()
@@ -51,6 +48,18 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
         config=inputs.config,
         versions=versions(),
     )
+
+
+def _datasets(inputs: Inputs) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
+    """Read one dataset after the other; return the sections of annotations, and the galleries."""
+    accounts: dict[Key, dict[str, Any]] = {}
+    galleries: dict[str, Any] = {}
+    for dataset in dict.fromkeys([*inputs.image_roots, *(of for of, _ in inputs.annotations)]):
+        files = read_dataset(inputs, dataset)
+        accounts |= {(dataset, method): section for method, section in files.accounts.items()}
+        if section := sections.gallery_section(inputs, dataset, files):
+            galleries[dataset] = section
+    return {key: accounts[key] for key in inputs.annotations}, galleries
 
 
 def _render(**context: Any) -> str:

@@ -1,6 +1,5 @@
 """The content of the page's sections: numbers, charts and pictures."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from cuvler.images import open_image
 from cuvler.layout import DetectorName
 from cuvler.progress import duration
 from cuvler.report import charts
-from cuvler.report.accounting import Accounting
+from cuvler.report.cards import Panel, make_panel
+from cuvler.report.dataset import DatasetFiles
 from cuvler.report.examples import best_and_worst
 from cuvler.report.formats import change, percent
-from cuvler.report.gallery import Panel, make_gallery, make_panel
+from cuvler.report.gallery import make_gallery
 from cuvler.report.inputs import Inputs, of_dataset
 from cuvler.report.tables import (
     HEADLINE,
@@ -40,16 +40,16 @@ class Tile:
 
 
 def tiles(
-    metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], Accounting]
+    metrics: dict[str, dict[str, Any]], accounts: dict[tuple[str, str], dict[str, Any]]
 ) -> list[Tile]:
     """Return the summary: scores on the first dataset and masks of the first method."""
     shown = []
     for dataset, entries in list(metrics.items())[:1]:
         shown += _score_tiles(dataset, entries)
     for (dataset, method), counted in list(accounts.items())[:1]:
-        with_masks = counted.statuses[ImageStatus.OK]
-        where = f"in {with_masks:,} of {counted.num_images:,} images of {dataset}"
-        shown.append(Tile(f"Masks by {method}", f"{counted.num_masks:,}", where))
+        with_masks = counted["statuses"][ImageStatus.OK]
+        where = f"in {with_masks:,} of {counted['facts']['images']} images of {dataset}"
+        shown.append(Tile(f"Masks by {method}", counted["facts"]["masks"], where))
     return shown
 
 
@@ -124,47 +124,16 @@ def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, 
     return drawn
 
 
-def galleries(inputs: Inputs) -> dict[str, Any]:
-    """Return, by dataset, the gallery and the last detector's best and worst images.
+def gallery_section(inputs: Inputs, dataset: str, files: DatasetFiles) -> dict[str, Any] | None:
+    """Return a dataset's gallery and the last detector's best and worst images, if it has images.
 
     Raises:
         DataError: a file is missing or damaged, or does not match the images.
     """
-    shown = {}
-    for dataset in inputs.image_roots:
-        cards = make_gallery(inputs, dataset)
-        if cards:
-            shown[dataset] = {"cards": cards, "extremes": best_and_worst(inputs, dataset)}
-    return shown
-
-
-def account_section(what: str, counted: Accounting) -> dict[str, Any]:
-    """Return the image statuses and mask histograms of one annotations file."""
-    shares = (0.0, 1.0)
-    refined = counted.crf_success
-    marked = ("not refined", refined == 0) if refined.size else None
-    size = "\N{SQUARE ROOT}(mask area / image area)"
-    columns = [
-        ("Masks per image", "masks", "images", counted.masks_per_image, None, None),
-        ("Mask size", size, "masks", counted.sizes, shares, marked),
-        ("Score", "score", "masks", counted.scores, shares, None),
-        ("Cluster size", "proposals", "masks", counted.cluster_sizes, None, None),
-    ]
-    drawn = {}
-    for title, label, unit, values, limits, part in columns:
-        if values.size:
-            alt = f"{title}, {what}: histogram of {values.size:,} {unit}, mean {values.mean():.3g}"
-            alt += f"; {part[1].sum():,} of them {part[0]}" if part else ""
-            drawn[title] = charts.histogram(
-                values, label, unit, alt=alt, limits=limits, marked=part
-            )
-    facts = {"images": f"{counted.num_images:,}", "masks": f"{counted.num_masks:,}"}
-    if counted.masks_per_image.size:
-        facts["masks per image"] = f"{counted.masks_per_image.mean():.2f}"
-    if refined.size:
-        facts["refined by the CRF"] = f"{100 * refined.mean():.1f} %"
-    settings = json.dumps(counted.info, indent=2, ensure_ascii=False) if counted.info else ""
-    return {"counted": counted, "charts": drawn, "facts": facts, "settings": settings}
+    if not files.images:
+        return None
+    cards = make_gallery(inputs, dataset, files)
+    return {"cards": cards, "extremes": best_and_worst(inputs, dataset, files)}
 
 
 def training_section(detector: str, folder: Path) -> dict[str, Any]:

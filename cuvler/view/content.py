@@ -14,7 +14,7 @@ from cuvler.coco.values import shown
 from cuvler.errors import DataError
 from cuvler.image_status import USABLE
 from cuvler.listing import ListedImage, listed_images, read_listing
-from cuvler.report.gallery import evenly_spread
+from cuvler.report.records import evenly_spread
 
 _ANNOTATIONS = Needs(file_names=True, raw=True)
 _RESULTS = Needs(format="results", listed=False)

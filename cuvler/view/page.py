@@ -11,7 +11,8 @@ from markupsafe import Markup
 from cuvler.coco import Annotation
 from cuvler.errors import DataError
 from cuvler.listing import ListedImage
-from cuvler.report.gallery import Card, Layer, best_records, make_card
+from cuvler.report.cards import Card, Layer, make_card
+from cuvler.report.records import best_records
 from cuvler.report.templates import render
 from cuvler.view.content import Content
 

@@ -14,7 +14,7 @@ from cuvler.errors import DataError
 from cuvler.image_access import ALLOW_OUTSIDE_VARIABLE, MAX_PIXELS_VARIABLE, image_path
 from cuvler.listing import ListedImage, list_images, read_listing
 from cuvler.predictions import read_images
-from cuvler.report.gallery import make_card
+from cuvler.report.cards import make_card
 
 SECRET = "../secret/private.jpg"
 OUTSIDE = [SECRET, "a/../../b.jpg", "/etc/passwd", "..", "a/../b.jpg"]

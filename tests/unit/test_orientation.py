@@ -28,7 +28,7 @@ from cuvler.listing import ListedImage, list_images
 from cuvler.predictions.parts import _Images
 from cuvler.pseudo_masks.shard import process_shard
 from cuvler.pseudo_masks.vote_cut import VoteCut
-from cuvler.report.gallery import make_card
+from cuvler.report.cards import make_card
 
 # Exif's orientation -> how a camera that was held so stores the upright picture.
 STORED = {

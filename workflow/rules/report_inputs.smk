@@ -6,7 +6,8 @@ def report_files():
     """The input files of the report, as (option of ``cuvler report``, name, path)."""
     results = settings.results
     scored = settings.evaluation.pseudo_masks
-    masks = {(name, method) for name in [settings.train, *scored] for method in METHODS}
+    listed = dict.fromkeys([*scored, settings.train])
+    masks = {(name, method) for name in listed for method in METHODS}
     return [
         *(("metrics", name, layout.METRICS.under(results, dataset=name)) for name in SCORED),
         *(
@@ -22,6 +23,7 @@ def report_files():
             ("fine-tuning", name, layout.FINE_TUNING_METRICS.under(results, dataset=name))
             for name in settings.fine_tuning.evaluate
         ),
+        *(("listing", name, layout.LISTING.under(results, dataset=name)) for name in listed),
         *(
             (
                 "annotations",

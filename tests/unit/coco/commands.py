@@ -13,7 +13,7 @@ from cuvler.detector.training_annotations import read_annotations
 from cuvler.evaluation import evaluate_all
 from cuvler.ground_truth import make_ground_truth
 from cuvler.listing import list_images, listed_images
-from cuvler.report import gallery
+from cuvler.report import records
 from cuvler.self_training import cutler_annotations
 from cuvler.splits import write_splits
 
@@ -148,9 +148,9 @@ def shown(output):
 
 
 def _report(path, good):
-    listed = gallery.coco_images(path)
+    listed = records.coco_images(path)
     sizes = {number: image.size for number, image in listed.items()}
-    return listed, _records(gallery.best_records(path, sizes))
+    return listed, _records(records.best_records(path, sizes))
 
 
 def _records(found):
@@ -178,7 +178,7 @@ def _results_self_training(path, good):
 
 
 def _results_report(path, good):
-    return _records(gallery.best_records(path, SIZES))
+    return _records(records.best_records(path, SIZES))
 
 
 def _listing():

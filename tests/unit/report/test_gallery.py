@@ -4,14 +4,29 @@ import io
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from cuvler.coco import Image as CocoImage
+from cuvler.coco import reader
+from cuvler.coco.stream import stream_file
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
-from cuvler.listing import ListedImage
-from cuvler.report.examples import best_and_worst, mean_best_iou
-from cuvler.report.gallery import Card, best_records, make_card, make_gallery, make_panel
+from cuvler.listing import ListedImage, write_listing
+from cuvler.report import examples, gallery, make_report
+from cuvler.report.cards import Card, make_card, make_panel
+from cuvler.report.dataset import read_dataset
+from cuvler.report.examples import mean_best_iou
+from cuvler.report.records import ImageTable, best_records
+
+
+def make_gallery(inputs, dataset):
+    return gallery.make_gallery(inputs, dataset, read_dataset(inputs, dataset))
+
+
+def best_and_worst(inputs, dataset):
+    return examples.best_and_worst(inputs, dataset, read_dataset(inputs, dataset))
 
 
 def picture(panel):
@@ -91,6 +106,40 @@ def test_datasets_without_any_list_of_images_have_no_gallery(inputs):
     bare = dataclasses.replace(inputs, ground_truth={}, annotations={})
     assert make_gallery(bare, "demo_val") == []
     assert best_and_worst(bare, "demo_val") is None
+
+
+def test_only_the_shards_of_shown_images_are_opened(inputs, trial):
+    key = ("demo_val", "votecut", "pixels_p8")
+    folder = shutil.copytree(inputs.eigenvectors[key], trial.folder / "shards")
+    (folder / "0.zarr.zip").write_text("damaged")
+    one = dataclasses.replace(inputs, images=1, eigenvectors={key: folder})
+    with pytest.raises(DataError, match=r"0\.zarr\.zip: damaged"):
+        make_gallery(one, "demo_val")
+    rows = {"image_id": [2, 3, 5, 8, 9], "file_name": list("abcde"), "shard": [0, 0, 1, 1, 1]}
+    write_listing(pd.DataFrame(rows), trial.folder / "listing.parquet")
+    listed = dataclasses.replace(one, listings={"demo_val": trial.folder / "listing.parquet"})
+    (card,) = make_gallery(listed, "demo_val")
+    assert [panel.title for panel in card.panels[:3]] == ["image", "pixels_p8", "proposals"]
+
+
+def test_each_file_is_read_once(inputs, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        reader, "stream_file", lambda path, **kw: opened.append(path) or stream_file(path, **kw)
+    )
+    make_report(inputs)
+    expected = [inputs.ground_truth, inputs.annotations, inputs.predictions]
+    assert sorted(opened) == sorted(path for files in expected for path in files.values())
+
+
+def test_images_are_kept_compactly_as_they_are():
+    table = ImageTable()
+    images = [(9, "ä/b.png", (3, 4)), (-2, "c", None), (5, "", (70000, 1))]
+    for image_id, name, size in images:
+        table.add(CocoImage(image_id, name, size, {}))
+    assert table.ids.tolist() == [-2, 5, 9]
+    assert [table[image_id] for image_id, *_ in images] == [ListedImage(*one) for one in images]
+    assert table.sizes() == {image_id: size for image_id, _, size in images}
 
 
 def test_an_image_that_is_gone_says_so(inputs, trial):
