@@ -95,20 +95,23 @@ def discover(
     tau: float = 0.15,
     **settings: Any,
 ) -> list[PseudoMask]:
-    """Find the objects in an image by VoteCut (CuVLER, section 3.1) or MaskCut (CutLER, 3.2).
+    """Find the objects in an image by VoteCut (CuVLER), MaskCut (CutLER) or another method.
 
     Args:
         image: any size and mode; converted to RGB.
-        method: ``votecut``, ``maskcut`` (which uses one backbone) or a method of another package.
+        method: ``votecut``, ``maskcut`` (which uses one backbone), ``agglomerative`` or a method of
+            another package.
         backbones: names from the table of backbones; by default the method's own, the six ViTs
             of CuVLER or the one of CutLER. ``pixels_p16``, ``pixels_p14`` and ``pixels_p8`` are
             hand-made patch descriptors, which need no weights.
         weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
-        tau: cosine similarity of features above which patches are similar.
+        tau: cosine similarity of features above which patches are similar; ``agglomerative`` has
+            ``thresholds`` instead.
         **settings: settings of the method: ``ks``, ``tau_m``, ``max_masks`` and ``crf`` of
             :class:`cuvler.pseudo_masks.vote_cut.VoteCut`, ``n`` and ``crf`` of
-            :class:`cuvler.pseudo_masks.mask_cut.MaskCut`.
+            :class:`cuvler.pseudo_masks.mask_cut.MaskCut`, ``thresholds``, ``max_masks`` and ``crf``
+            of :class:`cuvler.pseudo_masks.agglomerative.Agglomerative`.
 
     Returns:
         Masks of the image's size, best first; empty if nothing was found.
@@ -148,8 +151,7 @@ def discover_with(
             logger.warning("%s: the eigensolver failed; left out", name)
             continue
         vectors[name] = pairs.vectors[0].cpu().numpy().reshape(-1, *grid)
-        maps = zip(needs[name].titles(name), vectors[name], strict=True)
-        titled |= {title: map_ for title, map_ in maps if map_.any()}
+        titled |= needs[name].pictures(name, vectors[name])
     if needs and not vectors:
         return Discovery([], {})
     return Discovery(method.masks(rgb, vectors), titled)

@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Find the objects in IMAGES, files or folders, which are searched at any depth.
 
-    Writes, into the output folder, NAME.masks.png (the masks, with VoteCut's scores),
+    Writes, into the output folder, NAME.masks.png (the masks, with scores but for MaskCut),
     NAME.eigenvectors.png (one map a backbone, or a cut) and NAME.json (COCO annotations).
     """
     pictures = Pictures(images, output)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cuvler.commands import options
-from cuvler.eigenvectors.needs import NEEDS, Cuts, Need
+from cuvler.eigenvectors.needs import NEEDS, Cuts, MergeTree, Need
 from cuvler.errors import ConfigError
 from cuvler.listing import read_listing
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     default="standard",
     show_default=True,
     help="standard: the eigenvectors of each image's graph (VoteCut). generalized: an eigenvector "
-    "of each of several cuts (MaskCut).",
+    "of each of several cuts (MaskCut). merge_tree: the tree in which its patches merge "
+    "(agglomerative).",
 )
 @click.option(
     "--num-eigenvectors",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of eigenvectors, or of cuts.",
+    help="Number of eigenvectors, or of cuts.  [default: 1; a merge tree has 2 maps]",
 )
 @click.option(
     "--stop-at-background",
@@ -77,7 +76,7 @@ def command(
     weights: Path | None,
     shard: int,
     problem: str,
-    num_eigenvectors: int,
+    num_eigenvectors: int | None,
     stop_at_background: bool,
     tau: float,
     eps: float,
@@ -117,7 +116,8 @@ def command(
         )
 
 
-def _need(problem: str, k: int, stop_at_background: bool) -> Need:
+def _need(problem: str, number: int | None, stop_at_background: bool) -> Need:
+    k = number or (MergeTree.k if problem == MergeTree.problem else 1)
     if not stop_at_background:
         return NEEDS[problem](k)
     if problem != Cuts.problem:

@@ -227,7 +227,7 @@ class Recipe(Section):
     """The parts of a published system."""
 
     method: Name
-    """The method of making pseudo-masks: votecut or maskcut."""
+    """The method of making pseudo-masks: votecut, maskcut or agglomerative."""
     detector_config: Name
     """The detectron2 yaml of the first detector (cuvler/detector/configs)."""
     self_training: SelfTraining

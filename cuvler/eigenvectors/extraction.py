@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cuvler.eigenvectors.backbones import RESAMPLING
 from cuvler.eigenvectors.features import Backbone
+from cuvler.eigenvectors.merge_tree import MergeTrees
 from cuvler.eigenvectors.needs import Need
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus
 from cuvler.eigenvectors.store import STATUSES, ShardEigenvectors, write_eigenvectors
@@ -82,7 +83,9 @@ def extract_shard(
             progress.update(len(batch))
 
         _for_each_batch(enter, _Images(images, backbone), batch_size, workers)
-    graph = {"problem": need.problem, "tau": tau, "eps": eps, "k": need.k, **need.options()}
+    graph = {"problem": need.problem, "k": need.k, **need.options()}
+    if need.has_graph:
+        graph |= {"tau": tau, "eps": eps}
     attributes = _attributes(backbone, graph, batch_size)
     write_eigenvectors(output, shard, attributes | {"images_sha256": listing_sha256(listing)})
     counts = [f"{(shard.status == code).sum()} {word}" for code, word in enumerate(STATUSES)]
@@ -176,7 +179,7 @@ def _enter(
     shard: ShardEigenvectors,
     batch: list[Prepared],
     backbone: Backbone,
-    solve: Callable[[Tensor, tuple[int, int]], Eigenpairs[Tensor]],
+    solve: Callable[[Tensor, tuple[int, int]], Eigenpairs[Tensor] | MergeTrees],
 ) -> None:
     """Compute a batch's eigenvectors and store them in the shard."""
     for image in batch:
@@ -189,7 +192,9 @@ def _enter(
     _enter_pairs(shard, list(usable), pairs)
 
 
-def _enter_pairs(shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor]) -> None:
+def _enter_pairs(
+    shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor] | MergeTrees
+) -> None:
     shape = (len(rows), *shard.eigenvectors.shape[1:])
     shard.eigenvectors[rows] = pairs.vectors.cpu().numpy().reshape(shape)
     shard.dense[rows] = pairs.status == SolverStatus.DENSE

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cuvler.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cuvler.eigenvectors.merge_tree import MergeTrees
     from cuvler.eigenvectors.normalized_cut import Eigenpairs
 
 
@@ -19,16 +23,24 @@ if TYPE_CHECKING:
 class _Vectors:
     k: int
     noun: ClassVar[str]
+    has_graph: ClassVar[bool] = True  # made of the graph that tau and eps define
 
     def options(self) -> dict[str, bool]:
         """Return the settings that the vectors depend on, besides their kind and number."""
         return {}
 
-    def titles(self, backbone: str) -> list[str]:
-        """Return a title for each of a backbone's vectors, for pictures."""
-        if self.k <= 1:
-            return [backbone] * self.k
-        return [f"{backbone}, {self.noun} {number}" for number in range(1, self.k + 1)]
+    @classmethod
+    def pictures(
+        cls, backbone: str, vectors: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the maps to draw of a backbone's vectors (k, h, w): title -> (h, w).
+
+        Maps that are 0, of cuts that were not made, are left out.
+        """
+        if len(vectors) == 1:
+            return {backbone: vectors[0]}
+        titled = enumerate(vectors, start=1)
+        return {f"{backbone}, {cls.noun} {number}": map_ for number, map_ in titled if map_.any()}
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,43 @@ class Cuts(_Vectors):
         )
 
 
-Need = Eigenvectors | Cuts
+@dataclass(frozen=True)
+class MergeTree(_Vectors):
+    """The tree in which an image's patches merge: the maps of parents and of similarities."""
+
+    k: int = 2
+    problem: ClassVar[str] = "merge_tree"
+    noun: ClassVar[str] = "map"
+    has_graph: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check that ``k`` is 2.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if self.k != 2:
+            raise ConfigError(
+                f"{self.k} vectors: a merge tree has 2; leave the number out",
+                parameter="num_eigenvectors",
+            )
+
+    @classmethod
+    def pictures(
+        cls, backbone: str, vectors: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the map of the similarities at which the patches' regions merge."""
+        return {f"{backbone}, similarity": vectors[1]}
+
+    def solve(
+        self, features: "Tensor", grid: tuple[int, int], *, tau: float, eps: float
+    ) -> "MergeTrees":
+        """Compute the merge trees of a batch (b, h * w, d); ``tau`` and ``eps`` have no effect."""
+        from cuvler.eigenvectors.merge_tree import merge_trees
+
+        return merge_trees(features, grid)
+
+
+Need = Eigenvectors | Cuts | MergeTree
 # By ``problem``, the name recorded in stored files.
-NEEDS: Mapping[str, type[Need]] = {need.problem: need for need in (Eigenvectors, Cuts)}
+NEEDS: Mapping[str, type[Need]] = {need.problem: need for need in (Eigenvectors, Cuts, MergeTree)}

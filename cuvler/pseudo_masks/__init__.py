@@ -1,4 +1,4 @@
-"""Pseudo-masks: object masks from eigenvectors, by VoteCut, MaskCut or a registered method."""
+"""Pseudo-masks: object masks from eigenvectors, by a built-in or registered method."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from cuvler.pseudo_masks.record import PseudoMask
 
 if TYPE_CHECKING:
+    from cuvler.pseudo_masks.agglomerative import agglomerate
     from cuvler.pseudo_masks.mask_cut import maskcut
     from cuvler.pseudo_masks.vote_cut import votecut
 
-__all__ = ["PseudoMask", "maskcut", "votecut"]
+__all__ = ["PseudoMask", "agglomerate", "maskcut", "votecut"]
 
 # Imported lazily: the methods import numpy and scipy.
-_MODULES = {"maskcut": "mask_cut", "votecut": "vote_cut"}
+_MODULES = {"agglomerate": "agglomerative", "maskcut": "mask_cut", "votecut": "vote_cut"}
 
 
 def __getattr__(name: str) -> Any:

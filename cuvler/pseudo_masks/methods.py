@@ -27,6 +27,7 @@ DEFAULT = "votecut"
 _BUILT_IN = (
     EntryPoint("votecut", "cuvler.pseudo_masks.vote_cut:VoteCut", GROUP),
     EntryPoint("maskcut", "cuvler.pseudo_masks.mask_cut:MaskCut", GROUP),
+    EntryPoint("agglomerative", "cuvler.pseudo_masks.agglomerative:Agglomerative", GROUP),
 )
 # Settings with one value for all methods that have them: keys of the config section
 # `pseudo_masks`.

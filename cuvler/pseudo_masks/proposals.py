@@ -42,14 +42,24 @@ def propose(
 def _components(labels: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
     for label in range(int(labels.max()) + 1):
         mask = labels == label
-        if np.count_nonzero(mask[[0, 0, -1, -1], [0, -1, 0, -1]]) > _MAX_CORNERS:
+        if is_background(mask):
             continue
         components, count = scipy.ndimage.label(mask)  # 4-connected
         if count > _MAX_COMPONENTS:
             continue
-        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(components), start=1):
-            if max(rows.stop - rows.start, columns.stop - columns.start) >= _MIN_SIDE:
+        for number, box in enumerate(scipy.ndimage.find_objects(components), start=1):
+            if not is_noise(box):
                 yield components == number
+
+
+def is_background(mask: NDArray[np.bool_]) -> bool:
+    """Return whether a mask (h, w) covers so many corners of the image that it is no object."""
+    return np.count_nonzero(mask[[0, 0, -1, -1], [0, -1, 0, -1]]) > _MAX_CORNERS
+
+
+def is_noise(box: tuple[slice, ...]) -> bool:
+    """Return whether a component's box, in patches, is too small for an object."""
+    return all(side.stop - side.start < _MIN_SIDE for side in box)
 
 
 def resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:

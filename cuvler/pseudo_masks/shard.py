@@ -100,7 +100,7 @@ def info_of(attributes: Sequence[Mapping[str, Any]], method: Method) -> dict[str
     info["backbones"] = [made["backbone"] for made in attributes]
     info["weights_sha256"] = [made.get("weights_sha256") for made in attributes]
     for made in attributes[:1]:
-        info |= {name: made.get(name) for name in ("tau", "eps")}
+        info |= {name: made[name] for name in ("tau", "eps") if name in made}
     return info | method.info()
 
 

@@ -106,11 +106,9 @@ def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
     titled: dict[str, Vectors] = {}
     for (method, backbone), stored in vectors.items():
         name = f"{backbone} for {method}" if several else backbone
-        k = max((len(maps) for maps in stored.images.values()), default=0)
-        for number, title in enumerate(stored.kind(k).titles(name)):
-            maps = {image_id: maps[number] for image_id, maps in stored.images.items()}
-            # Where cutting ended earlier, the maps are 0.
-            titled[title] = {image_id: map_ for image_id, map_ in maps.items() if map_.any()}
+        for image_id, vectors_ in stored.images.items():
+            for title, map_ in stored.kind.pictures(name, vectors_).items():
+                titled.setdefault(title, {})[image_id] = map_
     return titled
 
 

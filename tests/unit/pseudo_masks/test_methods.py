@@ -22,6 +22,7 @@ from cuvler.config import check
 from cuvler.errors import ConfigError, DataError
 from cuvler.masks import decode
 from cuvler.pseudo_masks import methods
+from cuvler.pseudo_masks.agglomerative import Agglomerative
 from cuvler.pseudo_masks.mask_cut import MaskCut
 from cuvler.pseudo_masks.methods import find_method, make_method, method_names
 from cuvler.pseudo_masks.vote_cut import VoteCut
@@ -158,7 +159,7 @@ def test_the_documented_method_works(installed, photos, tmp_path):
 
 def test_help_lists_the_settings_of_every_method(toy):
     text = run("pseudo-masks", "--help").output
-    assert "[votecut|maskcut|bright|split]" in text
+    assert "[votecut|maskcut|agglomerative|bright|split]" in text
     assert "Options of --method split:" in text
     assert "The share that is left out." in text
     assert "0<x<1" in text
@@ -187,9 +188,13 @@ def test_the_config_check_knows_a_method_of_another_package(toy, config):
 def test_without_the_package_its_method_is_not_known(config):
     recipe = config["recipes"]["cuvler"] | {"method": "split"}
     config |= {"recipes": config["recipes"] | {"toy": recipe}}
-    with pytest.raises(ConfigError, match=r"toy\.method: 'split' is not known; known: maskcut"):
+    with pytest.raises(
+        ConfigError, match=r"toy\.method: 'split' is not known; known: agglomerative, maskcut"
+    ):
         check(config)
-    with pytest.raises(ConfigError, match="'split' is not known; known: votecut, maskcut"):
+    with pytest.raises(
+        ConfigError, match="'split' is not known; known: votecut, maskcut, agglomerative"
+    ):
         find_method("split")
 
 
@@ -269,6 +274,15 @@ SETTINGS = {
     "maskcut": st.fixed_dictionaries(
         {"n": st.integers(1, 99), "crf": st.sampled_from(["fast", "pydensecrf"])}
     ),
+    "agglomerative": st.fixed_dictionaries(
+        {
+            "thresholds": st.lists(
+                st.floats(-1, 1, exclude_min=True, exclude_max=True), min_size=1, unique=True
+            ),
+            "max_masks": st.integers(1, 99),
+            "crf": st.sampled_from(["fast", "pydensecrf"]),
+        }
+    ),
 }
 
 
@@ -284,7 +298,8 @@ def test_settings_go_through_a_command_unchanged(name, data):
 
 
 def test_the_config_has_the_methods_own_defaults(config):
-    for name, method in (("votecut", VoteCut()), ("maskcut", MaskCut())):
+    for method in (VoteCut(), MaskCut(), Agglomerative()):
+        name = method.name
         assert check(config).pseudo_masks.method(name) == method
         assert config["pseudo_masks"][name].keys() | {"crf"} == type(method).model_fields.keys()
 
@@ -331,6 +346,44 @@ def test_settings_that_the_published_methods_lack_are_recorded_where_they_are_se
     assert VoteCut().info() == {"ks": [2, 3], "tau_m": 0.2, "crf": "fast"}
 
 
+def test_agglomerative_goes_through_the_commands(photos, tmp_path):
+    root, truth = photos
+    listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
+    run("images", "--dataset", "d", "--image-root", root, "--output", listing)
+    words = ["eigenvectors", "--listing", listing, "--image-root", root, "--backbone", "pixels_p16"]
+    with pytest.raises(ConfigError, match="merge tree has 2"):
+        run(
+            *words,
+            "--shard",
+            0,
+            "--problem",
+            "merge_tree",
+            "--num-eigenvectors",
+            3,
+            "--output",
+            store,
+        )
+    assert run(*words, "--shard", 0, "--problem", "merge_tree", "--output", store).exit_code == 0
+    options = ["--thresholds", 0.5, "--thresholds", 0.9, "--max-masks", 3]
+    merged = masks_of(tmp_path, root, "agglomerative", ["--eigenvectors", store], *options)
+    assert {k: v for k, v in merged["info"].items() if k != "weights_sha256"} == {
+        "method": "agglomerative",
+        "backbones": ["pixels_p16"],
+        "thresholds": [0.5, 0.9],
+        "max_masks": 3,
+        "crf": "fast",
+    }
+    best = merged["annotations"][0]
+    assert best["score"] == 1
+    assert iou(decode(best["segmentation"]), truth) > 0.8
+    words = ["discover", root / "a.png", "--method", "agglomerative", "--backbone", "pixels_p16"]
+    assert run(*words, *options, "--output", tmp_path / "found").exit_code == 0
+    found = json.loads((tmp_path / "found/a.json").read_text())["annotations"]
+    stored = [r for r in merged["annotations"] if r["image_id"] == best["image_id"]]
+    assert [r["segmentation"] for r in found] == [r["segmentation"] for r in stored]
+    assert (tmp_path / "found/a.eigenvectors.png").exists()
+
+
 def test_every_name_is_registered():
-    assert method_names() == ("votecut", "maskcut")
-    assert [find_method(name) for name in method_names()] == [VoteCut, MaskCut]
+    assert method_names() == ("votecut", "maskcut", "agglomerative")
+    assert [find_method(name) for name in method_names()] == [VoteCut, MaskCut, Agglomerative]
