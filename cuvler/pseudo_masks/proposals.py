@@ -54,7 +54,7 @@ def _components(labels: NDArray[np.intp]) -> Iterator[NDArray[np.bool_]]:
 
 def is_background(mask: NDArray[np.bool_]) -> bool:
     """Return whether a mask (h, w) covers so many corners of the image that it is no object."""
-    return np.count_nonzero(mask[[0, 0, -1, -1], [0, -1, 0, -1]]) > _MAX_CORNERS
+    return int(np.count_nonzero(mask[[0, 0, -1, -1], [0, -1, 0, -1]])) > _MAX_CORNERS
 
 
 def is_noise(box: tuple[slice, ...]) -> bool:

@@ -103,13 +103,13 @@ def _heat_maps(vectors: Mapping[tuple[str, str], Stored]) -> dict[str, Vectors]:
     Titles name the backbone, with the method and the number of the vector if there are several.
     """
     several = len({method for method, _ in vectors}) > 1
-    titled: dict[str, Vectors] = {}
+    titled: dict[str, dict[int, NDArray[np.float32]]] = {}
     for (method, backbone), stored in vectors.items():
         name = f"{backbone} for {method}" if several else backbone
         for image_id, vectors_ in stored.images.items():
             for title, map_ in stored.kind.pictures(name, vectors_).items():
                 titled.setdefault(title, {})[image_id] = map_
-    return titled
+    return dict(titled)
 
 
 def _shards(inputs: Inputs, dataset: str, images: Collection[int]) -> set[int] | None:
