@@ -62,6 +62,7 @@ benchmark: dev
 	python benchmarks/photographs.py
 	python benchmarks/annotations.py --images 130000 --masks 600000
 	python benchmarks/report.py --images 128000 --masks 600000 --shards 32
+	python benchmarks/training_annotations.py --images 130000 --masks 600000
 
 # Serve the documentation locally, rebuilt when its pages change.
 docs: dev

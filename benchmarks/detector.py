@@ -47,7 +47,6 @@ from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
 from cuvler.detector.train import Trainer
 from cuvler.detector.training_annotations import read_annotations
-from cuvler.devices import wait_for_gpu
 from cuvler.files import read_json
 from cuvler.predictions import Options, predict_dataset
 
@@ -80,7 +79,8 @@ class Turns:
                 trainer.before_step()
                 trainer.run_step()
                 trainer.after_step()
-        wait_for_gpu()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.done += TURN
         return TURN / (time.perf_counter() - start)
 
@@ -135,7 +135,7 @@ def our_trainer(cfg: CfgNode, folder: Path, data: Data) -> Trainer:
     """Return our trainer."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(folder)
-    return Trainer(cfg, read_annotations(*data).records, "benchmark")
+    return Trainer(cfg, read_annotations(*data), "benchmark")
 
 
 def without_extras(cfg: CfgNode) -> CfgNode:
@@ -158,7 +158,7 @@ def load_by_detectron2(cfg: CfgNode) -> float:
 
 def load_by_us(cfg: CfgNode, data: Data) -> float:
     """Return the images/s of our batches."""
-    records = read_annotations(*data).records
+    records = read_annotations(*data)
     batches = TrainingBatches(records, cfg, cfg.SEED)
     size: int = cfg.SOLVER.IMS_PER_BATCH
     start = time.perf_counter()

@@ -34,7 +34,8 @@ from PIL import ExifTags, Image
 from cuvler import masks
 from cuvler.detector import data
 from cuvler.detector.inference import open_input, prepare_image
-from cuvler.detector.training_annotations import Record, read_annotations
+from cuvler.detector.training_annotations import read_annotations
+from cuvler.detector.training_file import Record
 from cuvler.eigenvectors.backbones import RESAMPLING
 from cuvler.eigenvectors.vit import prepare_image as prepare_for_vit
 from cuvler.files import read_json
@@ -193,7 +194,7 @@ def encode(size: tuple[int, int]) -> None:
 def measure(photos: tuple[Path, Path], folder: Path, iterations: int, plain: bool) -> list[str]:
     """Return the cells of one column of the table."""
     cfg = settings("demo", 0, 0, 8, 1)
-    records = list(read_annotations(*photos).records)
+    records = list(read_annotations(*photos))
     paths = [record["file_name"] for record in records]
     size = records[0]["height"], records[0]["width"]
     sides = (_SHORTEST, _LONGEST)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
+from io import BufferedReader
 from typing import Any, BinaryIO, Final
 
 from cuvler.coco.values import shown
@@ -52,7 +53,7 @@ def stream_file(path: StrPath, *, made_here: bool = False) -> Iterator[tuple[str
         DataError: the file is missing, truncated, of another encoding, or neither an object nor a
             list; or ``images``, ``annotations`` or ``categories`` is not a list.
     """
-    with _open(path) as stream:
+    with open_coco(path) as stream:
         reader = _Reader(stream)
         try:
             if (first := reader.peek()) not in ("[", "{"):
@@ -132,7 +133,12 @@ def _at_once(path: str, flags: int) -> int:
 
 
 @contextmanager
-def _open(path: StrPath) -> Iterator[BinaryIO]:
+def open_coco(path: StrPath) -> Iterator[BufferedReader]:
+    """Open a file.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is a pipe.
+    """
     try:
         stream = open(path, "rb", opener=_at_once)  # noqa: SIM115
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cuvler import masks as rle_masks
 from cuvler.decoded_images import DecodedImages
 from cuvler.detector.copy_paste import Sample, bounding_boxes, copy_paste_batch
-from cuvler.detector.training_annotations import Instance, Record, Records
+from cuvler.detector.training_file import Instance, Record, Records
 from cuvler.errors import DataError, ImageError
 from cuvler.images import open_resized
 
@@ -31,6 +31,7 @@ _T = TypeVar("_T", bound=np.generic)
 _BILINEAR = Image.Resampling.BILINEAR
 # Memory, in all data-loading processes together, for large photographs decoded at a fraction.
 _DECODED_BYTES = 2**29
+_PART = 4096
 # Boxes of sides up to this length, in pixels, are empty (detectron2's threshold).
 _EMPTY_SIDE = 1e-5
 
@@ -174,6 +175,7 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
         size: number of images per batch and process.
         seed: seed of the permutations.
         start: number of iterations already done.
+        stop: number of iterations in all; None is endless.
         rank: rank of this process.
         world: the number of processes.
     """
@@ -185,6 +187,7 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
         *,
         seed: int,
         start: int = 0,
+        stop: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -192,17 +195,22 @@ class BatchStream(Sampler[tuple[int, list[int]]]):
         self.size = size
         self.seed = seed
         self.first = start * world + rank
+        self.end = None if stop is None else stop * world
         self.step = world
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         """Iterate over the batches of this process, from the first."""
-        return itertools.islice(enumerate(self._batches()), self.first, None, self.step)
+        return itertools.islice(enumerate(self._batches()), self.first, self.end, self.step)
 
     def _batches(self) -> Iterator[list[int]]:
         waiting: tuple[list[int], list[int]] = ([], [])
         for epoch in itertools.count():
             permutation = np.random.default_rng([self.seed, epoch]).permutation(len(self.wide))
-            for index in permutation.tolist():
+            # In parts: a list of all indices takes 40 bytes per image for the whole epoch.
+            parts = (
+                permutation[at : at + _PART].tolist() for at in range(0, len(self.wide), _PART)
+            )
+            for index in itertools.chain.from_iterable(parts):
                 group = waiting[int(self.wide[index])]
                 group.append(index)
                 if len(group) == self.size:
@@ -248,16 +256,18 @@ def training_loader(
     *,
     seed: int,
     start: int = 0,
+    stop: int | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[Batch]:
-    """Build the endless loader of one training process.
+    """Build the loader of one training process.
 
     Args:
-        records: see :class:`cuvler.detector.training_annotations.Annotations`.
+        records: of the training images.
         cfg: provides batch size, image sizes, copy-paste and ``DATALOADER.NUM_WORKERS``.
         seed: seed of all random numbers.
         start: number of iterations already done.
+        stop: number of iterations in all, after which nothing is loaded; None is endless.
         rank: rank of this process.
         world: the number of processes.
     """
@@ -266,6 +276,7 @@ def training_loader(
         cfg.SOLVER.IMS_PER_BATCH // world,
         seed=seed,
         start=start,
+        stop=stop,
         rank=rank,
         world=world,
     )

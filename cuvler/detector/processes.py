@@ -6,14 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from detectron2.engine import launch
-from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
-from cuvler.devices import count_gpus, use_gpu
 from cuvler.errors import ConfigError, CuvlerError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Place:
 
     def default_gpus(self) -> int:
         """Return the default number of GPUs per machine: one if there is one."""
-        return min(count_gpus(), max(self.local_size, 1))
+        return min(torch.cuda.device_count(), max(self.local_size, 1))
 
     def machines(self, num_gpus: int) -> int:
         """Return the number of machines, each with ``num_gpus`` GPUs or one process on the CPU.
@@ -60,13 +59,6 @@ class Place:
                 parameter="num_gpus",
             )
         return self.size // self.local_size
-
-
-class LocalRank(NamedTuple):
-    """Rank of a process on its machine, and the number of processes there."""
-
-    rank: int = 0
-    size: int = 1
 
 
 def find_place(environment: Mapping[str, str]) -> Place:
@@ -95,13 +87,13 @@ def _first_host(nodes: str) -> str:
 def run_processes(
     function: Callable[..., None], num_gpus: int, place: Place, args: tuple[Any, ...]
 ) -> None:
-    """Call ``function(local_rank, *args)`` in every process, with torch.distributed initialized.
+    """Call ``function(*args)`` in every process, with torch.distributed initialized.
 
     Depending on ``place``, that is this process alone, one new process per GPU, or this process as
     one of those started by torchrun or srun.
 
     Args:
-        function: takes a :class:`LocalRank` first.
+        function: what to run.
         num_gpus: GPUs of this machine; 0 is one process on the CPU.
         place: of this command.
         args: the other arguments.
@@ -112,17 +104,17 @@ def run_processes(
     """
     if place.local_size or (place.size > 1 and not num_gpus):
         with _process_group(place, gpu=num_gpus > 0):
-            function(LocalRank(place.local_rank, max(place.local_size, 1)), *args)
+            function(*args)
         return
     alone = place.size * num_gpus <= 1
     with _failures_as_errors():
         launch(
-            _call if alone else _call_and_report,
+            function if alone else _report_errors,
             max(num_gpus, 1),
             num_machines=place.size,
             machine_rank=place.rank,
             dist_url=place.url or "auto",
-            args=(function, *args),
+            args=args if alone else (function, *args),
         )
 
 
@@ -144,14 +136,6 @@ def _failures_as_errors() -> Iterator[None]:
         raise CuvlerError(f"{error}; its message is above") from error
 
 
-def _call(function: Callable[..., None], *args: Any) -> None:
-    function(LocalRank(comm.get_local_rank(), comm.get_local_size()), *args)
-
-
-def _call_and_report(function: Callable[..., None], *args: Any) -> None:
-    _report_errors(_call, function, *args)
-
-
 def _call_one_and_report(index: int, function: Callable[..., None], *args: Any) -> None:
     _report_errors(function, index, *args)
 
@@ -169,11 +153,10 @@ def _report_errors(function: Callable[..., None], *args: Any) -> None:
 def _process_group(place: Place, *, gpu: bool) -> Iterator[None]:
     """Initialize torch.distributed in a process that torchrun or srun started.
 
-    detectron2's ``launch`` does this only in the processes that it starts itself. Its group of the
-    machine's processes cannot be set by public functions: :class:`LocalRank` takes its place.
+    detectron2's ``launch`` does this only in the processes that it starts itself.
     """
     if gpu:
-        use_gpu(place.local_rank)
+        torch.cuda.set_device(place.local_rank)
     distributed.init_process_group(
         "nccl" if gpu else "gloo", place.url, world_size=place.size, rank=place.rank
     )

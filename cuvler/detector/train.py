@@ -30,12 +30,13 @@ from cuvler.detector.hooks import (
     one_report_of_errors,
 )
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
-from cuvler.detector.processes import LocalRank, Place, run_processes
+from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.sample_sheet import draw_samples
 from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
-from cuvler.detector.training_annotations import Annotations, Records, read_shared_annotations
-from cuvler.devices import check_gpus, gpu_in_use
+from cuvler.detector.training_annotations import delete_shared_annotations, read_shared_annotations
+from cuvler.detector.training_file import Records
+from cuvler.devices import check_gpus
 from cuvler.download.digests import file_sha256, record_sha256
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath, atomic_path, full_disk_named
@@ -60,10 +61,10 @@ def train_detector(
 
     ``augmented.png`` shows the first samples after augmentation.
 
-    During training the folder also has ``checkpoint.pth``. A stopped training resumes from it if
-    started again with the same settings, annotations and weights, and continues with the same
-    batches, random numbers and, on a CPU, number of threads as an uninterrupted one; otherwise it
-    starts from the beginning.
+    During training the folder also has ``annotations.arrow``, which all processes map into memory,
+    and ``checkpoint.pth``. A stopped training resumes from it if started again with the same
+    settings, annotations and weights, and continues with the same batches, random numbers and, on
+    a CPU, number of threads as an uninterrupted one; otherwise it starts from the beginning.
 
     Args:
         cfg: a detector config (:func:`cuvler.detector.config.load_detector_config`);
@@ -102,7 +103,6 @@ def train_detector(
 
 
 def _train_process(
-    local_rank: LocalRank,
     cfg: CfgNode,
     annotations: StrPath,
     image_root: StrPath,
@@ -114,20 +114,20 @@ def _train_process(
         configure()
         level = logging.INFO if comm.is_main_process() else logging.ERROR
         logging.getLogger().setLevel(level)
-    data = read_shared_annotations(
+    records = read_shared_annotations(
         annotations,
         image_root,
         class_agnostic=cfg.DATASETS.CLASS_AGNOSTIC,
         keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        local_rank=local_rank,
+        folder=cfg.OUTPUT_DIR,
     )
-    _set_classes(cfg, data)
+    _set_classes(cfg, records)
     cfg.freeze()
     scorer = Scorer(cfg, *evaluate) if evaluate else None
-    trainer = Trainer(cfg, data.records, fingerprint(cfg, annotations), scorer)
+    trainer = Trainer(cfg, records, fingerprint(cfg, records.origin["sha256"]), scorer)
     logger.info(
         "training on %d images, iterations %d to %d, batch size %d",
-        len(data.records),
+        len(records),
         trainer.start_iter,
         trainer.max_iter,
         cfg.SOLVER.IMS_PER_BATCH,
@@ -138,25 +138,28 @@ def _train_process(
         warnings.filterwarnings("ignore", message="Detected call of .lr_scheduler.step")
         with full_disk_named(trainer.folder), noticing_dead_loaders(), one_report_of_errors():
             trainer.train(trainer.start_iter, trainer.max_iter)
+    # From here on no process reads records: on another machine, the file's deletion would end it.
     comm.synchronize()
+    if comm.is_main_process():
+        delete_shared_annotations(cfg.OUTPUT_DIR)
 
 
-def _set_classes(cfg: CfgNode, data: Annotations) -> None:
+def _set_classes(cfg: CfgNode, records: Records) -> None:
     if cfg.DATASETS.CLASS_AGNOSTIC and cfg.MODEL.ROI_HEADS.NUM_CLASSES != 1:
         raise ConfigError(
             f"MODEL.ROI_HEADS.NUM_CLASSES: {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but the detector is "
             "class-agnostic; set it to 1, or DATASETS.CLASS_AGNOSTIC to False"
         )
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.categories)
-    ids, names = zip(*data.categories, strict=True)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(records.categories)
+    ids, names = zip(*records.categories, strict=True)
     cfg.DATASETS.CATEGORY_IDS, cfg.DATASETS.CATEGORY_NAMES = ids, names
 
 
-def fingerprint(cfg: CfgNode, annotations: StrPath) -> str:
+def fingerprint(cfg: CfgNode, annotations_sha256: str) -> str:
     """Return the SHA-256 of all that determines a training: settings, annotations, weights.
 
     Raises:
-        DataError: annotations or initial weights are missing.
+        DataError: the initial weights are missing or cannot be read.
     """
     settings = cfg.clone()
     settings.defrost()
@@ -167,15 +170,10 @@ def fingerprint(cfg: CfgNode, annotations: StrPath) -> str:
     settings.DATALOADER.NUM_WORKERS = settings.SOLVER.CHECKPOINT_PERIOD = 0
     settings.TEST.EVAL_PERIOD = 0
     settings.SOLVER.MAX_SKIPPED = settings.SOLVER.MAX_SKIPPED_IN_A_ROW = 0
-    digest = hashlib.sha256(settings.dump().encode())
-    try:
-        for path in [annotations, cfg.MODEL.WEIGHTS]:
-            if path:
-                with open(path, "rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: no such file") from None
-    return digest.hexdigest()
+    digests = [annotations_sha256]
+    if cfg.MODEL.WEIGHTS:
+        digests.append(file_sha256(cfg.MODEL.WEIGHTS))
+    return hashlib.sha256("\n".join([settings.dump(), *digests]).encode()).hexdigest()
 
 
 class Trainer(TrainerBase):  # type: ignore[misc]
@@ -193,7 +191,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
 
         Args:
             cfg: frozen, with ``OUTPUT_DIR`` and ``SEED`` set.
-            records: see :class:`cuvler.detector.training_annotations.Annotations`.
+            records: of the training images.
             run: :func:`fingerprint`; the checkpoint of a different run is ignored.
             scorer: scores the model during training, every ``TEST.EVAL_PERIOD`` iterations.
         """
@@ -217,10 +215,10 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         elif cfg.MODEL.WEIGHTS:
             _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
-        device_ids = [gpu_in_use()] if cfg.MODEL.DEVICE == "cuda" else None
+        device_ids = [torch.cuda.current_device()] if cfg.MODEL.DEVICE == "cuda" else None
         self.loop = Loop(
             create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
-            self._loader(records, cfg, self.start_iter),
+            self._loader(records, cfg, self.start_iter, self.max_iter),
             optimizer,
             cfg,
         )
@@ -274,12 +272,15 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         except ValueError:
             return False  # truncated when the training was killed
 
-    def _loader(self, records: Records, cfg: CfgNode, start: int) -> DataLoader[Batch]:
+    def _loader(
+        self, records: Records, cfg: CfgNode, start: int, stop: int | None = None
+    ) -> DataLoader[Batch]:
         return training_loader(
             records,
             cfg,
             seed=cfg.SEED,
             start=start,
+            stop=stop,
             rank=comm.get_rank(),
             world=comm.get_world_size(),
         )

@@ -28,6 +28,11 @@ def record_sha256(path: StrPath, digest: str) -> None:
         temporary.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")
 
 
+def forget_sha256(path: StrPath) -> None:
+    """Delete ``path.sha256`` if it exists."""
+    _record(path).unlink(missing_ok=True)
+
+
 def verified_sha256(path: StrPath) -> str:
     """Return a file's SHA-256, and check it against ``path.sha256`` if that exists.
 

@@ -95,6 +95,7 @@ KINDS = (
     Kind("detector's weights, .pth", "run/model_final.pth", damage.ANY, ("predictions",)),
     Kind("detector's config", "run/config.yaml", damage.TEXT, ("predictions",)),
     Kind("checkpoint", "resumed/checkpoint.pth", damage.ANY, ("detector, resumed",)),
+    Kind("mapped annotations", "resumed/annotations.arrow", damage.ANY, ("detector, resumed",)),
     Kind(
         "fetched weights, .safetensors",
         "weights.safetensors",

@@ -122,7 +122,11 @@ STAGES = {
             "detector, resumed",
             _training("resumed"),
             ("resumed/model_final.pth",),
-            keep=("resumed/checkpoint.pth",),
+            keep=(
+                "resumed/checkpoint.pth",
+                "resumed/annotations.arrow",
+                "resumed/annotations.arrow.sha256",
+            ),
         ),
         Stage(
             "predictions",

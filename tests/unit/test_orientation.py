@@ -17,7 +17,8 @@ from PIL import Image
 import cuvler
 from cuvler import masks
 from cuvler.detector.data import load_sample
-from cuvler.detector.training_annotations import Instance, read_annotations
+from cuvler.detector.training_annotations import read_annotations
+from cuvler.detector.training_file import Instance
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.extraction import extract_shard
 from cuvler.eigenvectors.features import load_backbone
@@ -192,7 +193,7 @@ def test_training_masks_lie_on_what_they_were_drawn_on(tmp_path_factory, photo):
         "annotations": [one],
     }
     (folder / "annotations.json").write_text(json.dumps(content))
-    sample = load_sample(read_annotations(folder / "annotations.json", folder).records[0])
+    sample = load_sample(read_annotations(folder / "annotations.json", folder)[0])
     np.testing.assert_array_equal(sample.image[:, :, 0] > 100, sample.masks[0])
     np.testing.assert_array_equal(sample.masks[0], mask)
     left, top, right, bottom = sample.boxes[0].astype(int)

@@ -107,10 +107,8 @@ def test_only_known_places_unpickle():
         if name in ("pickle.load", "pickle.loads")
         or (name == "torch.load" and keywords.get("weights_only") != "True")
     )
-    # Training records that the program has pickled itself; and files of which the user gives
-    # the sha256, asking for it.
+    # Files of which the user gives the sha256, asking for it.
     assert unpickling == [
         ("tensor_files.py", "pickle.load"),
         ("tensor_files.py", "torch.load"),
-        ("training_annotations.py", "pickle.loads"),
     ]

@@ -112,7 +112,7 @@ def _detector(path, good):
     data = read_annotations(path, path.parent, class_agnostic=False)
     return data.categories, [
         (record["image_id"], record["height"], instance.label, instance.score, _drawn(instance))
-        for record in data.records
+        for record in data
         for instance in record["instances"]
     ]
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from cuvler.detector import processes, train, training_annotations
 from cuvler.detector.checkpoints import load_state
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.hooks import CHECKPOINT
-from cuvler.detector.processes import LocalRank, Place, find_place, run_processes
+from cuvler.detector.processes import Place, find_place, run_processes
 from cuvler.detector.train import train_detector
 from cuvler.errors import ConfigError, CuvlerError, DataError
 from cuvler.evaluation import evaluate_all
@@ -71,8 +72,7 @@ def test_the_first_node_of_slurms_lists(nodes, first):
     assert find_place(SRUN | {"SLURM_STEP_NODELIST": nodes}).url == f"tcp://{first}:30123"
 
 
-def fail(local_rank, message):
-    assert local_rank == LocalRank(0, 1)
+def fail(message):
     raise DataError(message)
 
 
@@ -103,39 +103,32 @@ def test_a_started_process_logs_its_error_without_traceback(monkeypatch, caplog)
 def test_processes_that_see_different_checkpoints_stop(
     tiny_dataset, tiny_overrides, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [value, value + 3])
+    def all_gather(value):
+        return [value, value + 3 if isinstance(value, int) else value]
+
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", all_gather)
     cfg = load_detector_config("demo", num_gpus=0, overrides=tiny_overrides)
     with pytest.raises(DataError, match=CHECKPOINT):
         train_detector(cfg, *tiny_dataset, tmp_path / "run", num_gpus=0)
 
 
-def test_annotations_are_read_once_per_machine(tiny_dataset, monkeypatch):
-    """Two processes of the second machine, run in turn: only the first reads the file."""
+def test_the_first_process_reads_annotations_for_all_machines(tiny_dataset, tmp_path, monkeypatch):
+    """Two processes on two machines, run in turn."""
     comm = training_annotations.comm
-    read = training_annotations.read_shared_annotations
-    monkeypatch.setattr(comm, "synchronize", lambda: None)
-    gathered = []
-
-    def second(mine):
-        """Run the second process inside the first's all_gather, while the folder exists."""
-        gathered.append(mine)
-        monkeypatch.setattr(comm, "get_rank", lambda: 3)
-        monkeypatch.setattr(comm, "all_gather", lambda nothing: [nothing, None, mine, nothing])
-        monkeypatch.setattr(training_annotations, "read_annotations", None)
-        others.append(read(*tiny_dataset, local_rank=LocalRank(1, 2)))
-        monkeypatch.setattr(comm, "get_rank", lambda: 2)
-        return [None, None, mine, None]
-
-    others = []
-    whole = training_annotations.read_annotations(*tiny_dataset)
-    monkeypatch.setattr(comm, "get_rank", lambda: 2)
-    monkeypatch.setattr(comm, "all_gather", second)
-    first = read(*tiny_dataset, local_rank=LocalRank(0, 2))
-    for found in (first, *others):
-        assert list(found.records) == list(whole.records)
-        assert found.categories == whole.categories
-        np.testing.assert_array_equal(found.records.wide, whole.records.wide)
-    assert not Path(gathered[0][0]).exists()
+    read = partial(training_annotations.read_shared_annotations, *tiny_dataset)
+    first = read(folder=tmp_path)
+    monkeypatch.setattr(training_annotations, "read_annotations", None)
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(comm, "all_gather", lambda nothing: [first.origin, nothing])
+    other = read(folder=tmp_path)
+    assert list(other) == list(first)
+    assert other.categories == first.categories
+    np.testing.assert_array_equal(other.wide, first.wide)
+    with pytest.raises(DataError, match=r"own.annotations\.arrow.* shared by all machines"):
+        read(folder=tmp_path / "own")
+    monkeypatch.setattr(comm, "all_gather", lambda nothing: [{**first.origin, "form": 0}, nothing])
+    with pytest.raises(DataError, match=r"annotations\.arrow.* shared by all machines"):
+        read(folder=tmp_path)
 
 
 def weights_of(folder):
