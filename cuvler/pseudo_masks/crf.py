@@ -27,8 +27,8 @@ _ITERATIONS = 10
 _MAX_FAST_SIDE = 10_000  # The lattice coordinates of ``fast`` have 12 bits.
 
 
-def dense_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf) -> NDArray[np.bool_]:
-    """Refine a mask by mean-field inference with a spatial and a bilateral kernel.
+def dense_crf(image: NDArray[np.uint8], masks: NDArray[np.bool_], *, crf: Crf) -> NDArray[np.bool_]:
+    """Refine masks by mean-field inference with a spatial and a bilateral kernel.
 
     The unary energies are the negative log softmax of (1 - mask, mask). Kernels: Gaussian with
     sxy 3 and compatibility 7, bilateral with sxy 50, srgb 5 and compatibility 10, both
@@ -36,28 +36,28 @@ def dense_crf(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, crf: Crf) ->
 
     Args:
         image: (h, w, 3) RGB.
-        mask: (h, w).
+        masks: (..., h, w). With ``fast`` the kernels are built once for all of them.
         crf: implementation: ``pydensecrf``, or ``fast``, which computes the same in the same
             precision, compiled for two labels.
 
     Returns:
-        (h, w), True where the mask's label is the more probable one.
+        (..., h, w), True where the mask's label is the more probable one.
 
     Raises:
         MissingExtraError: pydensecrf is not installed. ``fast`` also needs it, for images with
             sides of more than 10,000 pixels.
     """
-    if crf == "fast" and max(mask.shape) <= _MAX_FAST_SIDE:
-        return _fast(image, mask)
-    return _pydensecrf(image, mask)
+    height, width = masks.shape[-2:]
+    run = _fast if crf == "fast" and max(height, width) <= _MAX_FAST_SIDE else _pydensecrf
+    return run(image, masks.reshape(-1, height, width)).reshape(masks.shape)
 
 
-def _fast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _fast(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from cuvler.pseudo_masks.mean_field import infer
 
     return infer(
         image,
-        mask,
+        masks,
         spatial_sxy=_SPATIAL_SXY,
         spatial_compat=_SPATIAL_COMPAT,
         bilateral_sxy=_BILATERAL_SXY,
@@ -67,21 +67,23 @@ def _fast(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_
     )
 
 
-def _pydensecrf(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _pydensecrf(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     require_extra("crf")
     from pydensecrf.densecrf import DenseCRF2D
 
-    height, width = mask.shape
-    inside = np.log1p(math.e) - mask.ravel()
-    outside = np.log1p(math.e) - 1 + mask.ravel()
-    model = DenseCRF2D(width, height, 2)
-    model.setUnaryEnergy(np.stack([outside, inside]).astype(np.float32))
-    model.addPairwiseGaussian(sxy=_SPATIAL_SXY, compat=_SPATIAL_COMPAT)
     # The binding needs a writable, C-contiguous buffer.
     pixels = np.array(image, dtype=np.uint8, order="C")
-    model.addPairwiseBilateral(
-        sxy=_BILATERAL_SXY, srgb=_BILATERAL_SRGB, rgbim=pixels, compat=_BILATERAL_COMPAT
-    )
-    outside, inside = np.array(model.inference(_ITERATIONS))
-    refined: NDArray[np.bool_] = (inside > outside).reshape(height, width)
+    height, width = image.shape[:2]
+    refined = np.empty_like(masks)
+    for index, mask in enumerate(masks):
+        inside = np.log1p(math.e) - mask.ravel()
+        outside = np.log1p(math.e) - 1 + mask.ravel()
+        model = DenseCRF2D(width, height, 2)
+        model.setUnaryEnergy(np.stack([outside, inside]).astype(np.float32))
+        model.addPairwiseGaussian(sxy=_SPATIAL_SXY, compat=_SPATIAL_COMPAT)
+        model.addPairwiseBilateral(
+            sxy=_BILATERAL_SXY, srgb=_BILATERAL_SRGB, rgbim=pixels, compat=_BILATERAL_COMPAT
+        )
+        outside, inside = np.array(model.inference(_ITERATIONS))
+        refined[index] = (inside > outside).reshape(height, width)
     return refined

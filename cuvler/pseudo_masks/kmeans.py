@@ -1,11 +1,11 @@
 """Exact one-dimensional k-means."""
 
-from collections.abc import Callable
-
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 _Indices = NDArray[np.intp]
+_Sums = NDArray[np.float64]
 
 
 def kmeans_1d(values: NDArray[np.floating], k: int) -> _Indices:
@@ -38,22 +38,14 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> _Indices:
     weight = np.concatenate(([0.0], np.cumsum(counts, dtype=np.float64)))
     total = np.concatenate(([0.0], np.cumsum(counts * centred)))
 
-    def gain(start: _Indices, stop: _Indices) -> NDArray[np.float64]:
-        # Minimising the squared distances maximises the sum of total^2 / weight of each cluster.
-        between: NDArray[np.float64] = (total[stop] - total[start]) ** 2 / (
-            weight[stop] - weight[start]
-        )
-        return between
-
     # best[stop]: the maximum for the first `stop` values with the clusters placed so far.
-    ends = np.arange(n + 1)
     best = np.full(n + 1, -np.inf)
-    best[1:] = gain(np.zeros(n, dtype=np.intp), ends[1:])
+    best[1:] = total[1:] ** 2 / weight[1:]
     choices = []
     for _ in range(k - 2):
-        best, choice = _next_cluster(best, gain, n)
+        best, choice = _next_cluster(best, total, weight)
         choices.append(choice)
-    border = int(np.argmax(best[:n] + gain(ends[:n], np.full(n, n))))
+    border = int(np.argmax(best[:n] + (total[n] - total[:n]) ** 2 / (weight[n] - weight[:n])))
     borders = [border]
     for choice in reversed(choices):
         border = int(choice[border])
@@ -63,30 +55,27 @@ def kmeans_1d(values: NDArray[np.floating], k: int) -> _Indices:
     return labels
 
 
-def _next_cluster(
-    best: NDArray[np.float64], gain: Callable[[_Indices, _Indices], NDArray[np.float64]], n: int
-) -> tuple[NDArray[np.float64], _Indices]:
+@njit(cache=True, error_model="numpy")
+def _next_cluster(best: _Sums, total: _Sums, weight: _Sums) -> tuple[_Sums, _Indices]:
     """Add a cluster: find, for every stop, the best start of the cluster that ends there.
+
+    Minimising the squared distances maximises the sum of total^2 / weight of each cluster.
 
     The best start is monotonic in the stop, so the starts of the multiples of 2s bound the search
     for the odd multiples of s: about n candidates for each halving of s.
     """
+    n = len(best) - 1
     choice = np.zeros(n + 1, dtype=np.intp)
     following = np.full(n + 1, -np.inf)
-    step = 1 << (n.bit_length() - 1)
+    step = 1
+    while 2 * step <= n:
+        step *= 2
     while step:
-        stops = np.arange(step, n + 1, 2 * step)
-        low = choice[stops - step]
-        above = stops + step
-        bound = np.where(above <= n, choice[np.minimum(above, n)], n)
-        lengths = np.minimum(bound, stops - 1) - low + 1
-        offsets = np.cumsum(lengths) - lengths
-        segment = np.repeat(np.arange(len(stops)), lengths)
-        starts = np.arange(len(segment)) + (low - offsets)[segment]
-        candidates = best[starts] + gain(starts, stops[segment])
-        following[stops] = np.maximum.reduceat(candidates, offsets)
-        hits = np.flatnonzero(candidates == following[stops][segment])[::-1]
-        # Reversed, the last assignment wins: the lowest of equally good starts.
-        choice[stops[segment[hits]]] = starts[hits]
+        for stop in range(step, n + 1, 2 * step):
+            bound = choice[stop + step] if stop + step <= n else n
+            for start in range(choice[stop - step], min(bound, stop - 1) + 1):
+                gain = (total[stop] - total[start]) ** 2 / (weight[stop] - weight[start])
+                if best[start] + gain > following[stop]:
+                    following[stop], choice[stop] = best[start] + gain, start
         step //= 2
     return following, choice

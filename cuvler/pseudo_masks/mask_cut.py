@@ -74,15 +74,15 @@ def refine_cuts(
 ) -> list[PseudoMask]:
     """Refine the cuts (n, h, w) of an image to masks; see :func:`maskcut`."""
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    found = [resize_nearest(cut, SIDE, SIDE) for cut in cuts if cut.any()]
+    if not found:
+        return []
     masks = []
-    for cut in cuts:
-        coarse = resize_nearest(cut, SIDE, SIDE)
-        if not coarse.any():
+    for coarse, refined in zip(found, dense_crf(pixels, np.stack(found), crf=crf), strict=True):
+        filled = fill_holes(refined)
+        if iou(filled, coarse) < _MIN_KEPT:
             continue
-        refined = fill_holes(dense_crf(pixels, coarse, crf=crf))
-        if iou(refined, coarse) < _MIN_KEPT:
-            continue
-        mask = _resize(refined, image.size)
+        mask = _resize(filled, image.size)
         if mask.any():
             masks.append(PseudoMask(mask, vote_mask=coarse))
     return masks

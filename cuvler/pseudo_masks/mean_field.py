@@ -33,7 +33,7 @@ _raise_mmap_threshold()
 
 def infer(
     image: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
+    masks: NDArray[np.bool_],
     spatial_sxy: float,
     spatial_compat: float,
     bilateral_sxy: float,
@@ -41,14 +41,14 @@ def infer(
     bilateral_compat: float,
     iterations: int,
 ) -> NDArray[np.bool_]:
-    """Refine a mask; same result as pydensecrf, with one channel instead of two.
+    """Refine masks of one image; same result as pydensecrf, with one channel instead of two.
 
     With two labels and a Potts model, only the difference x of their log probabilities matters,
     and the messages are linear in q1 - q0 = tanh(x / 2).
 
     Args:
         image: (h, w, 3), with sides of at most 10000 pixels.
-        mask: (h, w); the unary energies are the negative log softmax of (1 - mask, mask).
+        masks: (k, h, w); the unary energies are the negative log softmax of (1 - mask, mask).
         spatial_sxy: standard deviation of the spatial kernel in pixels.
         spatial_compat: weight of the spatial kernel.
         bilateral_sxy: standard deviation of the bilateral kernel in pixels.
@@ -57,16 +57,40 @@ def infer(
         iterations: number of mean-field updates.
 
     Returns:
-        (h, w), True where label 1 is the more probable one.
+        (k, h, w), True where label 1 is the more probable one.
     """
     spatial = build_lattice(_positions(image.shape[:2], spatial_sxy))
     bilateral = build_lattice(
         (*_positions(image.shape[:2], bilateral_sxy), *_colours(image, bilateral_srgb))
     )
+    _normalise(spatial, bilateral)
     compats = np.float32(spatial_compat), np.float32(bilateral_compat)
-    prior = np.where(mask, np.float32(1), np.float32(-1)).ravel()
-    logits = _iterate(spatial, bilateral, prior, compats, iterations)
-    return (logits > 0).reshape(mask.shape)
+    refined = np.empty_like(masks)
+    for index, mask in enumerate(masks):
+        prior = np.where(mask, np.float32(1), np.float32(-1)).ravel()
+        logits = _iterate(spatial, bilateral, prior, compats, iterations)
+        refined[index] = (logits > 0).reshape(mask.shape)
+    return refined
+
+
+@_compiled
+def _normalise(spatial: Lattice, bilateral: Lattice) -> None:
+    """Scale each point's weights by 1 / sqrt of the filter's response to ones, in place.
+
+    Applied in splat and slice, this normalises the kernels symmetrically.
+    """
+    n = len(spatial.corners)
+    spatial_sums, bilateral_sums = _new_sums(spatial), _new_sums(bilateral)
+    responses = np.empty((2, n), np.float32)
+    _splat(spatial, spatial_sums[0], bilateral, bilateral_sums[0], np.ones(n, np.float32))
+    spatial_blurred = _blur(spatial, spatial_sums)
+    bilateral_blurred = _blur(bilateral, bilateral_sums)
+    _slice(spatial, spatial_blurred, bilateral, bilateral_blurred, responses)
+    for lattice, response in ((spatial, responses[0]), (bilateral, responses[1])):
+        for p in range(n):
+            norm = np.float32(1) / np.sqrt(response[p] + _TINY)
+            for r in range(lattice.weights.shape[1]):
+                lattice.weights[p, r] *= norm
 
 
 @_compiled
@@ -77,34 +101,29 @@ def _iterate(
     compats: tuple[np.float32, np.float32],
     iterations: int,
 ) -> Floats:
-    """Run the mean-field updates from ``prior``; normalises the lattices' weights in place."""
-    spatial_sums = np.zeros(spatial.size + 1, np.float32)
-    bilateral_sums = np.zeros(bilateral.size + 1, np.float32)
-    spatial_values = np.ones(len(prior), np.float32)
-    bilateral_values = np.ones(len(prior), np.float32)
-    _splat(spatial, spatial_sums, bilateral, bilateral_sums, spatial_values)
-    _blur(spatial, spatial_sums)
-    _blur(bilateral, bilateral_sums)
-    _slice(spatial, spatial_sums, spatial_values, bilateral, bilateral_sums, bilateral_values)
-    _normalise(spatial, spatial_values)
-    _normalise(bilateral, bilateral_values)
+    """Run the mean-field updates from ``prior`` and return the logits."""
+    n = len(prior)
+    spatial_sums, bilateral_sums = _new_sums(spatial), _new_sums(bilateral)
+    messages = np.empty((2, n), np.float32)
+    expected, changes = np.zeros(n, np.float32), np.empty(n, np.float32)
     logits = prior.copy()
-    spatial_compat, bilateral_compat = compats
     for _ in range(iterations):
-        spatial_sums[:] = 0
-        bilateral_sums[:] = 0
-        _expect(logits, spatial_values, bilateral_values)
-        _splat(spatial, spatial_sums, bilateral, bilateral_sums, spatial_values)
-        _blur(spatial, spatial_sums)
-        _blur(bilateral, bilateral_sums)
-        _slice(spatial, spatial_sums, spatial_values, bilateral, bilateral_sums, bilateral_values)
-        for p in range(len(logits)):
-            logits[p] = (
-                prior[p]
-                + spatial_compat * spatial_values[p]
-                + bilateral_compat * bilateral_values[p]
-            )
+        _expect(logits, changes, messages[0])
+        for p in range(n):
+            expected[p], changes[p] = changes[p], changes[p] - expected[p]
+        _splat(spatial, spatial_sums[0], bilateral, bilateral_sums[0], changes)
+        spatial_blurred = _blur(spatial, spatial_sums)
+        bilateral_blurred = _blur(bilateral, bilateral_sums)
+        _slice(spatial, spatial_blurred, bilateral, bilateral_blurred, messages)
+        for p in range(n):
+            logits[p] = prior[p] + compats[0] * messages[0, p] + compats[1] * messages[1, p]
     return logits
+
+
+@_compiled
+def _new_sums(lattice: Lattice) -> Floats:
+    """Return zeros (3, m + 1): the sums of the corners, and two buffers to blur them in."""
+    return np.zeros((3, lattice.before.shape[1]), np.float32)
 
 
 @_compiled
@@ -115,11 +134,13 @@ def _splat(
     bilateral_sums: Floats,
     values: Floats,
 ) -> None:
-    """Add the points' weighted values to the sums of their corners in both lattices."""
+    """Add the points' weighted values (n,) to the sums of their corners in both lattices."""
     # Constant loop bounds let the compiler unroll. Both lattices share one loop, because
     # neighbouring points add to the same corners of ``spatial``, and wait for each other.
     for p in range(len(values)):
         value = values[p]
+        if value == 0:
+            continue
         for r in range(_BILATERAL_CORNERS):
             bilateral_sums[bilateral.corners[p, r]] += bilateral.weights[p, r] * value
         for r in range(_SPATIAL_CORNERS):
@@ -127,29 +148,28 @@ def _splat(
 
 
 @_compiled
-def _blur(lattice: Lattice, sums: Floats) -> None:
-    """Blur the corners' sums (m + 1,) in place along each direction with (1/2, 1, 1/2)."""
-    for j in range(len(lattice.starts) - 1):
-        previous = current = np.float32(0)
-        corner = np.uint32(lattice.size)
-        for i in range(lattice.starts[j], lattice.starts[j + 1]):
-            following = lattice.chains[i]
-            after = sums[following]
-            sums[corner] = current + np.float32(0.5) * (previous + after)
-            sums[lattice.size] = 0
-            previous, current, corner = current, after, following
+def _blur(lattice: Lattice, sums: Floats) -> Floats:
+    """Blur sums[0] (m + 1,) along each direction with (1/2, 1, 1/2), in the other two rows."""
+    source: Floats = sums[0]
+    for j in range(len(lattice.before)):
+        target, before, after = sums[1 + j % 2], lattice.before[j], lattice.after[j]
+        for corner in range(len(target)):
+            neighbours = source[before[corner]] + source[after[corner]]
+            target[corner] = source[corner] + np.float32(0.5) * neighbours
+        source = target
+    return source
 
 
 @_compiled
 def _slice(
     spatial: Lattice,
     spatial_sums: Floats,
-    spatial_values: Floats,
     bilateral: Lattice,
     bilateral_sums: Floats,
-    bilateral_values: Floats,
+    values: Floats,
 ) -> None:
-    """Write the points' values, the weighted sums of their corners."""
+    """Write the points' values in both lattices, the weighted sums of their corners, (2, n)."""
+    spatial_values, bilateral_values = values
     for p in range(len(spatial_values)):
         spatial_value = bilateral_value = np.float32(0)
         for r in range(_BILATERAL_CORNERS):
@@ -157,18 +177,6 @@ def _slice(
         for r in range(_SPATIAL_CORNERS):
             spatial_value += spatial.weights[p, r] * spatial_sums[spatial.corners[p, r]]
         spatial_values[p], bilateral_values[p] = spatial_value, bilateral_value
-
-
-@_compiled
-def _normalise(lattice: Lattice, ones: Floats) -> None:
-    """Scale each point's weights by 1 / sqrt of the filter's response to ones.
-
-    Applied in splat and slice, this normalises the kernel symmetrically.
-    """
-    for p in range(len(ones)):
-        norm = np.float32(1) / np.sqrt(ones[p] + _TINY)
-        for r in range(lattice.weights.shape[1]):
-            lattice.weights[p, r] *= norm
 
 
 @_compiled
@@ -204,6 +212,8 @@ def _positions(shape: tuple[int, int], deviation: float) -> tuple[Floats, Floats
 
 def _colours(image: NDArray[np.uint8], deviation: float) -> tuple[Floats, Floats, Floats]:
     """Return each pixel's red, green and blue, (n,), in standard deviations."""
-    levels = np.arange(256, dtype=np.float32) / np.float32(deviation)
-    red, green, blue = (levels.take(image[..., channel]).ravel() for channel in range(3))
+    red, green, blue = (
+        np.divide(image[..., channel].ravel(), np.float32(deviation), dtype=np.float32)
+        for channel in range(3)
+    )
     return red, green, blue

@@ -3,7 +3,7 @@
 Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
 (Eurographics 2010). Corners and weights equal those of pydensecrf bit for bit in float32. It is
 faster because keys are packed into one integer, points are located in blocks by loops that
-vectorise, and neighbours are looked up in one direction and stored as chains.
+vectorise, and neighbours are looked up in one direction by loops without branches.
 """
 
 import math
@@ -17,15 +17,15 @@ Floats = NDArray[np.float32]
 _Ints = NDArray[np.int32]
 _Keys = NDArray[np.int64]
 _Corners = NDArray[np.uint32]
-_Table = tuple[_Ints, np.uint64]  # corner in each slot (-1: free), and the shift of a hash
+_Table = tuple[_Corners, np.uint64]  # corner in each slot (0: free), and the shift of a hash
 _Packing = tuple[_Keys, np.int64, np.int64]
 # Offsets of points from the origin of their cell, the cell, and the ranks of the offsets, each
 # (d + 1, block). Cell and ranks identify a simplex.
 _Simplices = tuple[Floats, _Ints, _Ints]
 
-_BLOCK = 1024  # Points processed at a time, so that their scratch arrays stay in the cache.
+_BLOCK = 256
 _KEY_BITS = 60
-_COLLISION = np.int32(-2)
+_NO_KEY = np.int64(-1)  # The key of corner 0, which stands for "none": no look-up finds it.
 _HASH = np.int64(-7046029254386353131)  # 2^64 / golden ratio: Fibonacci hashing
 
 # Numba's cache detects changes of the called function's file only, not of the files of functions
@@ -37,19 +37,20 @@ _inlined = njit(cache=True, error_model="numpy", inline="always")
 class Lattice(NamedTuple):
     """n points in d dimensions, and the m lattice corners of their simplices.
 
+    Corners are numbered from 1.
+
     Attributes:
         corners: (n, d + 1) uint32, the corners of each point's simplex.
         weights: (n, d + 1) float32, the point's barycentric coordinates.
-        chains: uint32, runs of neighbouring corners along a direction, each terminated by m.
-        starts: (d + 2,) int64, the start of each direction's runs in ``chains``.
-        size: m, the number of corners.
+        before: (d + 1, m + 1) uint32, each corner's previous neighbour along each direction; 0 if
+            it is not in the lattice.
+        after: likewise, the following neighbour.
     """
 
     corners: _Corners
     weights: Floats
-    chains: _Corners
-    starts: _Keys
-    size: int
+    before: _Corners
+    after: _Corners
 
 
 @_compiled
@@ -64,9 +65,9 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
     d, n = len(features), len(features[0])
     corners = np.empty((n, d + 1), np.uint32)
     weights = np.empty((n, d + 1), np.float32)
-    table = _new_table(2 * n)
+    table = _new_table(4 * n)
     keys = np.empty(n + (d + 1) * _BLOCK, np.int64)
-    count = 0
+    keys[0], end = _NO_KEY, 1
     packing = _packing(d)
     simplices = (
         np.empty((d + 1, _BLOCK), np.float32),
@@ -74,21 +75,22 @@ def build_lattice(features: tuple[Floats, ...]) -> Lattice:
         np.empty((d + 1, _BLOCK), np.int32),
     )
     shift = np.empty(_BLOCK, np.int32)
+    corner_keys = np.empty((d + 1, _BLOCK), np.int64)
     for start in range(0, n, _BLOCK):
         block = slice(start, min(start + _BLOCK, n))
-        room = count + (d + 1) * _BLOCK
+        room = end + (d + 1) * _BLOCK
         if room > len(keys):
             keys = np.concatenate((keys, np.empty(len(keys), np.int64)))
         if 2 * room > len(table[0]):
             table = _new_table(4 * room)
-            for corner in range(count):
+            for corner in range(1, end):
                 table[0][_find(table[0], table[1], keys, keys[corner])] = corner
         _locate(features, start, simplices, shift)
-        count = _enter(
-            features, simplices, packing, table, keys, count, corners[block], weights[block]
-        )
-    chains, starts = _chains(table, keys[:count], packing)
-    return Lattice(corners, weights, chains, starts, count)
+        _pack(features, simplices, packing, corner_keys)
+        _weigh(features, simplices[0], weights[block])
+        end = _enter(features, corner_keys, table, keys, end, corners[block])
+    before, after = _neighbours(table, keys[:end], packing)
+    return Lattice(corners, weights, before, after)
 
 
 @_compiled
@@ -134,49 +136,66 @@ def _locate(features: tuple[Floats, ...], start: int, simplices: _Simplices, shi
 
 
 @_compiled
+def _pack(
+    features: tuple[Floats, ...], simplices: _Simplices, packing: _Packing, corner_keys: _Keys
+) -> None:
+    """Write the keys of the corners of a block's simplices, (d + 1, block)."""
+    _, cells, ranks = simplices
+    units, step, origin = packing
+    d = len(features)
+    first = corner_keys[0]
+    first[:] = origin
+    for i in range(d):
+        cell, unit = cells[i], units[i] // (d + 1)
+        for p in range(_BLOCK):
+            first[p] += cell[p] * unit
+    for r in range(1, d + 1):
+        key, previous = corner_keys[r], corner_keys[r - 1]
+        for p in range(_BLOCK):
+            key[p] = previous[p] + step
+        for i in range(d):
+            rank, unit = ranks[i], units[i]
+            for p in range(_BLOCK):
+                key[p] -= unit if rank[p] == d + 1 - r else np.int64(0)
+
+
+@_compiled
+def _weigh(features: tuple[Floats, ...], offsets: Floats, weights: Floats) -> None:
+    """Write the barycentric coordinates of a block's points; sorts the offsets, largest first."""
+    d = len(features)
+    for last in range(d, 0, -1):
+        for i in range(last):
+            larger, smaller = offsets[i], offsets[i + 1]
+            for p in range(_BLOCK):
+                one, other = larger[p], smaller[p]
+                larger[p], smaller[p] = max(one, other), min(one, other)
+    for p in range(len(weights)):
+        weights[p, 0] = offsets[d, p] + (np.float32(1) - offsets[0, p])
+        for r in range(1, d + 1):
+            weights[p, r] = offsets[d - r, p] - offsets[d + 1 - r, p]
+
+
+@_compiled
 def _enter(
     features: tuple[Floats, ...],
-    simplices: _Simplices,
-    packing: _Packing,
+    corner_keys: _Keys,
     table: _Table,
     keys: _Keys,
-    count: int,
+    end: int,
     corners: _Corners,
-    weights: Floats,
 ) -> int:
-    """Write a block's corners and weights; new corners are numbered from ``count``."""
-    offsets, cells, ranks = simplices
-    units, step, origin = packing
+    """Write a block's corners; new corners are numbered from ``end``."""
     slots, hash_shift = table
-    d = len(features)
-    offset = np.empty(d + 1, np.float32)
-    unit = np.empty(d + 1, np.int64)
-    last_key = np.full(d + 1, -1, np.int64)
-    last_corner = np.zeros(d + 1, np.uint32)
     for p in range(len(corners)):
-        key = origin
-        for i in range(d):
-            key += np.int64(cells[i, p]) * (units[i] // (d + 1))
-        for i in range(d + 1):
-            offset[ranks[i, p]] = offsets[i, p]
-            unit[ranks[i, p]] = units[i]
-        weights[p, 0] = offset[d] + (np.float32(1) - offset[0])
-        for r in range(1, d + 1):
-            weights[p, r] = offset[d - r] - offset[d + 1 - r]
-        for r in range(d + 1):
-            if r > 0:
-                key += step - unit[d + 1 - r]
-            # Adjacent points often share corners: look up only changed keys.
-            if key != last_key[r]:
-                slot = _find(slots, hash_shift, keys, key)
-                if slots[slot] < 0:
-                    slots[slot] = count
-                    keys[count] = key
-                    count += 1
-                last_key[r] = key
-                last_corner[r] = slots[slot]
-            corners[p, r] = last_corner[r]
-    return count
+        for r in range(len(features) + 1):
+            key = corner_keys[r, p]
+            slot = _find(slots, hash_shift, keys, key)
+            if slots[slot] == 0:
+                slots[slot] = end
+                keys[end] = key
+                end += 1
+            corners[p, r] = slots[slot]
+    return end
 
 
 @_compiled
@@ -196,54 +215,44 @@ def _new_table(room: int) -> _Table:
     bits = 10
     while 1 << bits < room:
         bits += 1
-    return np.full(1 << bits, -1, np.int32), np.uint64(64 - bits)
+    return np.zeros(1 << bits, np.uint32), np.uint64(64 - bits)
 
 
 @_inlined
-def _find(slots: _Ints, hash_shift: np.uint64, keys: _Keys, key: np.int64) -> np.uint64:
+def _find(slots: _Corners, hash_shift: np.uint64, keys: _Keys, key: np.int64) -> np.uint64:
     """Return the slot of the corner with this key, or else its free slot (linear probing)."""
     slot = np.uint64(key * _HASH) >> hash_shift
     last = np.uint64(len(slots) - 1)
-    while slots[slot] >= 0 and keys[slots[slot]] != key:
+    while keys[slots[slot]] != key and slots[slot] != 0:
         slot = (slot + np.uint64(1)) & last
     return slot
 
 
 @_compiled
-def _chains(table: _Table, keys: _Keys, packing: _Packing) -> tuple[_Corners, _Keys]:
-    """Build the chains of neighbours along each direction."""
+def _neighbours(table: _Table, keys: _Keys, packing: _Packing) -> tuple[_Corners, _Corners]:
+    """Look up the neighbours of the corners along each direction."""
     units, step, _ = packing
     slots, hash_shift = table
-    m, directions = len(keys), len(units)
-    after = np.empty(m, np.int32)
-    has_previous = np.empty(m + 1, np.bool_)
-    # A chain has at least two corners and a terminator: 3/2 entries per corner suffice.
-    chains = np.empty(directions * (m + m // 2 + 1), np.uint32)
-    starts = np.zeros(directions + 1, np.int64)
-    end = 0
-    for j in range(directions):
-        has_previous[:] = False
-        for corner in range(m):
-            neighbour = keys[corner] + units[j] - step
-            # Branchless: half of the corners have a neighbour, and a mispredicted branch takes
-            # longer than the look-up.
+    before = np.zeros((len(units), len(keys)), np.uint32)
+    after = np.zeros((len(units), len(keys)), np.uint32)
+    collisions = np.empty(len(keys) + 1, np.uint32)
+    for j in range(len(units)):
+        previous, following, offset = before[j], after[j], units[j] - step
+        count = np.uint64(0)
+        for corner in range(len(keys)):
+            neighbour = keys[corner] + offset
             first = slots[np.uint64(neighbour * _HASH) >> hash_shift]
-            is_other = (first >= 0) & (keys[max(first, 0)] != neighbour)
-            after[corner] = _COLLISION if is_other else first
-        for corner in range(m):
-            if after[corner] == _COLLISION:
-                neighbour = keys[corner] + units[j] - step
-                after[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
-        for corner in range(m):
-            has_previous[after[corner]] = True  # Without a neighbour, -1: the last entry.
-        for corner in range(m):
-            if after[corner] >= 0 and not has_previous[corner]:
-                current = np.int32(corner)
-                while current >= 0:
-                    chains[end] = current
-                    end += 1
-                    current = after[current]
-                chains[end] = m
-                end += 1
-        starts[j + 1] = end
-    return chains[:end], starts
+            following[corner] = first
+            # Half of the corners have a neighbour. A mispredicted branch takes longer than the
+            # look-up: collisions are counted, not branched on, and resolved afterwards.
+            collisions[count] = corner
+            count += np.uint64((first != 0) & (keys[first] != neighbour))
+        for i in range(count):
+            corner = collisions[i]
+            neighbour = keys[corner] + offset
+            following[corner] = slots[_find(slots, hash_shift, keys, neighbour)]
+        following[0] = 0
+        for corner in range(len(keys)):
+            previous[following[corner]] = corner
+        previous[0] = 0
+    return before, after

@@ -6,8 +6,6 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from cuvler.pseudo_masks.kmeans import kmeans_1d
-
 GRID = 60  # Side of the square grid on which proposals of all backbones are compared.
 _MAX_CORNERS = 1  # A label that covers more corners of the image is background.
 _MAX_COMPONENTS = 30  # A label with more connected components is texture.
@@ -27,6 +25,8 @@ def propose(
     Returns:
         (n, 60, 60) bool, none empty, ordered by backbone, map, ``ks``, cluster value and component.
     """
+    from cuvler.pseudo_masks.kmeans import kmeans_1d
+
     proposals = [
         resized
         for maps in eigenvectors.values()
@@ -66,5 +66,5 @@ def resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[
     """Resize a mask to nearest neighbours, taken at each new pixel's upper left corner."""
     rows = np.arange(height) * mask.shape[0] // height
     columns = np.arange(width) * mask.shape[1] // width
-    resized: NDArray[np.bool_] = mask.take(rows, axis=0).take(columns, axis=1)
+    resized: NDArray[np.bool_] = mask.take(columns, axis=1).take(rows, axis=0)
     return resized

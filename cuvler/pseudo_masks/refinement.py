@@ -28,12 +28,13 @@ def refine(
         The refined mask (H, W) with holes filled; None if it is empty or the IoU of its box and
         the box of ``mask`` is below 0.5.
     """
-    rows, columns = crop_of(mask)
-    refined = np.zeros_like(mask)
-    refined[rows, columns] = _refine_crop(image[rows, columns], mask[rows, columns], crf)
-    if not refined.any() or _box_iou(refined, mask) < _MIN_BOX_IOU:
+    crop = crop_of(mask)
+    refined = _refine_crop(image[crop], mask[crop], crf)
+    if not refined.any() or _box_iou(refined, mask[crop]) < _MIN_BOX_IOU:
         return None
-    return refined
+    whole = np.zeros_like(mask)
+    whole[crop] = refined
+    return whole
 
 
 def _refine_crop(image: NDArray[np.uint8], mask: NDArray[np.bool_], crf: Crf) -> NDArray[np.bool_]:
@@ -51,12 +52,17 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Same result as ``scipy.ndimage.binary_fill_holes``, which dilates iteratively and takes longer
     than the dense CRF.
     """
-    regions, count = scipy.ndimage.label(~mask)
+    filled = np.zeros_like(mask)
+    if not mask.any():
+        return filled
+    left, top, right, bottom = bounding_box(mask)
+    box = slice(top, bottom), slice(left, right)
+    regions, count = scipy.ndimage.label(~mask[box])
     outside = np.zeros(count + 1, dtype=np.bool_)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         outside[edge] = True
     outside[0] = False  # Label 0 is the mask.
-    filled: NDArray[np.bool_] = ~outside[regions]
+    filled[box] = ~outside[regions]
     return filled
 
 

@@ -44,6 +44,16 @@ def test_the_border_moves_to_the_edge(crf):
 
 
 @pytest.mark.parametrize("crf", ["fast", "pydensecrf"])
+def test_masks_of_one_image_do_not_affect_each_other(crf):
+    image, truth = scene()
+    masks = np.stack([truth, np.roll(truth, 9, axis=1), np.zeros_like(truth)])
+    together = dense_crf(image, masks, crf=crf)
+    assert together[0].any()
+    for mask, refined in zip(masks, together, strict=True):
+        assert (refined == dense_crf(image, mask, crf=crf)).all()
+
+
+@pytest.mark.parametrize("crf", ["fast", "pydensecrf"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (2, 2), (1, 300)])
 @pytest.mark.parametrize("full", [True, False])
 def test_tiny_crops(crf, shape, full):
