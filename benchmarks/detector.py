@@ -47,6 +47,7 @@ from cuvler.detector.data import TrainingBatches
 from cuvler.detector.hooks import MODEL
 from cuvler.detector.train import Trainer
 from cuvler.detector.training_annotations import read_annotations
+from cuvler.devices import wait_for_gpu
 from cuvler.files import read_json
 from cuvler.predictions import Options, predict_dataset
 
@@ -79,8 +80,7 @@ class Turns:
                 trainer.before_step()
                 trainer.run_step()
                 trainer.after_step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait_for_gpu()
         self.done += TURN
         return TURN / (time.perf_counter() - start)
 

@@ -30,6 +30,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from cuvler.devices import count_gpus, find_device, gpu_name, wait_for_gpu
 from cuvler.eigenvectors import ncut
 from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
 from cuvler.eigenvectors.cuts import cut_repeatedly
@@ -51,10 +52,10 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--backbones", nargs="*", default=[], metavar="NAME", help="or: all")
     parser.add_argument(
-        "--listing",
+        "--images",
         type=int,
         # On a GPU a few images take no longer than starting the processes that decode them.
-        default=512 if torch.cuda.is_available() else 4,
+        default=512 if count_gpus() else 4,
         help="images a ViT is timed on",
     )
     parser.add_argument("--precision", choices=get_args(Precision), default="float32")
@@ -78,7 +79,7 @@ def machine(threads: int) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.split(": ")[1] for line in lines if "model name" in line), "unknown CPU")
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    gpu = f", {gpu_name()}" if count_gpus() else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{model}, {threads} threads{gpu}; {versions}"
 
@@ -143,8 +144,7 @@ def median(
         for name, function in functions.items():
             start = clock()
             function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait_for_gpu()
             if turn:
                 times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
@@ -228,10 +228,10 @@ def files(images: int = 200) -> None:
 
 def gpu_time(features: NDArray[np.float32], repeats: int) -> str:
     """An image's time in a batch on the GPU, if there is one."""
-    if not torch.cuda.is_available():
+    if not count_gpus():
         return "-"
     count = max(1, 32 * 900 // len(features))
-    batch = torch.from_numpy(features).cuda().repeat(count, 1, 1)
+    batch = torch.from_numpy(features).to("cuda").repeat(count, 1, 1)
     seconds = median({"gpu": partial(ncut, batch)}, repeats)["gpu"]
     return f"{1e3 * seconds / count:.2f} ms"
 
@@ -239,7 +239,7 @@ def gpu_time(features: NDArray[np.float32], repeats: int) -> str:
 def random_vit(spec: BackboneSpec, precision: Precision) -> Backbone:
     """A backbone with random weights, on the GPU if there is one."""
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     model = ViTFeatures(create_vit(spec), spec.feature, precision).to(device)
     prepare = partial(prepare_image, size=spec.size)
     return Backbone(spec, device, prepare, model, None, precision)

@@ -15,6 +15,7 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 
 from cuvler.detector.checkpoints import save_model, save_state
 from cuvler.detector.scoring import is_due
+from cuvler.devices import seed_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class SeedEachStep(HookBase):  # type: ignore[misc]
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
         # torch.manual_seed visits every kind of device, which takes milliseconds.
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed(seed)
+        seed_gpus(seed)
 
 
 class Checkpoints(HookBase):  # type: ignore[misc]

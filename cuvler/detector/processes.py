@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.engine import launch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
+from cuvler.devices import count_gpus, use_gpu
 from cuvler.errors import ConfigError, CuvlerError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Place:
 
     def default_gpus(self) -> int:
         """Return the default number of GPUs per machine: one if there is one."""
-        return min(torch.cuda.device_count(), max(self.local_size, 1))
+        return min(count_gpus(), max(self.local_size, 1))
 
     def machines(self, num_gpus: int) -> int:
         """Return the number of machines, each with ``num_gpus`` GPUs or one process on the CPU.
@@ -156,7 +156,7 @@ def _process_group(place: Place, *, gpu: bool) -> Iterator[None]:
     detectron2's ``launch`` does this only in the processes that it starts itself.
     """
     if gpu:
-        torch.cuda.set_device(place.local_rank)
+        use_gpu(place.local_rank)
     distributed.init_process_group(
         "nccl" if gpu else "gloo", place.url, world_size=place.size, rank=place.rank
     )

@@ -36,7 +36,7 @@ from cuvler.detector.scoring import Scorer, Scores
 from cuvler.detector.solver import build_optimizer, is_new_predictor, is_predictor
 from cuvler.detector.training_annotations import delete_shared_annotations, read_shared_annotations
 from cuvler.detector.training_file import Records
-from cuvler.devices import check_gpus
+from cuvler.devices import check_gpus, gpu_in_use
 from cuvler.download.digests import file_sha256, record_sha256
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath, atomic_path, full_disk_named
@@ -215,7 +215,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         elif cfg.MODEL.WEIGHTS:
             _load_initial(model, cfg)
         optimizer = build_optimizer(cfg, model)
-        device_ids = [torch.cuda.current_device()] if cfg.MODEL.DEVICE == "cuda" else None
+        device_ids = [gpu_in_use()] if cfg.MODEL.DEVICE == "cuda" else None
         self.loop = Loop(
             create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids),
             self._loader(records, cfg, self.start_iter, self.max_iter),

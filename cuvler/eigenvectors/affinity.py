@@ -68,7 +68,8 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
     largest = features.abs().amax(dim=-1, keepdim=True)
     usable = largest.isfinite().all(dim=1)[:, 0]
     rows = torch.nn.functional.normalize((features / largest.clamp_min(_TINY)).float(), dim=-1)
-    if not usable.all():
+    # On a CPU asking is cheaper than copying; elsewhere it would wait for the device.
+    if rows.device.type != "cpu" or not usable.all():
         rows = torch.where(usable[:, None, None], rows, 0)
     return rows, usable
 

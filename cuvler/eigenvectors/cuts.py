@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cuvler.devices import on_device
 from cuvler.eigenvectors.normalized_cut import Eigenpairs, SolverStatus, ncut
 from cuvler.eigenvectors.partitions import foreground_union, is_all_cut, is_background, partitions
 
@@ -49,23 +50,31 @@ def cut_repeatedly(
     taken = vectors.new_zeros((size, patches), dtype=torch.bool)
     steps: list[NDArray[np.str_]] = []
     rows = np.arange(size)  # Images that are still cut.
+    unions: list[NDArray[np.bool_]] = []
     for number in range(n):
-        step = ncut(features[rows].masked_fill(taken[rows][..., None], 0), tau=tau, eps=eps)
-        vectors[rows, number] = torch.nn.functional.normalize(step.generalized()[:, 0], dim=-1)
-        values[rows, number], residuals[rows, number] = step.values[:, 0], step.residuals[:, 0]
-        so_far = vectors[rows, : number + 1].cpu().numpy().reshape(len(rows), -1, *grid)
-        cuts = np.stack([partitions(image) for image in so_far])
-        taken[rows] = torch.from_numpy(cuts.any(axis=1).reshape(-1, patches)).to(taken.device)
+        index = on_device(torch.from_numpy(rows), features.device)
+        step = ncut(features[index].masked_fill(taken[index][..., None], 0), tau=tau, eps=eps)
+        vectors[index, number] = torch.nn.functional.normalize(step.generalized()[:, 0], dim=-1)
+        values[index, number], residuals[index, number] = step.values[:, 0], step.residuals[:, 0]
         steps.append(_status_of_all(step.status, rows, size))
         if number == 0:
             degrees = step.degrees
+        if number == n - 1 and not stop_at_background:
+            break
+        so_far = vectors[index, : number + 1].cpu().numpy().reshape(len(rows), -1, *grid)
+        cuts = np.stack([partitions(image) for image in so_far])
+        covered = torch.from_numpy(cuts.any(axis=1).reshape(-1, patches))
+        taken[index] = on_device(covered, taken.device)
         if not stop_at_background:
             continue
-        unions = list(map(foreground_union, degrees[rows].cpu().numpy().reshape(-1, *grid)))
-        of_background = np.array(list(map(is_background, cuts[:, -1], unions))) & ~step.failed
+        if not unions:
+            unions = list(map(foreground_union, degrees.cpu().numpy().reshape(-1, *grid)))
+        left = [unions[row] for row in rows]
+        of_background = np.array(list(map(is_background, cuts[:, -1], left))) & ~step.failed
+        dropped = on_device(torch.from_numpy(rows[of_background]), features.device)
         for tensor in (vectors, values, residuals):
-            tensor[rows[of_background], number] = 0
-        rows = rows[~(of_background | list(map(is_all_cut, cuts, unions)))]
+            tensor[dropped, number] = 0
+        rows = rows[~(of_background | list(map(is_all_cut, cuts, left)))]
         if not len(rows):
             break
     return Eigenpairs(vectors, values, residuals, degrees, _worst(steps))

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cuvler.ahead import map_ahead
+from cuvler.devices import Handed, Stream, gpu_memory, named_out_of_memory, on_device
 from cuvler.eigenvectors.backbones import RESAMPLING
 from cuvler.eigenvectors.features import Backbone
 from cuvler.eigenvectors.merge_tree import MergeTrees
@@ -32,6 +35,10 @@ from cuvler.progress import Progress
 logger = logging.getLogger(__name__)
 
 
+# Batches computed while the eigenvectors of another are: one that is done, one in the making.
+_AHEAD = 2
+
+
 @dataclass(frozen=True)
 class Prepared:
     """One image from the data loader; ``tensor`` is None unless ``status`` is ``ok``."""
@@ -39,6 +46,32 @@ class Prepared:
     row: int
     status: ImageStatus
     tensor: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images from the data loader.
+
+    Attributes:
+        rows: rows of the m images that could be opened.
+        images: (m, ...), what the backbone prepared of these.
+        unopened: statuses of the others, by row.
+    """
+
+    rows: list[int]
+    images: Tensor
+    unopened: dict[int, ImageStatus]
+
+    @classmethod
+    def of(cls, images: list[Prepared]) -> Self:
+        """Stack images; in the loader's processes, which so pass one tensor and not many."""
+        opened = {image.row: image.tensor for image in images if image.tensor is not None}
+        stacked = torch.stack(list(opened.values())) if opened else torch.empty(0)
+        unopened = {image.row: image.status for image in images if image.row not in opened}
+        return cls(list(opened), stacked, unopened)
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.unopened)
 
 
 def extract_shard(
@@ -77,12 +110,10 @@ def extract_shard(
         (image_path(image_root, image.file_name), image.size) for image in listed_images(listing)
     ]
     with Progress(len(images)) as progress:
-
-        def enter(batch: list[Prepared]) -> None:
-            _enter(shard, batch, backbone, partial(need.solve, tau=tau, eps=eps))
-            progress.update(len(batch))
-
-        _for_each_batch(enter, _Images(images, backbone), batch_size, workers)
+        solve = partial(need.solve, grid=backbone.spec.grid, tau=tau, eps=eps)
+        extraction = _Extraction(shard, backbone, solve, progress)
+        with named_out_of_memory(batch_size):
+            extraction.run(_Images(images, backbone), batch_size, workers)
     graph = {"problem": need.problem, "k": need.k, **need.options()}
     if need.has_graph:
         graph |= {"tau": tau, "eps": eps}
@@ -99,8 +130,7 @@ def default_batch_size(backbone: Backbone) -> int:
         return 4
     # At the peak, about twenty float32 activations of 768 channels per patch are in memory.
     per_image = 20 * 4 * 768 * int(np.prod(backbone.spec.grid))
-    memory = torch.cuda.get_device_properties(backbone.device).total_memory
-    return max(1, min(32, int(0.4 * memory) // per_image))
+    return max(1, min(32, int(0.4 * gpu_memory(backbone.device)) // per_image))
 
 
 def _attributes(backbone: Backbone, graph: dict[str, Any], batch_size: int) -> dict[str, Any]:
@@ -143,60 +173,83 @@ class _Images(Dataset[Prepared]):
         return Prepared(row, ImageStatus.OK, self._prepare(image))
 
 
-def _for_each_batch(
-    function: Callable[[list[Prepared]], None], images: _Images, batch_size: int, workers: int
-) -> None:
-    """Apply a function to all images, in batches that do not depend on the number of workers.
+class _Extraction:
+    """Fills in a shard.
 
-    If a worker dies, most probably for want of memory, one worker opens the remaining images.
-
-    Raises:
-        LoaderDiedError: this one has died too.
+    On a GPU, a thread copies images and starts the forward passes of the next batches, in streams
+    of their own: the GPU computes them while the solver waits for its products or the CPU solves
+    the small dense problems.
     """
-    done = 0
 
-    def go_on(workers: int) -> None:
-        nonlocal done
-        rows = range(done, len(images))
+    def __init__(
+        self,
+        shard: ShardEigenvectors,
+        backbone: Backbone,
+        solve: Callable[[Tensor], Eigenpairs[Tensor] | MergeTrees],
+        progress: Progress,
+    ) -> None:
+        self._shard = shard
+        self._backbone = backbone
+        self._solve = solve
+        self._progress = progress
+        self._done = 0
+        self._copying = Stream(backbone.device)
+        self._forward = Stream(backbone.device)
+        self._solving = Stream(backbone.device, urgent=True)
+
+    def run(self, images: _Images, batch_size: int, workers: int) -> None:
+        """Extract all images, in batches that do not depend on the number of workers.
+
+        If a worker dies, most probably for want of memory, one worker opens the remaining images.
+
+        Raises:
+            LoaderDiedError: this one has died too.
+        """
+        try:
+            self._go_on(images, batch_size, workers)
+        except LoaderDiedError as error:
+            if workers < 2:
+                raise
+            logger.warning("%s. After %d images, one process opens the others", error, self._done)
+            self._go_on(images, batch_size, 1)
+
+    def _go_on(self, images: _Images, batch_size: int, workers: int) -> None:
+        rows = range(self._done, len(images))
         loader = DataLoader(
-            images, sampler=rows, batch_size=batch_size, num_workers=workers, collate_fn=list
+            images, sampler=rows, batch_size=batch_size, num_workers=workers, collate_fn=Batch.of
         )
-        with noticing_dead_loaders():
-            for batch in loader:
-                function(batch)
-                done += len(batch)
+        ahead = 0 if self._backbone.device.type == "cpu" else _AHEAD
+        with (
+            noticing_dead_loaders(),
+            closing(map_ahead(self._features, loader, ahead)) as computed,
+            self._solving.active(),
+        ):
+            for batch, features in computed:
+                if features is not None:
+                    _enter_pairs(self._shard, batch.rows, self._solve(features.take()))
+                for row, status in batch.unopened.items():
+                    self._shard.status[row] = STATUSES.index(status)
+                self._done += len(batch)
+                self._progress.update(len(batch))
 
-    try:
-        go_on(workers)
-    except LoaderDiedError as error:
-        if workers < 2:
-            raise
-        logger.warning("%s. After %d images, one process opens the others", error, done)
-        go_on(1)
-
-
-def _enter(
-    shard: ShardEigenvectors,
-    batch: list[Prepared],
-    backbone: Backbone,
-    solve: Callable[[Tensor, tuple[int, int]], Eigenpairs[Tensor] | MergeTrees],
-) -> None:
-    """Compute a batch's eigenvectors and store them in the shard."""
-    for image in batch:
-        shard.status[image.row] = STATUSES.index(image.status)
-    usable = {image.row: image.tensor for image in batch if image.tensor is not None}
-    if not usable:
-        return
-    prepared = torch.stack(list(usable.values())).to(backbone.device)
-    pairs = solve(backbone.features(prepared), backbone.spec.grid)
-    _enter_pairs(shard, list(usable), pairs)
+    def _features(self, batch: Batch) -> tuple[Batch, Handed | None]:
+        """Start computing the features of a batch's ``rows``; None without any."""
+        if not batch.rows:
+            return batch, None
+        device = self._backbone.device
+        with self._copying.active():
+            images = self._copying.hand_over(on_device(batch.images, device))
+        with self._forward.active():
+            features = self._backbone.features(images.take())
+            return batch, self._forward.hand_over(features)
 
 
 def _enter_pairs(
     shard: ShardEigenvectors, rows: list[int], pairs: Eigenpairs[Tensor] | MergeTrees
 ) -> None:
+    """Store the eigenvectors of a shard's rows, and whether they were found."""
     shape = (len(rows), *shard.eigenvectors.shape[1:])
     shard.eigenvectors[rows] = pairs.vectors.cpu().numpy().reshape(shape)
     shard.dense[rows] = pairs.status == SolverStatus.DENSE
-    failed = np.asarray(rows)[pairs.failed]
-    shard.status[failed] = STATUSES.index(ImageStatus.EIGENSOLVER_FAILED)
+    failed = np.where(pairs.failed, ImageStatus.EIGENSOLVER_FAILED, ImageStatus.OK)
+    shard.status[rows] = [STATUSES.index(ImageStatus(word)) for word in failed]

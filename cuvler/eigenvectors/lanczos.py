@@ -6,20 +6,27 @@ eigenvalues of multiplicity up to k are found with their multiplicity; k = 1 is 
 Lanczos method. Every basis vector is reorthogonalised against all previous ones.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cuvler.devices import on_device
+
 # Patch graphs take 10 to 50 products. Beyond this limit the dense solver is as fast.
 MAX_PRODUCTS = 200
-# Convergence check interval: max(3, 10 % of the products so far). A check costs a transfer from
-# the device and a small dense eigenproblem.
-_CHECK_INTERVAL = 3
-_CHECK_FRACTION = 0.1
+# A check of the convergence costs a transfer from the device, which waits for it, and a small dense
+# eigenproblem. Patch graphs need more than eight products per eigenpair; from then on each
+# reduces the residual by about 10^0.8, which gives the product at which to check again. Graphs that
+# converge slowly are checked every 5 % of their products.
+_FIRST_CHECK = 8
+_GAIN = 0.8
+_CHECK_FRACTION = 0.05
 # Norm treated as zero in float32; the matrices have norm 1.
 _ZERO_NORM = 1e-12
 
@@ -55,33 +62,43 @@ def largest_eigenpairs(
     rows = min(steps + k, n - 1) + 1
     basis = known.new_zeros(b, rows, n)
     basis[:, 0] = known
+    random = _random(rows, n, known.device)
     for row in range(1, k + 1):
-        _extend(basis, row, _random(row, basis).expand(b, n))
+        _extend(basis, row, random[row].expand(b, n), random)
     projection = known.new_zeros(b, rows, steps)
-    next_check = k
+    next_check = _FIRST_CHECK * k
     for step in range(1, steps + 1):
         image = product(basis[:, step])
-        projection[:, :, step - 1] = _extend(basis, min(step + k, rows), image)
+        projection[:, :, step - 1] = _extend(basis, min(step + k, rows), image, random)
         if step in (next_check, steps):
-            next_check += max(_CHECK_INTERVAL, int(_CHECK_FRACTION * step))
             weights, estimates = _ritz(projection[:, 1:, :step].cpu().double().numpy(), k)
             if estimates.max() < tolerance:
                 break
-    vectors = torch.from_numpy(weights).to(known) @ basis[:, 1 : step + 1]
+            next_check = step + _products_missing(step, estimates.max() / tolerance, k)
+    vectors = on_device(torch.from_numpy(weights).float(), known.device) @ basis[:, 1 : step + 1]
     return _measure(product, vectors)
 
 
-def _random(row: int, basis: Tensor) -> Tensor:
-    # A separate CPU generator: the vector is the same on every device and for every image of a
-    # batch, and the global random state does not change.
-    generator = torch.Generator().manual_seed(row)
-    return torch.randn(basis.shape[2], generator=generator).to(basis.device)
+def _products_missing(step: int, excess: float, k: int) -> int:
+    """Predict the number of products until the residuals are ``excess`` times smaller."""
+    if not math.isfinite(excess):
+        return _FIRST_CHECK * k
+    return max(1, math.ceil(k * math.log10(excess) / _GAIN), int(_CHECK_FRACTION * step))
 
 
-def _extend(basis: Tensor, filled: int, vector: Tensor) -> Tensor:
+@lru_cache(maxsize=4)
+def _random(rows: int, n: int, device: torch.device) -> Tensor:
+    """Return (rows, n) random vectors."""
+    # Separate CPU generators: a vector is the same on every device and for every image of a batch,
+    # and the global random state does not change. All at once, because a transfer waits.
+    vectors = [torch.randn(n, generator=torch.Generator().manual_seed(row)) for row in range(rows)]
+    return torch.stack(vectors).to(device)
+
+
+def _extend(basis: Tensor, filled: int, vector: Tensor, random: Tensor) -> Tensor:
     """Orthogonalise (b, n) vectors against the filled rows and append them as the next row.
 
-    Where the remainder is zero (the basis spans an invariant subspace), a random vector is
+    Where the remainder is zero (the basis spans an invariant subspace), that row of ``random`` is
     appended instead.
 
     Returns:
@@ -97,10 +114,10 @@ def _extend(basis: Tensor, filled: int, vector: Tensor) -> Tensor:
     if filled == basis.shape[1]:
         return coefficients
     length = vector.norm(dim=-1, keepdim=True)
+    # Chosen on the device: to ask whether any remainder is zero would wait for it.
     remains = length > _ZERO_NORM
-    if not remains.all():
-        length = torch.where(remains, length, 0)
-        vector = torch.where(remains, vector, _random(filled, basis))
+    length = torch.where(remains, length, 0)
+    vector = torch.where(remains, vector, random[filled])
     vector = torch.nn.functional.normalize(vector, dim=-1)
     vector = vector - torch.bmm(used.mT, torch.bmm(used, vector[..., None]))[..., 0]
     basis[:, filled] = torch.nn.functional.normalize(vector, dim=-1)

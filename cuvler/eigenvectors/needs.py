@@ -52,7 +52,7 @@ class Eigenvectors(_Vectors):
     noun: ClassVar[str] = "eigenvector"
 
     def solve(
-        self, features: "Tensor", _grid: tuple[int, int], *, tau: float, eps: float
+        self, features: "Tensor", grid: tuple[int, int], *, tau: float, eps: float
     ) -> "Eigenpairs[Tensor]":
         """Compute the eigenpairs of a batch of features (b, n, d) with ``ncut``.
 

@@ -146,17 +146,19 @@ def _solve(features: Tensor, tau: float, eps: float, k: int) -> Eigenpairs[Tenso
     ritz = largest_eigenpairs(affinity.product, affinity.first, k=k, tolerance=_ESTIMATE)
     vectors, values, residuals = ritz.vectors, 1 - ritz.values, ritz.residuals
     passed = (residuals <= TOLERANCE).all(dim=-1)
-    solved = (passed & usable).cpu().numpy()
-    status = np.where(solved, SolverStatus.OK, SolverStatus.FAILED)
-    for index in (~passed & usable).nonzero()[:, 0].tolist():
+    # In one transfer, because each waits for the device.
+    unsolved, failed = torch.stack([~passed & usable, ~usable]).cpu().numpy()
+    status = np.where(failed, SolverStatus.FAILED, SolverStatus.OK)
+    for index in np.flatnonzero(unsolved):
         logger.info("Lanczos stopped at residual %.1e; solving densely", residuals[index].max())
         pairs = _dense(graph.weights(index), k)
         vectors[index], values[index], residuals[index] = (torch.from_numpy(x) for x in pairs)
-        if (residuals[index] <= TOLERANCE).all():
-            status[index] = SolverStatus.DENSE
-    failed = torch.from_numpy(status == SolverStatus.FAILED).to(vectors.device)
-    for tensor in (vectors, values, residuals):
-        tensor[failed] = torch.nan
+        solved = bool((residuals[index] <= TOLERANCE).all())
+        status[index] = SolverStatus.DENSE if solved else SolverStatus.FAILED
+    if (status == SolverStatus.FAILED).any():
+        where = torch.from_numpy(status == SolverStatus.FAILED).to(vectors.device)
+        for tensor in (vectors, values, residuals):
+            tensor[where] = torch.nan
     return Eigenpairs(_with_sign(vectors), values, residuals, graph.degrees, status)
 
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from cuvler.devices import check_gpus
+from cuvler.devices import check_gpus, count_gpus
 from cuvler.files import StrPath, full_disk_named
 from cuvler.listing import ListedImage
 from cuvler.predictions.parts import (
@@ -101,7 +99,7 @@ def prediction_devices(num_gpus: int | None) -> list[str]:
         ConfigError: the machine has fewer GPUs.
     """
     if num_gpus is None:
-        num_gpus = min(torch.cuda.device_count(), 1)
+        num_gpus = min(count_gpus(), 1)
     check_gpus(num_gpus)
     return [f"cuda:{index}" for index in range(num_gpus)] or ["cpu"]
 

@@ -1,0 +1,35 @@
+"""Compute results in a thread ahead of their use."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def map_ahead(
+    function: Callable[[_T], _R], items: Iterable[_T], ahead: int
+) -> Generator[_R, None, None]:
+    """Apply a function to items, in order, up to ``ahead`` of them before their results are used.
+
+    The items are iterated in the caller's thread, the function is called in one other thread;
+    without ``ahead``, in the caller's too. At most ``ahead`` + 1 items and results are in memory.
+    Errors of both are raised in order. When the generator is closed, the thread ends with the call
+    that it is in.
+    """
+    if not ahead:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
+    waiting: deque[Future[_R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

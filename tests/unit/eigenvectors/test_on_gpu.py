@@ -1,0 +1,106 @@
+"""The extraction's code for GPUs, on a GPU that the CPU pretends to be."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+
+from cuvler.devices import Stream, on_device
+from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.cuts import cut_repeatedly
+from cuvler.eigenvectors.extraction import extract_shard
+from cuvler.eigenvectors.features import load_backbone
+from cuvler.eigenvectors.needs import Cuts, Eigenvectors
+from cuvler.eigenvectors.vit import create_vit
+
+from ..pretend_gpu import GPU, WrongOnGpuError, pretended_gpu
+
+GOLDEN = Path(__file__).parents[2] / "reference" / "ncut" / "ncut.npz"
+TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96, "patch": 16}}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    with pretended_gpu(monkeypatch) as gpu:
+        yield gpu
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(create_vit(backbone_spec("tiny", TINY)).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    names = [f"{index}.png" for index in range(5)]
+    for name in names[:4]:
+        image = Image.fromarray(rng.integers(0, 60, (120, 160, 3), np.uint8))
+        ImageDraw.Draw(image).rectangle((20, 20, 60, 50), fill=tuple(rng.integers(90, 256, 3)))
+        image.save(folder / name)
+    return folder, pd.DataFrame({"image_id": range(5), "file_name": names})
+
+
+@pytest.mark.parametrize("need", [Eigenvectors(), Cuts(2)], ids=["eigenvectors", "cuts"])
+def test_extraction_gives_the_eigenvectors_of_the_cpu(images, weights, tmp_path, monkeypatch, need):
+    folder, listing = images
+
+    def extract(device):
+        backbone = load_backbone(backbone_spec("tiny", TINY), weights=weights, device=device)
+        output = tmp_path / f"{device}.zarr.zip"
+        return extract_shard(listing, folder, backbone, output, need=need, tau=0.7, batch_size=2)
+
+    expected = extract("cpu")
+    with pretended_gpu(monkeypatch) as gpu:
+        found = extract("cuda")
+    assert found.status.tolist() == expected.status.tolist()
+    np.testing.assert_allclose(found.eigenvectors, expected.eigenvectors, atol=1e-3)
+    # Copies, forward passes and solutions in a stream each; weights in the default one.
+    assert len(gpu.streams) == 4
+
+
+@pytest.mark.parametrize(
+    ("solve", "most"),
+    [
+        # Checks of the convergence, two to four, and one of the residuals.
+        (ncut, 5),
+        (partial(ncut, k=3), 5),
+        # Once more between two cuts.
+        (partial(cut_repeatedly, grid=(15, 15), n=2), 5 + 1 + 5),
+    ],
+    ids=["one", "three", "cuts"],
+)
+def test_few_transfers_wait_for_the_gpu(gpu, solve, most):
+    content = np.load(GOLDEN)
+    images = [content[f"features_{image}_p16"].reshape(30, 30, -1)[::2, ::2] for image in range(3)]
+    features = on_device(torch.from_numpy(np.stack(images).reshape(3, 225, -1)), GPU)
+    solve(features)  # keeps random vectors on the device
+    gpu.waits.clear()
+    assert solve(features).status.tolist() == ["ok"] * 3
+    assert gpu.waits.keys() == {"to_cpu"}
+    assert gpu.waits["to_cpu"] <= most
+
+
+def test_streams_wait_for_tensors_of_others(gpu):
+    first, second = Stream(GPU), Stream(GPU)
+    with first.active():
+        tensor = torch.ones(3, device="cuda") + 1
+        handed = first.hand_over(tensor)
+    with second.active():
+        with pytest.raises(WrongOnGpuError, match="did not wait"):
+            tensor + 1
+        assert (handed.take() + 1).tolist() == [3, 3, 3]
+        with first.active():
+            later = tensor * 2
+        with pytest.raises(WrongOnGpuError, match="did not wait"):
+            later + 1
