@@ -91,6 +91,23 @@ def has_half_precision(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within the block, let no GPU round the operands of float32 convolutions to TF32.
+
+    By default torch does, but does not round those of matrix products. TF32 has the 10 fractional
+    bits of float16.
+    """
+    flags = torch.backends.cudnn
+    with flags.flags(
+        enabled=flags.enabled,
+        benchmark=flags.benchmark,
+        deterministic=flags.deterministic,
+        allow_tf32=False,
+    ):
+        yield
+
+
 def wait_for_gpu() -> None:
     """Wait until the GPU in use, if there is one, has done all its work."""
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """``cuvler eigenvectors``: extract the eigenvectors of one shard into a Zarr file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 @options.device()
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "float16"]),
+    default="auto",
     show_default=True,
-    help="Precision of the ViT; float16 is mixed precision.",
+    help="Precision of the ViT; auto is float16 (mixed precision) on GPUs with tensor cores.",
 )
 @options.max_pixels()
 @options.allow_outside()
@@ -84,7 +84,7 @@ def command(
     threads: int,
     workers: int | None,
     device: str,
-    precision: "Precision",
+    precision: 'Literal["auto"] | Precision',
     output: Path,
 ) -> None:
     """Extract the eigenvectors of one shard's images into one Zarr file."""

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from cuvler.devices import find_device
+from cuvler.devices import find_device, has_half_precision
 from cuvler.eigenvectors.backbones import BackboneSpec
 from cuvler.eigenvectors.pixels import pixel_features
 from cuvler.errors import ConfigError
@@ -46,7 +46,7 @@ def load_backbone(
     *,
     weights: StrPath | None = None,
     device: str = "cpu",
-    precision: "Precision" = "float32",
+    precision: 'Literal["auto"] | Precision' = "auto",
 ) -> Backbone:
     """Load a backbone.
 
@@ -54,7 +54,8 @@ def load_backbone(
         spec: its entry in the table of backbones.
         weights: a ViT's weights, ``.safetensors`` or ``.pth``; None for pixel backbones.
         device: see :func:`cuvler.devices.find_device`.
-        precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`.
+        precision: of a ViT; see :class:`cuvler.eigenvectors.vit.ViTFeatures`. ``auto`` is float16
+            on GPUs that are faster with it, and float32 elsewhere.
 
     Raises:
         ConfigError: weights are given to a pixel backbone or missing for a ViT, or the device does
@@ -76,6 +77,8 @@ def load_backbone(
     from cuvler.download.digests import file_sha256, recorded_sha256
     from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
 
+    if precision == "auto":
+        precision = "float16" if has_half_precision(where) else "float32"
     features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(where)
     prepare = partial(prepare_image, size=spec.size)
     # Reading the weights has checked the recorded digest: the file need not be hashed again.

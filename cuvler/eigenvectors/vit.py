@@ -9,6 +9,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from cuvler.devices import without_tf32
 from cuvler.eigenvectors.backbones import RESAMPLING, BackboneSpec
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
@@ -97,6 +98,7 @@ class ViTFeatures(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None] * 255, persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None] * 255, persistent=False)
 
+    @without_tf32()
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Return (b, n, d) float32 features of (b, 3, h, w) uint8 images in row-major order."""
