@@ -63,6 +63,7 @@ benchmark: dev
 	python benchmarks/annotations.py --images 130000 --masks 600000
 	python benchmarks/report.py --images 128000 --masks 600000 --shards 32
 	python benchmarks/training_annotations.py --images 130000 --masks 600000
+	python benchmarks/planning.py
 
 # Serve the documentation locally, rebuilt when its pages change.
 docs: dev

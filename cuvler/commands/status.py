@@ -10,6 +10,7 @@ import click
 
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
+from cuvler.kept_plan import Plan, keep, read_kept
 from cuvler.logs import printable
 from cuvler.progress import duration
 from cuvler.slurm import stuck_jobs
@@ -24,11 +25,12 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     """Show the progress of a run, stage by stage, and its estimated end.
 
     SNAKEMAKE_ARGUMENTS are those of the run: targets, --configfile, --config, --profile. Only
-    files are read, so it can be used at any time, also during a run on a cluster. Where SLURM is
+    files are read, so it can be used at any time, also during a run on a cluster; Snakemake's plan
+    is kept for an hour, unless the config or finished files change. Where SLURM is
     installed, its queue is asked too: jobs that cannot start are named with its reason. The exit
     status is 1 if jobs have failed.
     """
-    shown = stages(read_plan(summary(snakemake_arguments)))
+    shown = stages(_plan(snakemake_arguments))
     etas = [stage.eta(_same_rule(stage, shown)) for stage in shown]
     rows = [_row(stage, eta) for stage, eta in zip(shown, etas, strict=True)]
     click.echo(_table([("stage", "done", "images", "left out", "now", "left"), *rows]))
@@ -47,6 +49,15 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
     click.echo(_forecast(shown, etas))
     if any(stage.count("failed") for stage in shown):
         sys.exit(1)
+
+
+def _plan(arguments: Sequence[str]) -> Plan:
+    """Return the kept plan, or one that Snakemake makes."""
+    plan = read_kept(arguments)
+    if plan is None:
+        plan = read_plan(summary(arguments))
+        keep(arguments, plan)
+    return plan
 
 
 def summary(arguments: Sequence[str]) -> str:

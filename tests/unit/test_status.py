@@ -1,4 +1,6 @@
 import os
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import status as status_command
 from cuvler.errors import ConfigError, DataError
+from cuvler.kept_plan import keep, read_kept
 from cuvler.layout import FILES
 from cuvler.listing import write_listing
 from cuvler.status import read_plan, stages
@@ -161,7 +164,8 @@ def test_a_listing_that_is_damaged_is_named(run):
         run.stage()
 
 
-def test_the_command_prints_a_line_a_stage(run, monkeypatch):
+def test_the_command_prints_a_line_a_stage(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     header = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan\n"
 
     def summary(arguments):
@@ -195,6 +199,59 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch):
     for index in range(1, 7):
         run.done(index)
     assert "All is done." in printed()
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A plan of a finished file, a pending one, and a pending one of an earlier run; it is kept."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (".snakemake", "config", "results"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "config/config.yaml").write_text("a: 1")
+    names = ("images", True), ("annotations", False), ("report", False)
+    plan = [(rule, Path("results", rule), done) for rule, done in names]
+    for name in ("images", "report"):
+        (tmp_path / "results" / name).write_text("old")
+    keep(["all"], plan)
+    return plan
+
+
+def done_of(plan):
+    return [done for _, _, done in plan]
+
+
+def test_a_kept_plan_has_what_was_made_since(kept):
+    assert read_kept(["all"]) == kept
+    Path("results/annotations").touch()
+    assert done_of(read_kept(["all"])) == [True, True, False]
+    os.utime("results/report", (1, 1))  # made again
+    assert done_of(read_kept(["all"])) == [True, True, True]
+    Path("results/annotations").unlink()
+    assert done_of(read_kept(["all"])) == [True, False, True]
+
+
+CHANGES = {
+    "another target": lambda: None,
+    "config": lambda: Path("config/config.yaml").write_text("a: 10"),
+    "a new rule": lambda: Path("Snakefile").touch(),
+    "finished file gone": lambda: Path("results/images").unlink(),
+    "finished file made again": lambda: os.utime("results/images", (1, 1)),
+    "damaged": lambda: [p.write_text("[]") for p in Path(".snakemake/cuvler_plans").iterdir()],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_kept_plan_that_may_differ_is_not_used(kept, change):
+    CHANGES[change]()
+    assert read_kept(["x"] if change == "another target" else ["all"]) is None
+
+
+def test_a_kept_plan_is_used_for_an_hour(kept, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3000)
+    assert read_kept(["all"]) is not None
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    assert read_kept(["all"]) is None
 
 
 def test_where_there_is_no_workflow_the_message_says_where_to_run_it(tmp_path, monkeypatch):
