@@ -1,8 +1,9 @@
-"""Jobs that SLURM will never start or does not take, with its reason and what to change."""
+"""SLURM: jobs on several nodes, and jobs that it will never start, with its reason and advice."""
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
@@ -46,6 +47,40 @@ _FIELDS = "%i|%r|%Z|%k"  # number, reason, working directory, comment
 _COMMENT = re.compile(r"(?:rule|group)_(.+?)(?:_wildcards_(.*))?")
 _REFUSED = re.compile(r"sbatch: error: (?:Batch job submission failed: )?(.+?)'?\.?$", re.M)
 _PERIOD = 60.0  # seconds between two looks at the queue
+
+
+def several_nodes(nodes: int) -> dict[str, int | str]:
+    """Return the resources of a rule that runs its command once on each of several nodes.
+
+    Snakemake's plugin runs other jobs in a job step of one task, on one node. With ``mpi`` it asks
+    for the nodes and runs the rule's shell on the first one, outside of a step; the shell puts the
+    resource ``mpi`` before its command. That starts a step of one task per node, with all cores,
+    memory and GPUs that the job has there. If a task fails or its node is lost, all end.
+
+    Args:
+        nodes: number of nodes; with 1 the job is like others, without such resources.
+    """
+    if nodes == 1:
+        return {}
+    step = f"srun --nodes={nodes} --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1"
+    # tasks_per_gpu: without it the plugin asks for `tasks` tasks per GPU.
+    return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": step}
+
+
+def node_address(node: str) -> str:
+    """Return the name of a node, or its address for SLURM where names of nodes are no hosts."""
+    scontrol = shutil.which("scontrol")
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:
+        if scontrol:
+            words = [scontrol, "show", "node", "--oneliner", node]
+            result = subprocess.run(  # noqa: S603
+                words, capture_output=True, text=True, timeout=60, check=False
+            )
+            if found := re.search(r"\bNodeAddr=(\S+)", result.stdout):
+                return found[1]
+    return node
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Fixtures: the workflow in a temporary folder, and a few of the demo's scenes as data."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -164,3 +165,65 @@ def tiny(scenes):
         },
         "report": {"images": 2},
     }
+
+
+# Settings with which every image counts alike in each loss and is not augmented: all proposals are
+# learned from, as many of each image, one of them foreground. Otherwise the mean of two processes'
+# losses is not the loss of their images together.
+EVEN = (
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)"),
+    *("INPUT.RANDOM_FLIP", "none"),
+    *("INPUT.COPY_PASTE.ENABLED", "False"),
+    *("MODEL.RESNETS.NORM", "naiveSyncBN"),
+    *("MODEL.FPN.NORM", "naiveSyncBN"),
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "2000"),
+    *("MODEL.RPN.NMS_THRESH", "1.0"),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "20"),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "2000"),
+    *("MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.99]"),
+    *("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "(0.99, 0.6, 0.7)"),
+)
+
+
+@pytest.fixture
+def even():
+    return EVEN
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path):
+    """Six images of 64 pixels, each with a bright rectangle: (annotations, image root)."""
+    import numpy as np
+    from PIL import Image
+
+    from cuvler import masks
+
+    root = tmp_path / "images"
+    root.mkdir()
+    generator = np.random.default_rng(0)
+    images, annotations = [], []
+    for index in range(6):
+        pixels = generator.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        top, left = generator.integers(4, 24, 2)
+        mask = np.zeros((64, 64), dtype=bool)
+        mask[top : top + 28, left : left + 28] = True
+        pixels[mask] += 150
+        Image.fromarray(pixels).save(root / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": 64})
+        rle = masks.encode(mask)
+        annotations.append(
+            {
+                "id": index + 1,
+                "image_id": index,
+                "category_id": 1,
+                "iscrowd": 0,
+                "segmentation": rle,
+                **masks.geometry(rle),
+                "score": 0.8,
+            }
+        )
+    path = tmp_path / "annotations.json"
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1}]}
+    path.write_text(json.dumps(content))
+    return path, root

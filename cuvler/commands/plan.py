@@ -81,10 +81,18 @@ def command(
     _require_known("--rate", dict(rates), planner.used)
     click.echo(_table(rows))
     click.echo("\nimages: " + ", ".join(f"{name} {n:,}" for name, n in planner.sizes.items()))
+    if any(rule in ("detector", "fine_tuning") for rule, _ in jobs):
+        click.echo(f"training: {_machines(settings)}; GPU-hours are the sum of all")
     click.echo("rates, images a second of one device (--rate NAME=NUMBER):")
     for name in sorted(planner.used):
         rate = planner.rates[name]
         click.echo(f"  {name:<24} {rate.value:>8.4g}  {rate.source}")
+
+
+def _machines(settings: Settings) -> str:
+    nodes, num_gpus = settings.detector.nodes, settings.detector.num_gpus
+    device = f"{num_gpus} GPU{'s' if num_gpus != 1 else ''}" if num_gpus else "the CPU"
+    return f"{nodes} nodes, each with {device}" if nodes > 1 else device
 
 
 def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -1,8 +1,12 @@
 """Checks of a config that one setting alone cannot have: names must exist, parts must fit."""
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cuvler.config.detector_opts import opts_mistakes
 from cuvler.config.model import Settings
@@ -23,7 +27,11 @@ def mistakes(settings: Settings) -> list[str]:
         *_method_mistakes(settings),
         *opts_mistakes("detector.opts", settings.detector.opts),
         *opts_mistakes("fine_tuning.opts", settings.fine_tuning.opts),
-    ] or [*_missing_ground_truth(settings), *_other_previous(settings)]
+    ] or [
+        *_missing_ground_truth(settings),
+        *_other_previous(settings),
+        *_batches_not_divisible(settings),
+    ]
 
 
 def _unknown(key: str, name: str, known: Collection[str]) -> Iterator[str]:
@@ -120,3 +128,44 @@ def _other_previous(settings: Settings) -> Iterator[str]:
                 f"previous round, which are of {settings.train!r}; leave dataset empty or set "
                 "keep_previous to false"
             )
+
+
+def _batches_not_divisible(settings: Settings) -> Iterator[str]:
+    """Find detector configs with a batch that cannot be divided among all processes.
+
+    :func:`cuvler.detector.config.load_detector_config` refuses them too, but only in the job.
+    """
+    nodes, num_gpus = settings.detector.nodes, settings.detector.num_gpus
+    processes = nodes * max(num_gpus, 1)
+    for key, opts, config in _trained(settings):
+        given = str(dict(zip(opts[::2], opts[1::2], strict=True)).get("SOLVER.IMS_PER_BATCH"))
+        batch = int(given) if given.isdecimal() else _batch_size(config)
+        if batch % processes:
+            yield (
+                f"detector.nodes: {nodes}, with detector.num_gpus {num_gpus}: {config} has batches "
+                f"of {batch} images, which {processes} processes cannot share; set "
+                f"SOLVER.IMS_PER_BATCH in {key}.opts to a multiple of {processes}, or change nodes "
+                "or num_gpus"
+            )
+
+
+def _trained(settings: Settings) -> Iterator[tuple[str, Sequence[object], str]]:
+    """Yield the detector configs that the target `all` trains, with section and overrides."""
+    for name in settings.recipe_names:
+        recipe = settings.recipes[name]
+        yield "detector", settings.detector.opts, recipe.detector_config
+        if recipe.self_training.rounds:
+            yield "detector", settings.detector.opts, recipe.self_training.detector_config
+    if settings.fine_tuning.evaluate:
+        for percent in settings.fine_tuning.percents:
+            config = settings.fine_tuning_detector_config(percent)
+            yield "fine_tuning", settings.fine_tuning.opts, config
+
+
+@cache
+def _batch_size(config: str) -> int:
+    """Return the batch size of one of the package's detector configs, without detectron2."""
+    text = (_DETECTOR_CONFIGS / f"{config}.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    own: int | None = content.get("SOLVER", {}).get("IMS_PER_BATCH")
+    return own if own is not None else _batch_size(content["_BASE_"].removesuffix(".yaml"))

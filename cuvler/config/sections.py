@@ -125,8 +125,12 @@ class Detector(Section):
     weights: str = "dino_resnet50"
     """Initial weights of the first detector: dino_resnet50 (fetched), or a .pth, .pkl or
     .safetensors file. Empty: random weights, which suit small detectors only."""
+    nodes: Count = 1
+    """Machines that train each detector together. More than 1 needs profiles/slurm, with as many
+    GPUs in gres as `num_gpus`."""
     num_gpus: CountOrZero = 8
-    """GPUs of one machine to train on; 0 uses the CPU."""
+    """GPUs of each machine to train on; 0 uses the CPU. A batch is divided among all: nodes 2 and
+    num_gpus 8 train on 16 GPUs, with one image of a published batch on each."""
     workers: CountOrZero = 4
     """Data-loading processes for each GPU."""
     validation: NameOrNone = ""

@@ -6,16 +6,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from detectron2.engine import launch
 from torch import distributed
-from torch.multiprocessing.spawn import ProcessExitedException, spawn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from cuvler.devices import count_gpus, use_gpu
 from cuvler.errors import ConfigError, CuvlerError
+from cuvler.slurm import node_address
 
 logger = logging.getLogger(__name__)
+
+# How long a process waits for the others: longer than the first one needs to read annotations or
+# to score. A process that hangs, or a machine that is gone, ends the training after this time.
+TIMEOUT = timedelta(minutes=30)
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -61,12 +67,18 @@ class Place:
         return self.size // self.local_size
 
 
-def find_place(environment: Mapping[str, str]) -> Place:
+def find_place(
+    environment: Mapping[str, str], address: Callable[[str], str] = node_address
+) -> Place:
     """Read the place of this command from the environment set by torchrun or SLURM's srun.
 
     A job script outside of srun runs once, on its own. With ``srun --ntasks-per-node 1`` each task
-    is one machine and starts one process per GPU. The tasks meet on the step's first node, at
-    ``MASTER_PORT`` or a port derived from the job id.
+    is one machine and starts one process per GPU. The tasks meet on the step's first node, or
+    ``MASTER_ADDR``, at ``MASTER_PORT`` or a port derived from the job id.
+
+    Args:
+        environment: the environment variables.
+        address: gives a node's address by its name.
     """
     if all(name in environment for name in _TORCHRUN):
         rank, size, local_rank, local_size = (int(environment[name]) for name in _TORCHRUN)
@@ -74,8 +86,11 @@ def find_place(environment: Mapping[str, str]) -> Place:
     size = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     if size == 1:
         return Place()
-    host = environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"])
-    port = environment.get("MASTER_PORT") or 20000 + int(environment["SLURM_JOB_ID"]) % 20000
+    host = environment.get("MASTER_ADDR") or address(
+        _first_host(environment["SLURM_STEP_NODELIST"])
+    )
+    # Below the ports from 32768 on, which Linux gives to outgoing connections.
+    port = environment.get("MASTER_PORT") or 20000 + int(environment["SLURM_JOB_ID"]) % 10000
     return Place(size, int(environment["SLURM_PROCID"]), f"tcp://{host}:{port}")
 
 
@@ -100,10 +115,11 @@ def run_processes(
 
     Raises:
         CuvlerError: raised by the function, or a started process failed; its message is in the
-            log.
+            log. Or the connection to another process is lost, or it did not answer for
+            :data:`TIMEOUT`.
     """
     if place.local_size or (place.size > 1 and not num_gpus):
-        with _process_group(place, gpu=num_gpus > 0):
+        with _lost_processes_as_errors(), _process_group(place, gpu=num_gpus > 0):
             function(*args)
         return
     alone = place.size * num_gpus <= 1
@@ -115,6 +131,7 @@ def run_processes(
             machine_rank=place.rank,
             dist_url=place.url or "auto",
             args=args if alone else (function, *args),
+            timeout=TIMEOUT,
         )
 
 
@@ -134,6 +151,33 @@ def _failures_as_errors() -> Iterator[None]:
         yield
     except ProcessExitedException as error:
         raise CuvlerError(f"{error}; its message is above") from error
+    except ProcessRaisedException as error:
+        # detectron2's processes meet before they call the function.
+        if "torch.distributed.Dist" not in str(error):
+            raise
+        raise _lost_process(str(error).strip().splitlines()[-1]) from error
+
+
+@contextmanager
+def _lost_processes_as_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # torch has no class for errors of gloo; those of NCCL and of the rendezvous have one.
+        if not isinstance(error, distributed.DistError) and "/gloo/" not in str(error):
+            raise
+        raise _lost_process(str(error).partition("\n")[0]) from error
+
+
+def _lost_process(message: str) -> CuvlerError:
+    """Return the error of a process that lost another one, by the first line of torch's message."""
+    # Without the place in gloo's source, or the error's class, and advice.
+    reason = re.sub(r"^(\[\S+\]|[\w.]+Error:) ", "", message).partition(". ")[0]
+    return CuvlerError(
+        "another process of this training failed, does not answer, or its machine is lost "
+        f"({reason}); its own message, if it had one, is in this log. The same command resumes "
+        "from the last checkpoint"
+    )
 
 
 def _call_one_and_report(index: int, function: Callable[..., None], *args: Any) -> None:
@@ -143,7 +187,8 @@ def _call_one_and_report(index: int, function: Callable[..., None], *args: Any) 
 def _report_errors(function: Callable[..., None], *args: Any) -> None:
     """Log a :class:`CuvlerError` and exit with status 1, instead of a traceback."""
     try:
-        function(*args)
+        with _lost_processes_as_errors():
+            function(*args)
     except CuvlerError as error:
         logger.error("%s", error)
         sys.exit(1)
@@ -158,7 +203,7 @@ def _process_group(place: Place, *, gpu: bool) -> Iterator[None]:
     if gpu:
         use_gpu(place.local_rank)
     distributed.init_process_group(
-        "nccl" if gpu else "gloo", place.url, world_size=place.size, rank=place.rank
+        "nccl" if gpu else "gloo", place.url, TIMEOUT, world_size=place.size, rank=place.rank
     )
     try:
         yield

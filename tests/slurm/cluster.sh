@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real SLURM on one machine, for the tests: a controller, a CPU node, a GPU node (its GPUs are
-# arbitrary character devices), and an accounting database. Requires root on Debian.
+# A real SLURM on one machine, for the tests: a controller, a CPU node, three GPU nodes (their GPUs
+# are arbitrary character devices), and an accounting database. Requires root on Debian.
 #
 #   tests/slurm/cluster.sh start FOLDER    install SLURM if it is missing, and start the daemons
 #   tests/slurm/cluster.sh stop FOLDER     stop the daemons recorded by start, and no others
@@ -14,6 +14,7 @@ action=$1
 folder=$(realpath -m "$2")
 here=$(cd "$(dirname "$0")" && pwd)
 files=(slurm.conf gres.conf slurmdbd.conf)
+nodes=(cpu1 gpu1 gpu2 gpu3)
 marker="# Written by cuvler's tests/slurm/cluster.sh"
 
 install_slurm() {
@@ -79,16 +80,21 @@ launch() {
     daemon "$1" "$1" -D
 }
 
-# The processes of a node's jobs, found by SLURM's environment variables, and slurmstepd, which
-# would report the failed job to the controller.
+# The processes of jobs on a node, found by SLURM's environment variables, and slurmstepd, which
+# would report the failed job to the controller, by its log. Those of other nodes go on.
 crash() {
     local node=$1 jobs process
     jobs=$(squeue --noheader --nodelist="$node" --format=%A)
     kill -KILL -- "-$(cat "$folder/slurmd-$node.pid")"
     for job in $jobs; do
-        pgrep -f "^slurmstepd: \[$job\." | xargs --no-run-if-empty kill -KILL
+        for process in $(pgrep -f "^slurmstepd: \[$job\."); do
+            if [ -n "$(find "/proc/$process/fd" -lname "*/$node.log")" ]; then
+                kill -KILL "$process"
+            fi
+        done
         for process in /proc/[0-9]*; do
-            if grep -qsz "^SLURM_JOB_ID=$job$" "$process/environ"; then
+            if grep -qsz "^SLURM_JOB_ID=$job$" "$process/environ" &&
+                grep -qsz "^SLURMD_NODENAME=$node$" "$process/environ"; then
                 kill -KILL "${process#/proc/}" 2>/dev/null || true
             fi
         done
@@ -106,10 +112,9 @@ start() {
     fi
     start_accounting
     daemon slurmctld slurmctld -D -c
-    boot cpu1
-    boot gpu1
+    for node in "${nodes[@]}"; do boot "$node"; done
     for _ in $(seq 100); do
-        [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = 2 ] && return
+        [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" = ${#nodes[@]} ] && return
         sleep 0.2
     done
     echo "the nodes did not come up; see $folder/*.out" >&2

@@ -50,6 +50,7 @@ VALUES = [
     ("images/shards", 0, r"images\.shards: 0 .* allowed: whole number from 1 to 100000"),
     ("images/shards", "4", r'images\.shards: "4" .* allowed: whole number'),
     ("detector/num_gpus", True, r"detector\.num_gpus: true .* allowed: whole number"),
+    ("detector/nodes", 0, r"detector\.nodes: 0 .* allowed: whole number from 1"),
     ("annotations/max_failed", "1%", r'max_failed: "1%" .* allowed: number from 0 to 1'),
     ("annotations/max_failed", None, r"max_failed: null .* allowed: number from 0 to 1"),
     ("evaluate", "coco_val", r'evaluate: "coco_val" .* allowed: list of names.*\[coco_val\]'),
@@ -83,6 +84,8 @@ REFERENCES = [
     ("recipes/cuvler/self_training/dataset", "no", r"self_training\.dataset: 'no' is not known"),
     ("recipes/cuvler/detector_config", "x", r"detector_config: 'x' is not known; .*votecut_cad"),
     ("recipes/cuvler/self_training/keep_previous", True, r"keep_previous needs the annotations"),
+    ("detector/nodes", 3, r"detector\.nodes: 3, .*num_gpus 8: votecut_cad .* 16 .* 24 processes"),
+    ("detector/num_gpus", 3, r"cad_self_train has batches of 16 .* 3 processes"),
 ]
 
 
@@ -94,6 +97,22 @@ def test_a_mistake_is_named_with_what_is_allowed(config, key, value, message):
     assert len({line.split(":")[0] for line in str(raised.value).splitlines()[1:]}) == 1 or (
         "missing" in str(raised.value)
     )
+
+
+def test_a_batch_is_divided_among_all_nodes(config):
+    config = change(config, "detector/nodes", 2)
+    check(config)
+    opts = ["SOLVER.IMS_PER_BATCH", 24]
+    with pytest.raises(ConfigError, match=r"batches of 24 images.* detector\.opts .*of 16"):
+        check(change(config, "detector/opts", opts))
+    # Fine-tuning has its own, and is checked if it is scored.
+    config = change(config, "fine_tuning/opts", opts)
+    check(config)
+    with pytest.raises(
+        ConfigError, match=r"semi_supervised_1 .* 24 .* fine_tuning\.opts"
+    ) as raised:
+        check(change(config, "fine_tuning/evaluate", ["coco_val"]))
+    assert len(str(raised.value).splitlines()) == 1 + len(config["fine_tuning"]["percents"])
 
 
 @pytest.mark.parametrize(("key", "value"), [case[:2] for case in VALUES])

@@ -158,6 +158,14 @@ def test_known_sizes_and_the_recipes_iterations(clone):
     assert cell(output, "detector", "images") == "1,280,000"
     assert cell(output, "all ", "jobs") == str(len(jobs()))
     assert "assumed, not measured" in output
+    assert "\ntraining: 8 GPUs;" in output
+
+
+def test_several_nodes_take_the_same_gpu_hours(clone):
+    (clone / "two.yaml").write_text("detector: {nodes: 2}\n")
+    output = run("--configfile", "two.yaml").output
+    assert "\ntraining: 2 nodes, each with 8 GPUs; GPU-hours are the sum" in output
+    assert cell(output, "detector", "GPU-hours") == cell(run().output, "detector", "GPU-hours")
 
 
 def test_the_listing_goes_before_what_is_said(clone):

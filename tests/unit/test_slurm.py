@@ -180,3 +180,19 @@ def test_without_sacct_the_path_stays(tmp_path):
     environment = {"PATH": str(tmp_path)}
     slurm.correct_sacct(REPOSITORY / "workflow/slurm", environment)
     assert environment == {"PATH": str(tmp_path)}
+
+
+def test_a_node_is_met_at_its_name_or_the_address_slurm_has(tmp_path, monkeypatch):
+    program = tmp_path / "scontrol"
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$*" = "show node --oneliner gpu.invalid" ] || exit 1\n'
+        "echo NodeName=gpu.invalid NodeAddr=10.0.0.3 NodeHostName=gpu Version=22.05\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert slurm.node_address("localhost") == "localhost"
+    assert slurm.node_address("gpu.invalid") == "10.0.0.3"
+    assert slurm.node_address("other.invalid") == "other.invalid"
+    program.unlink()
+    assert slurm.node_address("gpu.invalid") == "gpu.invalid"

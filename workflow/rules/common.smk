@@ -61,6 +61,16 @@ def require_known(section, name, known):
         raise WorkflowError(f"{section}.{name}: not in the config; known: {', '.join(known)}")
 
 
+def require_one_node(jobs):
+    """Raise an error for a job on several nodes, which only SLURM can start."""
+    for job in jobs:
+        if nodes := job.resources.get("nodes"):
+            raise WorkflowError(
+                f"detector.nodes: {nodes}, but only SLURM starts {job.rule.name} on several nodes; "
+                "run Snakemake with --profile profiles/slurm, or set it to 1"
+            )
+
+
 def gpu_job_threads(rule):
     """Return the threads of a GPU job: 16, or less to give all GPUs an equal share of the cores."""
 

@@ -15,8 +15,10 @@ rule detector:
         "../envs/detector.yaml"
     threads: gpu_job_threads("detector")
     resources:
+        **slurm.several_nodes(settings.detector.nodes),
         gpus=GPUS["detector"],
     params:
+        launcher=lambda wildcards, resources: resources.get("mpi", ""),
         image_root=lambda wildcards: training_dataset(wildcards).images,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
         detector_config=training_detector_config,
@@ -27,7 +29,8 @@ rule detector:
         folder=lambda wildcards, output: Path(output[0]).parent,
         opts=lambda wildcards: settings.detector.opts,
     shell:
-        "cuvler detector --annotations {input.annotations:q} --image-root {params.image_root:q}"
+        "{params.launcher} cuvler detector --annotations {input.annotations:q}"
+        " --image-root {params.image_root:q}"
         " --detector-config {params.detector_config} {params.weights:q} --num-gpus {params.num_gpus}"
         " --workers {params.workers} {params.access} {params.evaluate:q}"
         " --output {params.folder:q} {params.opts:q} &> {log:q}"

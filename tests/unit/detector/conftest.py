@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cuvler import masks
-
 # A minimal version of the demo's detector: an iteration takes a tenth of a second.
 TINY = (
     *("SOLVER.IMS_PER_BATCH", "2"),
@@ -22,39 +20,6 @@ TINY = (
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
     *("MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
 )
-
-
-@pytest.fixture
-def tiny_dataset(tmp_path):
-    """Six images of 64 pixels, each with a bright rectangle: (annotations, image root)."""
-    root = tmp_path / "images"
-    root.mkdir()
-    generator = np.random.default_rng(0)
-    images, annotations = [], []
-    for index in range(6):
-        pixels = generator.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-        top, left = generator.integers(4, 24, 2)
-        mask = np.zeros((64, 64), dtype=bool)
-        mask[top : top + 28, left : left + 28] = True
-        pixels[mask] += 150
-        Image.fromarray(pixels).save(root / f"{index}.png")
-        images.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": 64})
-        rle = masks.encode(mask)
-        annotations.append(
-            {
-                "id": index + 1,
-                "image_id": index,
-                "category_id": 1,
-                "iscrowd": 0,
-                "segmentation": rle,
-                **masks.geometry(rle),
-                "score": 0.8,
-            }
-        )
-    path = tmp_path / "annotations.json"
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1}]}
-    path.write_text(json.dumps(content))
-    return path, root
 
 
 @pytest.fixture

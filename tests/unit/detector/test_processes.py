@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -51,11 +54,12 @@ def test_torchrun_starts_a_command_for_each_gpu():
 
 
 def test_srun_starts_a_command_on_each_machine():
-    place = find_place(SRUN)
-    assert place == Place(4, 2, "tcp://gpu03:30123")
+    place = find_place(SRUN, str)
+    assert place == Place(4, 2, "tcp://gpu03:20123")
     assert place.machines(8) == place.machines(0) == 4
+    assert find_place(SRUN, {"gpu03": "10.0.0.3"}.get).url == "tcp://10.0.0.3:20123"
     own = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
-    assert find_place(own).url == "tcp://10.0.0.7:29500"
+    assert find_place(own, str).url == "tcp://10.0.0.7:29500"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,50 @@ def test_srun_starts_a_command_on_each_machine():
     ],
 )
 def test_the_first_node_of_slurms_lists(nodes, first):
-    assert find_place(SRUN | {"SLURM_STEP_NODELIST": nodes}).url == f"tcp://{first}:30123"
+    assert find_place(SRUN | {"SLURM_STEP_NODELIST": nodes}, str).url == f"tcp://{first}:20123"
+
+
+def lose(how):
+    """The second process dies or hangs, and the first waits for it."""
+    if torch.distributed.get_rank() == 1:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(30)
+    torch.distributed.all_reduce(torch.ones(1))
+
+
+def wait_for_the_other(place, how, reports):
+    processes.TIMEOUT = timedelta(seconds=2)
+    try:
+        run_processes(lose, 0, place, (how,))
+    except CuvlerError as error:
+        reports.put(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("killed", "by peer"), ("hangs", "Timed out"), ("does not come", "waiting for clients")],
+)
+def test_a_process_does_not_wait_for_ever(free_port, how, reason):
+    context = torch.multiprocessing.get_context("fork")
+    reports = context.SimpleQueue()
+    places = [Place(2, rank, f"tcp://127.0.0.1:{free_port}") for rank in (0, 1)]
+    started = [
+        context.Process(target=wait_for_the_other, args=(place, how, reports))
+        for place in places[: 1 if how == "does not come" else 2]
+    ]
+    for process in started:
+        process.start()
+    try:
+        started[0].join(timeout=60)
+        assert started[0].exitcode == 0
+        report = reports.get()
+        assert reason in report
+        assert "resumes from the last checkpoint" in report
+    finally:
+        for process in started:
+            process.kill()
 
 
 def fail(message):
@@ -85,6 +132,7 @@ def test_a_started_process_logs_its_error_without_traceback(monkeypatch, caplog)
     def launch(function, num_gpus, **options):
         assert num_gpus == 2
         assert options.pop("args") == (fail, "no such file")
+        assert options.pop("timeout") == processes.TIMEOUT
         assert options == {"num_machines": 3, "machine_rank": 1, "dist_url": "tcp://a:1"}
         try:
             function(fail, "no such file")
@@ -98,6 +146,18 @@ def test_a_started_process_logs_its_error_without_traceback(monkeypatch, caplog)
         run_processes(fail, 2, Place(3, 1, "tcp://a:1"), ("no such file",))
     assert "no such file" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_a_machine_that_does_not_come_is_reported(monkeypatch):
+    def launch(*_, **__):
+        lines = (
+            "Traceback ...\n  in _distributed_worker\ntorch.distributed.DistStoreError: Timed out"
+        )
+        raise processes.ProcessRaisedException(f"{lines}\n", error_index=0, error_pid=5)
+
+    monkeypatch.setattr(processes, "launch", launch)
+    with pytest.raises(CuvlerError, match=r"its machine is lost \(Timed out\)"):
+        run_processes(fail, 2, Place(2, 0, "tcp://a:1"), ())
 
 
 def test_processes_that_see_different_checkpoints_stop(
@@ -203,18 +263,29 @@ def train_one_of_two(rank, url, cfg, annotations, root, output):
 # The processes inherit the filters; torch warns in them about its settings and the machine.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
-def test_every_process_has_the_same_parameters(tiny_dataset, tiny_overrides, free_port, tmp_path):
-    iterations = ("SOLVER.MAX_ITER", "3")
-    cfg = load_detector_config(
-        "demo", num_gpus=0, machines=2, overrides=(*tiny_overrides, *iterations)
-    )
+def test_two_processes_train_the_detector_of_one(
+    tiny_dataset, tiny_overrides, even, free_port, tmp_path
+):
+    overrides = (*tiny_overrides, *even, "SOLVER.MAX_ITER", "3")
+    cfg = load_detector_config("demo", num_gpus=0, machines=2, overrides=overrides)
     cfg.DATALOADER.NUM_WORKERS = 0
     url = f"tcp://127.0.0.1:{free_port}"
     torch.multiprocessing.start_processes(
         train_one_of_two, args=(url, cfg, *tiny_dataset, tmp_path), nprocs=2, start_method="fork"
     )
+    train_detector(cfg, *tiny_dataset, tmp_path / "alone", num_gpus=0)
     one, two = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
-    final = weights_of(tmp_path)
+    final, alone = weights_of(tmp_path), weights_of(tmp_path / "alone")
     for name in one:
         assert torch.equal(one[name], two[name])
-        assert torch.equal(one[name].data, final[name.removeprefix("module.")])
+        own = name.removeprefix("module.")
+        assert torch.equal(one[name].data, final[own])
+        torch.testing.assert_close(final[own], alone[own], rtol=1e-4, atol=1e-6)
+    assert losses_of(tmp_path) == pytest.approx(losses_of(tmp_path / "alone"), rel=1e-5, abs=1e-7)
+
+
+def losses_of(folder):
+    (line,) = (folder / "metrics.json").read_text().splitlines()
+    losses = {name: value for name, value in json.loads(line).items() if "loss" in name}
+    assert len(losses) == 10
+    return losses
