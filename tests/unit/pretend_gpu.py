@@ -144,6 +144,9 @@ class Gpu(TorchDispatchMode):
         self._check_devices(func, tensors, on_gpu)
         self._count(func, args, kwargs, leaves)
         self._check_order(on_gpu)
+        if func._schema.name in {"aten::_softmax", "aten::_log_softmax"} and args[2]:
+            # Of half precision at once: the CPU has no such operation.
+            args = (args[0].float(), args[1], False)
         out = func(
             *tree_map(_to_cpu, args),
             **{k: _to_cpu_tree(v) for k, v in kwargs.items() if k != "pin_memory"},
@@ -162,6 +165,8 @@ class Gpu(TorchDispatchMode):
             wrapped = tree_map(lambda x: OnGpu(x, self) if isinstance(x, torch.Tensor) else x, out)
         if not func.is_view:
             self._mark([x for x in tree_leaves(wrapped) if isinstance(x, OnGpu)])
+        if not on_gpu or func._schema.name in COPIES:
+            return wrapped
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
 
     def _check_devices(self, func, tensors, on_gpu):
@@ -238,8 +243,11 @@ def pretended_gpu(monkeypatch, *, count=1, memory=80 * 2**30, capability=(8, 0))
     gpu = Gpu()
     # Without these calls torch looks for a driver, and replaces only the data of parameters.
     torch._C._ensureCUDADeviceGuardSet()
+    torch._C._set_only_lift_cpu_tensors(True)
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    cudnn = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False  # it has operations of its own
 
     class Properties:
         total_memory = memory
@@ -264,4 +272,6 @@ def pretended_gpu(monkeypatch, *, count=1, memory=80 * 2**30, capability=(8, 0))
         with gpu:
             yield gpu
     finally:
+        torch._C._set_only_lift_cpu_tensors(False)
+        torch.backends.cudnn.enabled = cudnn
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
