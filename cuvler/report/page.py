@@ -10,6 +10,7 @@ from cuvler.evaluation.score_files import read_metrics
 from cuvler.report import sections
 from cuvler.report.dataset import read_dataset
 from cuvler.report.inputs import Inputs, Key
+from cuvler.report.stored import read_stored
 from cuvler.report.tables import versions
 from cuvler.report.templates import render
 
@@ -23,7 +24,7 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
         DataError: an input is missing or damaged, or does not match the others.
     """
     metrics = {dataset: read_metrics(path) for dataset, path in inputs.metrics.items()}
-    accounts, galleries = _datasets(inputs)
+    accounts, galleries, devices = _datasets(inputs)
     return _render(
         title=title,
         version=__version__,
@@ -44,22 +45,33 @@ def make_report(inputs: Inputs, *, title: str = "cuvler report") -> str:
             detector: sections.training_section(detector, folder)
             for detector, folder in inputs.detectors.items()
         },
-        run=sections.run_section(inputs),
+        run=sections.run_section(inputs, devices),
         config=inputs.config,
         versions=versions(),
     )
 
 
-def _datasets(inputs: Inputs) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
-    """Read one dataset after the other; return the sections of annotations, and the galleries."""
+def _datasets(
+    inputs: Inputs,
+) -> tuple[dict[Key, dict[str, Any]], dict[str, Any], set[str]]:
+    """Read one dataset after the other.
+
+    Returns:
+        The sections of annotations, the galleries, and the devices that eigenvectors were extracted
+        on.
+    """
     accounts: dict[Key, dict[str, Any]] = {}
     galleries: dict[str, Any] = {}
-    for dataset in dict.fromkeys([*inputs.image_roots, *(of for of, _ in inputs.annotations)]):
+    devices: set[str] = set()
+    keys = [*inputs.annotations, *inputs.eigenvectors]
+    for dataset in dict.fromkeys([*inputs.image_roots, *(key[0] for key in keys)]):
         files = read_dataset(inputs, dataset)
+        stored = read_stored(inputs, dataset, files.images)
+        devices |= {of.device for of in stored.values() if of.device}
         accounts |= {(dataset, method): section for method, section in files.accounts.items()}
-        if section := sections.gallery_section(inputs, dataset, files):
+        if section := sections.gallery_section(inputs, dataset, files, stored):
             galleries[dataset] = section
-    return {key: accounts[key] for key in inputs.annotations}, galleries
+    return {key: accounts[key] for key in inputs.annotations}, galleries, devices
 
 
 def _render(**context: Any) -> str:

@@ -1,5 +1,6 @@
 """The content of the page's sections: numbers, charts and pictures."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cuvler.report.examples import best_and_worst
 from cuvler.report.formats import change, percent
 from cuvler.report.gallery import make_gallery
 from cuvler.report.inputs import Inputs, of_dataset
+from cuvler.report.stored import Stored, Voter
 from cuvler.report.tables import (
     HEADLINE,
     IOU_TYPES,
@@ -124,7 +126,9 @@ def _curves(inputs: Inputs, dataset: str, entries: dict[str, Any]) -> dict[str, 
     return drawn
 
 
-def gallery_section(inputs: Inputs, dataset: str, files: DatasetFiles) -> dict[str, Any] | None:
+def gallery_section(
+    inputs: Inputs, dataset: str, files: DatasetFiles, vectors: Mapping[Voter, Stored]
+) -> dict[str, Any] | None:
     """Return a dataset's gallery and the last detector's best and worst images, if it has images.
 
     Raises:
@@ -132,7 +136,7 @@ def gallery_section(inputs: Inputs, dataset: str, files: DatasetFiles) -> dict[s
     """
     if not files.images:
         return None
-    cards = make_gallery(inputs, dataset, files)
+    cards = make_gallery(inputs, dataset, files, vectors)
     return {"cards": cards, "extremes": best_and_worst(inputs, dataset, files)}
 
 
@@ -182,15 +186,19 @@ def _samples(detector: str, path: Path) -> Panel:
     )
 
 
-def run_section(inputs: Inputs) -> dict[str, Any]:
+def run_section(inputs: Inputs, devices: Collection[str]) -> dict[str, Any]:
     """Return run time, memory, CPU time and GPU time by rule.
+
+    Args:
+        inputs: the files of the report.
+        devices: those that eigenvectors were extracted on.
 
     Raises:
         DataError: a file is not a benchmark.
     """
     if inputs.benchmarks is None:
         return {"times": [], "facts": {}}
-    times = rule_times(inputs.benchmarks, _held_gpus(inputs))
+    times = rule_times(inputs.benchmarks, _held_gpus(inputs, devices))
     facts = {
         "jobs": f"{sum(rule.jobs for rule in times):,}",
         "total time of jobs": duration(sum(rule.total for rule in times)),
@@ -200,14 +208,9 @@ def run_section(inputs: Inputs) -> dict[str, Any]:
     return {"times": times, "facts": facts}
 
 
-def _held_gpus(inputs: Inputs) -> dict[str, int]:
+def _held_gpus(inputs: Inputs, devices: Collection[str]) -> dict[str, int]:
     """Return the GPUs held by each rule, without eigenvectors if extracted on the CPU."""
-    from cuvler.eigenvectors.store import open_eigenvectors
-
     held = dict(inputs.gpus)
-    for folder in inputs.eigenvectors.values():
-        for path in sorted(folder.glob("*.zarr.zip"))[:1]:
-            with open_eigenvectors(path) as store:
-                if not str(store.attributes.get("device", "cpu")).startswith("cuda"):
-                    held.pop("eigenvectors", None)
+    if not all(device.startswith("cuda") for device in devices):
+        held.pop("eigenvectors", None)
     return held

@@ -19,10 +19,13 @@ from cuvler.report.cards import Card, make_card, make_panel
 from cuvler.report.dataset import read_dataset
 from cuvler.report.examples import mean_best_iou
 from cuvler.report.records import ImageTable, best_records
+from cuvler.report.stored import read_stored
 
 
 def make_gallery(inputs, dataset):
-    return gallery.make_gallery(inputs, dataset, read_dataset(inputs, dataset))
+    files = read_dataset(inputs, dataset)
+    vectors = read_stored(inputs, dataset, files.images)
+    return gallery.make_gallery(inputs, dataset, files, vectors)
 
 
 def best_and_worst(inputs, dataset):
@@ -119,6 +122,7 @@ def test_only_the_shards_of_shown_images_are_opened(inputs, trial):
     write_listing(pd.DataFrame(rows), trial.folder / "listing.parquet")
     listed = dataclasses.replace(one, listings={"demo_val": trial.folder / "listing.parquet"})
     (card,) = make_gallery(listed, "demo_val")
+    assert make_report(listed)
     assert [panel.title for panel in card.panels[:3]] == ["image", "pixels_p8", "proposals"]
 
 
