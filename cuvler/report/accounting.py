@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from cuvler.coco import Annotation, Image, Item, Needs, Section, read_coco
 from cuvler.coco.refusals import refusal
-from cuvler.coco.values import Refused, finite, shown
+from cuvler.coco.values import LARGEST, Refused, finite, shown
 from cuvler.errors import DataError
 from cuvler.image_status import ImageStatus
 from cuvler.report import charts
 
 _NAMED = 20  # excluded images named on the page
 _OPTIONAL = ("score", "cluster_size", "crf_success")  # of a mask
+_PLAIN = (float, int, bool)
 NEEDS = Needs(masks=True, raw=True)
 
 
@@ -92,14 +93,20 @@ class _Counts:
         self._excluded: list[dict[str, Any]] = []
         self._image_ids = array("q")
         self._columns = {name: array("d") for name in ("size", *_OPTIONAL)}
+        self._optional = [(name, self._columns[name]) for name in _OPTIONAL]
 
     def add_mask(self, item: Annotation) -> None:
         index = len(self._image_ids)
         self._image_ids.append(item.image_id)
         self._columns["size"].append(_relative_size(self.path, index, item))
-        for name in _OPTIONAL:
-            if name in item.raw:
-                self._columns[name].append(_number(self.path, index, item, name))
+        raw = item.raw
+        for name, values in self._optional:
+            if name in raw:
+                value = raw[name]
+                # Common values here, which is faster.
+                if type(value) not in _PLAIN or not -LARGEST <= value <= LARGEST:
+                    value = _number(self.path, index, item, name)
+                values.append(value)
 
     def add_section(self, item: Section) -> None:
         content = item.content

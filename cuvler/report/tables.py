@@ -1,5 +1,6 @@
 """The tables of the report: scores with changes between rounds, run times, versions."""
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,17 +198,25 @@ def rule_times(folder: Path, gpus: Mapping[str, int]) -> list[RuleTime]:
 
 
 def _benchmark(path: Path) -> list[_Job]:
-    import pandas as pd
+    # Not by pandas, which takes a millisecond for each of thousands of files.
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        names = lines[0].split("\t")
+        seconds, memory, cpu = (names.index(name) for name in ("s", "max_rss", "cpu_time"))
+        rows = [line.split("\t") for line in lines[1:]]
+        # Jobs shorter than Snakemake's sampling have neither memory nor processor time.
+        return [
+            _Job(float(row[seconds]), _measured(row[memory]), _measured(row[cpu]) or 0.0)
+            for row in rows
+        ]
+    except (IndexError, ValueError):
+        columns = "s, max_rss, cpu_time"
+        raise DataError(f"{path}: not a Snakemake benchmark (columns {columns})") from None
 
-    table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
-    columns = ("s", "max_rss", "cpu_time")
-    if not set(columns) <= set(table.columns):
-        raise DataError(f"{path}: not a Snakemake benchmark (columns {', '.join(columns)})")
-    # Jobs shorter than Snakemake's sampling have neither memory nor processor time.
-    return [
-        _Job(float(s), None if pd.isna(memory) else float(memory), 0.0 if pd.isna(c) else float(c))
-        for s, memory, c in table[list(columns)].itertuples(index=False)
-    ]
+
+def _measured(text: str) -> float | None:
+    value = float("nan" if text in ("", "-", "NA") else text)
+    return None if math.isnan(value) else value
 
 
 def versions() -> dict[str, str]:
