@@ -1,18 +1,19 @@
 """Estimate the jobs, hours, bytes and files of each stage before a run.
 
 The jobs are those planned by Snakemake. The estimates follow from the number of images per job and
-from throughputs of one GPU or CPU core.
+from throughputs of one GPU or CPU core; see :mod:`cuvler.rates`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from cuvler.config import Settings
 from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
-from cuvler.errors import ConfigError
+from cuvler.errors import ConfigError, DataError
 from cuvler.layout import DetectorName, file_of
-from cuvler.pseudo_masks.methods import find_method, method_names
+from cuvler.rates import Finished, Rate, iteration_seconds, job_seconds, measured_rates
 
 # Number of images of well-known datasets, from their publications.
 IMAGES = {
@@ -30,35 +31,6 @@ IMAGES = {
     "objects365_val": 80_000,
     "openimages_val": 41_620,
 }
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Throughput of one device, in images/s or TFLOP/s, and where the value comes from."""
-
-    value: float
-    source: str
-
-
-_ZOO = "detectron2's model zoo, Cascade Mask R-CNN R50-FPN on V100s"
-_CORE = "measured on one core of an AMD EPYC"
-RATES = {
-    "gpu_tflops": Rate(10, "assumed, not measured: what an A100 sustains in float32"),
-    "core_tflops": Rate(0.07, f"{_CORE}: ViT-S/16 and ViT-B/16 at 480 pixels"),
-    "eigenvectors/pixels_p16": Rate(22, _CORE),
-    "eigenvectors/pixels_p14": Rate(22, _CORE),
-    "eigenvectors/pixels_p8": Rate(13, _CORE),
-    "annotations": Rate(6_500, f"{_CORE}: 1.3 million images with 6 million masks"),
-    "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
-    "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),
-}
-
-
-def known_rates() -> dict[str, Rate]:
-    """Return :data:`RATES` and the rates declared by methods."""
-    methods = {name: find_method(name) for name in method_names()}
-    declared = {f"pseudo_masks/{name}": Rate(*m.rate) for name, m in methods.items() if m.rate}
-    return RATES | declared
 
 
 # Bytes of a mask's record with its run-length encoding; masks and predictions per image; bytes of
@@ -83,8 +55,9 @@ class Row:
         stage: the rule, with the backbone for eigenvectors and the method for pseudo-masks.
         jobs: number of jobs.
         images: number of images processed; for detectors, iterations x batch size.
-        gpu_hours: GPU-hours.
+        gpu_hours: GPU-hours, of all nodes.
         cpu_hours: core-hours of jobs without a GPU.
+        longest: hours of the longest job, with all its GPUs on all its nodes, or on one core.
         size: bytes written.
         files: number of files written, including logs and benchmarks.
     """
@@ -94,8 +67,35 @@ class Row:
     images: float = 0
     gpu_hours: float = 0
     cpu_hours: float = 0
+    longest: float = 0
     size: float = 0
     files: int = 0
+
+
+class Training(NamedTuple):
+    """The schedule of a detector."""
+
+    iterations: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does.
+
+    Attributes:
+        images: number of images processed; for detectors, iterations x batch size.
+        size: bytes written.
+        rate: name of its throughput in images/s; empty for jobs of no length.
+        gpus: number of GPUs that it holds, on all nodes; 0 if it runs on the CPU.
+        tflop: a ViT's TFLOP per image; 0 for other jobs.
+    """
+
+    images: float
+    size: float
+    rate: str = ""
+    gpus: int = 0
+    tflop: float = 0
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ class Planner:
     Attributes:
         settings: the workflow's settings.
         sizes: number of images of each dataset in the plan.
-        rates: throughputs by name, see :func:`known_rates`.
-        training: maps a detector's name to its training images (iterations x batch size).
+        rates: throughputs by name, see :mod:`cuvler.rates`.
+        training: maps a detector's name to its schedule.
     """
 
     settings: Settings
     sizes: Mapping[str, int]
     rates: Mapping[str, Rate]
-    training: Callable[[DetectorName], float]
+    training: Callable[[DetectorName], Training]
     used: set[str] = field(default_factory=set)
 
     def rows(self, outputs: Iterable[tuple[str, Path]]) -> list[Row]:
@@ -122,17 +122,6 @@ class Planner:
         for rule, output in outputs:
             file = file_of(rule, output)
             names = file.names(output)
-            estimate = {
-                "eigenvectors": self._eigenvectors,
-                "pseudo_masks": self._pseudo_masks,
-                "annotations": self._annotations,
-                "detector": self._detector,
-                "fine_tuning": self._detector,
-                "predictions": self._predictions,
-                "fine_tuning_predictions": self._predictions,
-                "reproduction_predictions": self._predictions,
-                "self_training": self._self_training,
-            }.get(rule)
             stage = " ".join([rule, *(names[name] for name in _SPLIT_BY.get(rule, ()))])
             row = rows.setdefault(stage, Row(stage))
             row.files += 1
@@ -141,10 +130,71 @@ class Planner:
                 continue
             known.add(job)
             row.jobs += 1
-            row.files += 2 if estimate else 1  # a log, and for longer jobs a benchmark
-            if estimate:
-                estimate(row, names)
+            row.files += 1  # its log
+            if work := self._work(rule, names):
+                row.files += 1  # a benchmark
+                self._enter(row, work)
         return list(rows.values())
+
+    def measured(self, outputs: Iterable[tuple[str, Path]]) -> dict[str, Rate]:
+        """Return the rates of finished jobs, given as (rule, output).
+
+        Snakemake's benchmarks have their times. That of a resumed training has only the last part:
+        its rate is taken from the times of its iterations.
+        """
+        on_gpu: dict[str, bool] = {}
+        finished = []
+        for rule, output in outputs:
+            file = file_of(rule, output)
+            names = file.names(output)
+            work = self._work(rule, names)
+            if work is None or not work.rate:
+                continue
+            if work.rate == "detector":
+                times = iteration_seconds(output.with_name("metrics.json"))
+                seconds = times and times * self._schedule(names).iterations * max(work.gpus, 1)
+            else:
+                seconds = job_seconds(file.benchmark_of(output, self.settings.results), work.gpus)
+            if not seconds:
+                continue
+            # Of a device that is chosen by what the machine has.
+            if rule == "eigenvectors" and work.gpus and work.rate not in on_gpu:
+                on_gpu[work.rate] = _ran_on_gpu(output)
+            if on_gpu.get(work.rate, True):
+                finished.append(Finished(work.rate, work.images, seconds))
+        return measured_rates(finished)
+
+    def _work(self, rule: str, names: Mapping[str, str]) -> Work | None:
+        work = {
+            "eigenvectors": self._eigenvectors,
+            "pseudo_masks": self._pseudo_masks,
+            "annotations": self._annotations,
+            "detector": self._detector,
+            "fine_tuning": self._detector,
+            "predictions": self._predictions,
+            "fine_tuning_predictions": self._predictions,
+            "reproduction_predictions": self._predictions,
+            "self_training": self._self_training,
+        }.get(rule)
+        return None if work is None else work(names)
+
+    def _enter(self, row: Row, work: Work) -> None:
+        row.images += work.images
+        row.size += work.size
+        if not work.rate:
+            return
+        if work.tflop and work.rate not in self.rates:
+            half = self.settings.eigenvectors.precision != "float32"
+            tflops = f"gpu_tflops/{'float16' if half else 'float32'}"
+            hours = work.images * work.tflop / self._rate(tflops if work.gpus else "core_tflops")
+        else:
+            hours = work.images / self._rate(work.rate)
+        hours /= 3600
+        if work.gpus:
+            row.gpu_hours += hours
+        else:
+            row.cpu_hours += hours
+        row.longest = max(row.longest, hours / max(work.gpus, 1))
 
     def _rate(self, name: str) -> float:
         self.used.add(name)
@@ -152,68 +202,67 @@ class Planner:
             raise ConfigError(_no_rate(name), parameter="rate")
         return self.rates[name].value
 
-    def _on_gpu(self, rule: str) -> bool:
-        return self.settings.gpus_by_rule()[rule] > 0
+    def _gpus(self, rule: str) -> int:
+        return self.settings.gpus_by_rule()[rule]
 
     def _shard(self, dataset: str) -> float:
         return self.sizes[dataset] / self.settings.dataset(dataset).shards
 
-    def _eigenvectors(self, row: Row, names: Mapping[str, str]) -> None:
+    def _eigenvectors(self, names: Mapping[str, str]) -> Work:
         dataset, name, backbone = names["dataset"], names["method"], names["backbone"]
         spec = backbone_spec(backbone, self.settings.eigenvectors.model_dump()["definitions"])
         images = self._shard(dataset)
-        on_gpu = self._on_gpu("eigenvectors")
-        row.images += images
-        if f"eigenvectors/{backbone}" in self.rates:
-            seconds = images / self._rate(f"eigenvectors/{backbone}")
-        else:
-            tflops = self._rate("gpu_tflops" if on_gpu else "core_tflops")
-            seconds = images * _teraflop(spec) / tflops
-        self._spend(row, seconds, on_gpu and spec.timm is not None)
         need = self.settings.pseudo_masks.method(name).needs()[backbone]
         height, width = spec.grid
-        row.size += images * (4 * need.k * height * width + 26)
+        rate = f"eigenvectors/{backbone}"
+        return Work(
+            images,
+            size=images * (4 * need.k * height * width + 26),
+            rate=rate,
+            gpus=0 if spec.timm is None else self._gpus("eigenvectors"),
+            tflop=0 if rate in self.rates else _teraflop(spec),
+        )
 
-    def _pseudo_masks(self, row: Row, names: Mapping[str, str]) -> None:
-        dataset, name = names["dataset"], names["method"]
-        images = self._shard(dataset)
-        row.images += images
-        self._spend(row, images / self._rate(f"pseudo_masks/{name}"), False)
-        row.size += images * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
+    def _pseudo_masks(self, names: Mapping[str, str]) -> Work:
+        images, name = self._shard(names["dataset"]), names["method"]
+        size = images * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
+        return Work(images, size, f"pseudo_masks/{name}")
 
-    def _annotations(self, row: Row, names: Mapping[str, str]) -> None:
-        dataset, name = names["dataset"], names["method"]
-        row.images += self.sizes[dataset]
-        self._spend(row, self.sizes[dataset] / self._rate("annotations"), False)
-        row.size += self.sizes[dataset] * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
+    def _annotations(self, names: Mapping[str, str]) -> Work:
+        images, name = self.sizes[names["dataset"]], names["method"]
+        size = images * (_IMAGE_BYTES + self._masks(name) * _MASK_BYTES)
+        return Work(images, size, "annotations")
 
-    def _detector(self, row: Row, names: Mapping[str, str]) -> None:
-        images = self.training(DetectorName.parse(names.get("fine_tuned") or names["detector"]))
-        row.images += images
-        self._spend(row, images / self._rate("detector"), self._on_gpu("detector"))
-        row.size += _DETECTOR_BYTES
+    def _detector(self, names: Mapping[str, str]) -> Work:
+        schedule = self._schedule(names)
+        gpus = self._gpus("detector") * self.settings.detector.nodes
+        return Work(schedule.iterations * schedule.batch, _DETECTOR_BYTES, "detector", gpus)
 
-    def _predictions(self, row: Row, names: Mapping[str, str]) -> None:
+    def _schedule(self, names: Mapping[str, str]) -> Training:
+        return self.training(DetectorName.parse(names.get("fine_tuned") or names["detector"]))
+
+    def _predictions(self, names: Mapping[str, str]) -> Work:
         images = self.sizes[names["dataset"]]
-        row.images += images
-        self._spend(row, images / self._rate("predictions"), self._on_gpu("predictions"))
-        row.size += images * _PREDICTIONS * _MASK_BYTES
+        size = images * _PREDICTIONS * _MASK_BYTES
+        return Work(images, size, "predictions", self._gpus("predictions"))
 
-    def _self_training(self, row: Row, names: Mapping[str, str]) -> None:
+    def _self_training(self, names: Mapping[str, str]) -> Work:
         recipe = DetectorName.parse(names["detector"]).recipe
-        dataset = self.settings.self_training_dataset(recipe)
-        row.images += self.sizes[dataset]
-        row.size += self.sizes[dataset] * (_IMAGE_BYTES + _MASKS * _MASK_BYTES)
+        images = self.sizes[self.settings.self_training_dataset(recipe)]
+        return Work(images, images * (_IMAGE_BYTES + _MASKS * _MASK_BYTES))
 
     def _masks(self, name: str) -> float:
         return self.settings.pseudo_masks.method(name).masks_per_image
 
-    @staticmethod
-    def _spend(row: Row, seconds: float, on_gpu: bool) -> None:
-        if on_gpu:
-            row.gpu_hours += seconds / 3600
-        else:
-            row.cpu_hours += seconds / 3600
+
+def _ran_on_gpu(eigenvectors: Path) -> bool:
+    from cuvler.eigenvectors.store import open_eigenvectors
+
+    try:
+        with open_eigenvectors(eigenvectors) as store:
+            return str(store.attributes.get("device")).startswith("cuda")
+    except DataError:
+        return False
 
 
 def _no_rate(name: str) -> str:

@@ -1,6 +1,7 @@
 """``cuvler plan``: estimate the time and disk space of a run before it starts."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,10 +13,11 @@ from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
 from cuvler.layout import LISTING, DetectorName
 from cuvler.listing import read_listing
-from cuvler.plan import IMAGES, Planner, Rate, Row, known_rates
+from cuvler.plan import IMAGES, Planner, Row, Training
+from cuvler.rates import Rate, known_rates
 from cuvler.status import read_plan
 
-_HEADER = ("stage", "jobs", "images", "GPU-hours", "CPU-hours", "GB", "files")
+_HEADER = ("stage", "jobs", "images", "GPU-hours", "CPU-hours", "hours a job", "GB", "files")
 
 
 def _named_number(value: str) -> tuple[str, float]:
@@ -67,22 +69,27 @@ def command(
     require_extra("workflow")
     settings = read(configfiles)
     words = ["--configfile", *map(str, configfiles)] if configfiles else []
-    jobs = [(rule, output) for rule, output, _ in read_plan(summary([*targets, *words]))]
+    found = list(read_plan(summary([*targets, *words])))
+    jobs = [(rule, output) for rule, output, _ in found]
     planned = [LISTING.names(output)["dataset"] for rule, output in jobs if rule == LISTING.rule]
     given = {name or settings.train: int(number) for name, number in images}
     planner = Planner(
         settings=settings,
         sizes={name: _size(settings, name, given) for name in planned},
-        rates=known_rates() | {name: Rate(value, "given") for name, value in rates},
+        rates=known_rates(),
         training=_training(settings),
     )
     _require_known("--images", given, planned)
+    measured = planner.measured((rule, output) for rule, output, done in found if done)
+    stated = {name: Rate(value, "given") for name, value in rates}
+    planner = replace(planner, rates={**planner.rates, **measured, **stated})
     rows = planner.rows(jobs)
     _require_known("--rate", dict(rates), planner.used)
     click.echo(_table(rows))
     click.echo("\nimages: " + ", ".join(f"{name} {n:,}" for name, n in planner.sizes.items()))
     if any(rule in ("detector", "fine_tuning") for rule, _ in jobs):
         click.echo(f"training: {_machines(settings)}; GPU-hours are the sum of all")
+    click.echo("hours a job: of the longest, on all its GPUs, or on one core")
     click.echo("rates, images a second of one device (--rate NAME=NUMBER):")
     for name in sorted(planner.used):
         rate = planner.rates[name]
@@ -114,18 +121,18 @@ def _size(settings: Settings, dataset: str, given: Mapping[str, int]) -> int:
     return size
 
 
-def _training(settings: Settings) -> Callable[[DetectorName], float]:
-    """Give a function that counts the images a detector is trained on, over all iterations."""
+def _training(settings: Settings) -> Callable[[DetectorName], Training]:
+    """Give a function that finds a detector's schedule."""
 
-    def count(detector: DetectorName) -> float:
+    def find(detector: DetectorName) -> Training:
         from cuvler.detector.config import load_detector_config
 
         section = settings.detector if detector.percent is None else settings.fine_tuning
         opts = [str(value) for value in section.opts]
         cfg = load_detector_config(settings.detector_config(detector), overrides=opts)
-        return float(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH)
+        return Training(cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH)
 
-    return count
+    return find
 
 
 def _table(rows: list[Row]) -> str:
@@ -133,6 +140,7 @@ def _table(rows: list[Row]) -> str:
     for row in rows:
         for name in ("jobs", "gpu_hours", "cpu_hours", "size", "files"):
             setattr(total, name, getattr(total, name) + getattr(row, name))
+        total.longest = max(total.longest, row.longest)
     lines = [_HEADER, *(_cells(row) for row in [*rows, total])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -143,7 +151,8 @@ def _table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    hours = (f"{hours:,.1f}" if hours else "" for hours in (row.gpu_hours, row.cpu_hours))
+    hours = [f"{hours:,.1f}" if hours else "" for hours in (row.gpu_hours, row.cpu_hours)]
+    hours.append(f"{row.longest:,.{1 if row.longest >= 1 else 3}f}" if row.longest else "")
     images = f"{round(row.images):,}" if row.images else ""
     size = f"{row.size / 1e9:,.2f}" if row.size else ""
     return row.stage, f"{row.jobs:,}", images, *hours, size, f"{row.files:,}"

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -9,13 +10,16 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import plan as plan_command
 from cuvler.config import check
+from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import ConfigError
 from cuvler.layout import FILES
 from cuvler.listing import write_listing
-from cuvler.plan import Planner, Rate, known_rates
+from cuvler.plan import Planner, Training
+from cuvler.rates import Rate, known_rates
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHARDS = 4
+SCHEDULE = Training(iterations=2_250, batch=16)
 
 
 def jobs(backbones=("dino_s8",), method="votecut"):
@@ -48,7 +52,7 @@ def rows(config, planned, **rates):
     config["pseudo_masks"]["votecut"] |= {"backbones": votecut} if votecut else {}
     config["pseudo_masks"]["maskcut"] |= {"backbone": cut[0]} if cut else {}
     given = {name.replace("__", "/"): Rate(value, "given") for name, value in rates.items()}
-    planner = Planner(check(config), {"coco_val": 8000}, known_rates() | given, lambda _: 36_000)
+    planner = Planner(check(config), {"coco_val": 8000}, known_rates() | given, lambda _: SCHEDULE)
     return {row.stage: row for row in planner.rows(planned)}, planner
 
 
@@ -92,7 +96,7 @@ def test_hours_follow_the_rates():
 
 
 def test_arithmetic_stands_in_for_a_rate_of_a_vit():
-    found, _ = rows(settings(), jobs(("dino_s16", "dino_s8", "dino_b8")), gpu_tflops=1)
+    found, _ = rows(settings(), jobs(("dino_s16", "dino_s8", "dino_b8")), gpu_tflops__float16=1)
     hours = [found[f"eigenvectors {name}"].gpu_hours for name in ("dino_s16", "dino_s8", "dino_b8")]
     # ViT-S/16 at 224 pixels is known to take 4.6 billion multiply-adds; at 480 there are 4.6
     # times as many patches, and attention grows with their square.
@@ -146,9 +150,10 @@ def run(*words):
 
 def cell(output, stage, column):
     lines = output.splitlines()
-    columns = re.split(r" {2,}", lines[0])
+    ends = {found[0]: found.end() for found in re.finditer(r"\S+( \S+)*", lines[0])}
+    before = max((end for end in ends.values() if end < ends[column]), default=0)
     (line,) = [line for line in lines if line.startswith(stage)]
-    return re.split(r" {2,}", line)[columns.index(column)]
+    return line[before : ends[column]].strip()
 
 
 def test_known_sizes_and_the_recipes_iterations(clone):
@@ -165,7 +170,43 @@ def test_several_nodes_take_the_same_gpu_hours(clone):
     (clone / "two.yaml").write_text("detector: {nodes: 2}\n")
     output = run("--configfile", "two.yaml").output
     assert "\ntraining: 2 nodes, each with 8 GPUs; GPU-hours are the sum" in output
-    assert cell(output, "detector", "GPU-hours") == cell(run().output, "detector", "GPU-hours")
+    one = run().output
+    assert cell(output, "detector", "GPU-hours") == cell(one, "detector", "GPU-hours") == "58.3"
+    assert cell(output, "detector", "hours a job") == "3.6"
+    assert cell(one, "detector", "hours a job") == "7.3"
+
+
+def write_benchmark(output, rule, seconds, cpu):
+    path = FILES[rule].benchmark_of(output, "results")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}\t0:00:01\t9\t{cpu}\n")
+
+
+def test_finished_jobs_give_the_rates_of_the_others(clone, monkeypatch):
+    done = {path for rule, path in jobs() if rule in ("detector", "predictions")}
+    done |= {path for rule, path in jobs() if "1." in path.name}  # a shard, of 1,250 images
+    for rule, path in jobs():
+        if path in done:
+            write_benchmark(path, rule, seconds=100, cpu=500)
+    trained = clone / "results/detectors/cuvler_round0"
+    trained.mkdir(parents=True)
+    # Of the last part of a training that was resumed.
+    (trained / "metrics.json").write_text('{"time": 0.5}\n{"time": 0.25}\n{"time": 0.25}\n')
+    shard = ShardEigenvectors.empty(np.arange(2), 1, (60, 60))
+    stored = clone / "results/eigenvectors/coco_val/votecut/dino_s8/1.zarr.zip"
+    stored.parent.mkdir(parents=True)
+    write_eigenvectors(stored, shard, {"device": "cuda"})
+    plan = [(rule, path, path in done) for rule, path in jobs()]
+    monkeypatch.setattr(plan_command, "read_plan", lambda _: plan)
+    output = run("--images", "coco_val=5000", "--rate", "predictions=2").output
+    shards = r"measured by 1 finished job of this run"
+    assert re.search(rf"eigenvectors/dino_s8 +12.5  {shards}", output)
+    assert re.search(rf"pseudo_masks/votecut +2.5  {shards}", output)
+    assert re.search(rf"detector +8  {shards}", output)  # 16 images in 0.25 s on 8 GPUs
+    assert re.search(r"predictions +2  given", output)
+    assert re.search(r"annotations .*measured on one core", output)
+    write_eigenvectors(stored, shard, {"device": "cpu"})
+    assert "eigenvectors/dino_s8" not in run().output
 
 
 def test_the_listing_goes_before_what_is_said(clone):
