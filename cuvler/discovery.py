@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cuvler.eigenvectors.backbones import BACKBONES, backbone_spec
+from cuvler.eigenvectors.backbones import (
+    BACKBONES,
+    BackboneDefinition,
+    BackboneSpec,
+    backbone_spec,
+)
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 from cuvler.pseudo_masks import PseudoMask
@@ -24,9 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EPS = 1e-5  # edge weight of dissimilar patches
-
 Weights = Mapping[str, StrPath]
+Definitions = Mapping[str, BackboneDefinition | Mapping[str, Any]]
 
 
 class NoWeightsError(DataError):
@@ -92,7 +96,8 @@ def discover(
     backbones: Sequence[str] | None = None,
     weights: Weights | None = None,
     device: str = "auto",
-    tau: float = 0.15,
+    tau: float | None = None,
+    definitions: Definitions | None = None,
     **settings: Any,
 ) -> list[PseudoMask]:
     """Find the objects in an image by VoteCut (CuVLER), MaskCut (CutLER) or another method.
@@ -106,8 +111,10 @@ def discover(
             hand-made patch descriptors, which need no weights.
         weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
-        tau: cosine similarity of features above which patches are similar; ``agglomerative`` has
-            ``thresholds`` instead.
+        tau: cosine similarity of features above which patches are similar, of all backbones; by
+            default each one's own, else 0.15. ``agglomerative`` has ``thresholds`` instead.
+        definitions: settings by backbone, and further ViTs of timm; see
+            :func:`cuvler.eigenvectors.backbones.backbone_spec`.
         **settings: settings of the method: ``ks``, ``tau_m``, ``max_masks`` and ``crf`` of
             :class:`cuvler.pseudo_masks.vote_cut.VoteCut`, ``n`` and ``crf`` of
             :class:`cuvler.pseudo_masks.mask_cut.MaskCut`, ``thresholds``, ``max_masks`` and ``crf``
@@ -123,13 +130,18 @@ def discover(
         DataError: weights cannot be read.
     """
     chosen, loaded = load_method(
-        method, settings, backbones=backbones, weights=weights or {}, device=device
+        method,
+        settings,
+        backbones=backbones,
+        weights=weights or {},
+        device=device,
+        definitions=definitions,
     )
     return discover_with(image, chosen, loaded, tau=tau).masks
 
 
 def discover_with(
-    image: Image.Image, method: Method, backbones: Sequence["Backbone"], *, tau: float = 0.15
+    image: Image.Image, method: Method, backbones: Sequence["Backbone"], *, tau: float | None = None
 ) -> Discovery:
     """Find the objects in an image with a loaded method; see :func:`load_method`.
 
@@ -145,8 +157,9 @@ def discover_with(
     needs = method.needs()
     for backbone in backbones:
         name, grid = backbone.spec.name, backbone.spec.grid
+        graph = backbone.spec.graph(tau=tau)
         prepared = backbone.prepare(rgb)[None].to(backbone.device)
-        pairs = needs[name].solve(backbone.features(prepared), grid, tau=tau, eps=_EPS)
+        pairs = needs[name].solve(backbone.features(prepared), grid, **graph)
         if pairs.failed[0]:
             logger.warning("%s: the eigensolver failed; left out", name)
             continue
@@ -164,6 +177,7 @@ def load_method(
     backbones: Sequence[str] | None,
     weights: Weights,
     device: str = "auto",
+    definitions: Definitions | None = None,
 ) -> tuple[Method, list["Backbone"]]:
     """Make a method and load its backbones, which stay in memory for later calls.
 
@@ -177,24 +191,24 @@ def load_method(
             raise ConfigError(
                 f"weights of {backbone!r} are given, but it is not used; used: {', '.join(used)}"
             )
-    wanted = [one for one in used if one not in files and backbone_spec(one).timm is not None]
-    files |= _fetched(wanted, method)
-    return method, [_backbone(one, files.get(one), device) for one in used]
+    specs = [backbone_spec(one, definitions) for one in used]
+    files |= _fetched([s for s in specs if s.name not in files and s.timm is not None], method)
+    return method, [_backbone(spec, files.get(spec.name), device) for spec in specs]
 
 
-def _fetched(names: Sequence[str], method: Method) -> dict[str, str]:
+def _fetched(specs: Sequence[BackboneSpec], method: Method) -> dict[str, str]:
     """Return the cached weights of some ViTs; those that are missing are downloaded."""
     from cuvler.eigenvectors.weights import FetchWeightsError, fetch_backbone
 
-    paths = {name: _cache() / f"{name}.safetensors" for name in names}
-    missing = [name for name, path in paths.items() if not path.exists()]
-    for position, name in enumerate(missing):
+    paths = {spec.name: _cached(spec) for spec in specs}
+    lacking = [spec for spec in specs if not paths[spec.name].exists()]
+    for position, spec in enumerate(lacking):
         try:
-            fetch_backbone(backbone_spec(name), paths[name])
+            fetch_backbone(spec, paths[spec.name])
         except FetchWeightsError as error:
-            missing, instead = missing[position:], _weights_free(method)
+            missing, instead = [one.name for one in lacking[position:]], _weights_free(method)
             raise NoWeightsError(missing, _cache(), error.reason, instead).spelled(
-                give=f"weights={{{name!r}: PATH, ...}}",
+                give=f"weights={{{spec.name!r}: PATH, ...}}",
                 fetch=f"cuvler weights, for each of {', '.join(missing)}",
                 instead=f"backbones={instead}",
             ) from error
@@ -208,10 +222,17 @@ def _weights_free(method: Method) -> list[str]:
 
 
 @lru_cache(maxsize=16)
-def _backbone(name: str, weights: str | None, device: str) -> "Backbone":
+def _backbone(spec: BackboneSpec, weights: str | None, device: str) -> "Backbone":
     from cuvler.eigenvectors.features import load_backbone
 
-    return load_backbone(backbone_spec(name), weights=weights, device=device)
+    return load_backbone(spec, weights=weights, device=device)
+
+
+def _cached(spec: BackboneSpec) -> Path:
+    """Return where a ViT's weights are kept; under timm's name if the table has another model."""
+    listed = BACKBONES.get(spec.name)
+    name = spec.name if listed is not None and listed.timm == spec.timm else spec.timm
+    return _cache() / f"{name}.safetensors"
 
 
 def _cache() -> Path:

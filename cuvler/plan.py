@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cuvler.config import Settings
-from cuvler.eigenvectors.backbones import BackboneSpec, backbone_spec
+from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec, backbone_spec
 from cuvler.errors import ConfigError, DataError
 from cuvler.layout import DetectorName, file_of
 from cuvler.rates import Finished, Rate, iteration_seconds, job_seconds, measured_rates
@@ -40,8 +40,8 @@ _MASKS = 5
 _PREDICTIONS = 100
 _IMAGE_BYTES = 130
 _DETECTOR_BYTES = 310_000_000
-# Layers and channels of ViTs, by the size in timm's names.
-_VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024), "giant": (40, 1536)}
+# Layers and channels of the table's ViTs, by the size in timm's names.
+_VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024)}
 
 # Stages with one row per value of a wildcard.
 _SPLIT_BY = {"eigenvectors": ("backbone",), "pseudo_masks": ("method",)}
@@ -210,7 +210,7 @@ class Planner:
 
     def _eigenvectors(self, names: Mapping[str, str]) -> Work:
         dataset, name, backbone = names["dataset"], names["method"], names["backbone"]
-        spec = backbone_spec(backbone, self.settings.eigenvectors.model_dump()["definitions"])
+        spec = backbone_spec(backbone, self.settings.eigenvectors.definitions)
         images = self._shard(dataset)
         need = self.settings.pseudo_masks.method(name).needs()[backbone]
         height, width = spec.grid
@@ -269,11 +269,21 @@ def _no_rate(name: str) -> str:
     return f"no rate is known for {name}; give {name}=NUMBER, in images per second"
 
 
+def _layers(spec: BackboneSpec) -> tuple[int, int]:
+    """Return the number of layers that an image passes, and their channels."""
+    if spec.timm is None:
+        raise ConfigError(_no_rate(f"eigenvectors/{spec.name}"), parameter="rate")
+    if spec == BACKBONES.get(spec.name):  # timm takes seconds to import
+        sizes = (size for name, size in _VITS.items() if f"_{name}_" in spec.timm)
+        return next(sizes)
+    from cuvler.eigenvectors.timm_models import find_timm_model
+
+    model = find_timm_model(spec.timm)
+    return model.index(spec.layer) + 1, model.channels
+
+
 def _teraflop(spec: BackboneSpec) -> float:
     """Return the TFLOP of a ViT's forward pass on one image: projections and attention."""
-    sizes = [size for name, size in _VITS.items() if spec.timm and f"_{name}_" in spec.timm]
-    if not sizes:
-        raise ConfigError(_no_rate(f"eigenvectors/{spec.name}"), parameter="rate")
-    layers, channels = sizes[0]
+    layers, channels = _layers(spec)
     tokens = spec.grid[0] * spec.grid[1] + 1
     return layers * (24 * tokens * channels**2 + 4 * tokens**2 * channels) / 1e12

@@ -12,6 +12,7 @@ from cuvler.commands.method_options import MethodCommand
 from cuvler.commands.pictures import Pictures
 from cuvler.discovery import Discovery, NoWeightsError, discover_with, load_method
 from cuvler.drawing import draw_eigenvectors, draw_masks, write_png
+from cuvler.eigenvectors.backbones import parse_definitions
 from cuvler.files import write_json
 from cuvler.image_files import ImageFile
 from cuvler.masks import encode, geometry
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
     "BACKBONE",
     help="A ViT's weights; those not named are fetched from the hub, once.",
 )
+@options.definitions()
 @options.tau()
 @options.device()
 @options.max_pixels()
@@ -40,7 +42,8 @@ def command(
     method: str,
     backbones: tuple[str, ...],
     weights: tuple[tuple[str, Path], ...],
-    tau: float,
+    definitions: str,
+    tau: float | None,
     device: str,
     output: Path,
     images: tuple[Path, ...],
@@ -54,7 +57,12 @@ def command(
     pictures = Pictures(images, output)
     try:
         chosen, loaded = load_method(
-            method, settings, backbones=backbones or None, weights=dict(weights), device=device
+            method,
+            settings,
+            backbones=backbones or None,
+            weights=dict(weights),
+            device=device,
+            definitions=parse_definitions(definitions),
         )
     except NoWeightsError as error:
         raise _in_options(error) from error

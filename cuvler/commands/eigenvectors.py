@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--eps",
     type=click.FloatRange(0, 1, min_open=True),
-    default=1e-5,
-    show_default=True,
-    help="Edge weight of patches that are not connected.",
+    help="Edge weight of patches that are not connected.  [default: the backbone's own, else 1e-5]",
 )
 @options.batch_size(0, "Images per forward pass; 0 chooses it by the device's memory.", least=0)
 @click.option(
@@ -78,8 +76,8 @@ def command(
     problem: str,
     num_eigenvectors: int | None,
     stop_at_background: bool,
-    tau: float,
-    eps: float,
+    tau: float | None,
+    eps: float | None,
     batch_size: int,
     threads: int,
     workers: int | None,
@@ -109,8 +107,7 @@ def command(
             load_backbone(spec, weights=weights, device=str(found), precision=precision),
             output,
             need=_need(problem, num_eigenvectors, stop_at_background),
-            tau=tau,
-            eps=eps,
+            **spec.graph(tau=tau, eps=eps),
             batch_size=batch_size,
             workers=_workers(found.type, threads) if workers is None else workers,
         )

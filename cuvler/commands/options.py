@@ -124,7 +124,10 @@ class ConfigFilesCommand(click.Command):
 
 def definitions() -> Decorator:
     """User-defined ViT backbones."""
-    text = "Additional ViTs as JSON: name -> timm, feature, size, patch."
+    text = (
+        "Settings by backbone as JSON, name -> timm, feature, size, layer, tau, eps: those that "
+        "differ from a known backbone's, or a further ViT of timm."
+    )
     return click.option("--definitions", default="{}", help=text)
 
 
@@ -159,10 +162,11 @@ def sha256(help: str = "The expected SHA-256; another digest is an error.") -> D
 
 def tau() -> Decorator:
     """The threshold of the patches' graph."""
-    text = "Cosine similarity above which two patches are connected."
-    return click.option(
-        "--tau", type=click.FloatRange(-1, 1), default=0.15, show_default=True, help=text
+    text = (
+        "Cosine similarity above which two patches are connected.  [default: the backbone's own, "
+        "else 0.15]"
     )
+    return click.option("--tau", type=click.FloatRange(-1, 1), help=text)
 
 
 def score_threshold(

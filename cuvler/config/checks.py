@@ -1,6 +1,5 @@
 """Checks of a config that one setting alone cannot have: names must exist, parts must fit."""
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 
 from cuvler.config.detector_opts import opts_mistakes
 from cuvler.config.model import Settings
-from cuvler.eigenvectors.backbones import BACKBONES
+from cuvler.eigenvectors.backbones import BACKBONES, definition_mistakes, near_and_known
 from cuvler.errors import ConfigError
 from cuvler.pseudo_masks.methods import BACKBONE_FIELDS, find_method, method_names
 
@@ -24,6 +23,7 @@ def mistakes(settings: Settings) -> list[str]:
         *_unknown_datasets(settings),
         *_unknown_recipes(settings),
         *_unknown_detector_configs(settings),
+        *_definition_mistakes(settings),
         *_method_mistakes(settings),
         *opts_mistakes("detector.opts", settings.detector.opts),
         *opts_mistakes("fine_tuning.opts", settings.fine_tuning.opts),
@@ -37,9 +37,7 @@ def mistakes(settings: Settings) -> list[str]:
 def _unknown(key: str, name: str, known: Collection[str]) -> Iterator[str]:
     if name in known:
         return
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    yield f"{key}: {name!r} is not known; {hint}known: {', '.join(sorted(known)) or 'none'}"
+    yield f"{key}: {name!r} is not known; {near_and_known(name, sorted(known))}"
 
 
 def _unknown_datasets(settings: Settings) -> Iterator[str]:
@@ -88,6 +86,13 @@ def _unknown_detector_configs(settings: Settings) -> Iterator[str]:
     known = [path.stem for path in _DETECTOR_CONFIGS.glob("[!_]*.yaml")]
     for key, name in used:
         yield from _unknown(key, name, known)
+
+
+def _definition_mistakes(settings: Settings) -> Iterator[str]:
+    definitions = settings.eigenvectors.definitions
+    for name in definitions:
+        for wrong in definition_mistakes(name, definitions):
+            yield f"eigenvectors.definitions.{name}: {wrong}"
 
 
 def _method_mistakes(settings: Settings) -> Iterator[str]:

@@ -16,8 +16,8 @@ from cuvler.config.fields import (
     Sha256,
     Shards,
     Share,
-    Text,
 )
+from cuvler.eigenvectors.backbones import EPS, TAU, BackboneDefinition, own_graph
 from cuvler.image_access import MAX_PIXELS
 from cuvler.pseudo_masks.crf import CrfSetting
 from cuvler.pseudo_masks.methods import (
@@ -53,37 +53,26 @@ class Images(Section):
     Allow it only for files that you trust."""
 
 
-class BackboneDefinition(Section):
-    """A vision transformer of timm."""
-
-    timm: Text
-    """Name of the timm model, with its pretrained tag."""
-    feature: Literal["key", "query", "value", "key_query_value", "patch_tokens"]
-    """Features of a patch: a projection of the last attention layer, all three concatenated
-    (key_query_value), or the tokens after the final norm (patch_tokens)."""
-    size: Annotated[int, Field(ge=2)]
-    """Images are resized to squares of this side, in pixels."""
-    patch: Count
-    """Side of a patch in pixels; size must be a multiple of it."""
-
-
 class Eigenvectors(Section):
     """Features of patches by self-supervised ViTs, and normalized cuts of their graphs."""
 
     definitions: dict[Name, BackboneDefinition] = Field(default={})
-    """ViTs known by name: dino_s16 dino_s8 dino_b16 dino_b8 dinov2_s14 dinov2_b14.
-    Without weights, for trying things out: pixels_p16 pixels_p14 pixels_p8.
-    Further ViTs of timm, under names of your own:
-      mae_b16: {timm: vit_base_patch16_224.mae, feature: key, size: 480, patch: 16}"""
+    """Settings by backbone. Of known ones, those that differ from docs/backbones.md:
+      dinov3_b16: {tau: 0.5, size: 896}
+    Further ViTs of timm, under names of your own, need at least these three:
+      mine: {timm: vit_small_patch16_224.augreg_in21k, feature: patch_tokens, size: 480}
+    ViTs known by name: dino_s16 dino_s8 dino_b16 dino_b8 dinov2_s14 dinov2_b14 dinov2_l14
+    dinov2_s14_reg dinov2_b14_reg dinov2_l14_reg dinov3_s16 dinov3_b16 dinov3_l16 mae_b16 mae_l16
+    deit_s16 deit_b16. Without weights, for trying things out: pixels_p16 pixels_p14 pixels_p8."""
     weights: dict[Name, PathText] = Field(default={})
     """Local weight files by backbone (.safetensors or .pth). Others are downloaded once from the
     hub, on the machine that Snakemake runs on.
       dino_s8: /models/dino_deitsmall8_pretrain.pth"""
-    tau: Annotated[float, Field(ge=-1, le=1)] = 0.15
+    tau: Annotated[float, Field(ge=-1, le=1)] = TAU
     """Patches are joined by an edge of weight 1 if the cosine of their features is above tau, and
-    of weight eps otherwise."""
-    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    """Weight of the other edges."""
+    of weight eps otherwise. For the backbones that have no tau of their own: dinov3_* have."""
+    eps: Annotated[float, Field(gt=0, lt=1)] = EPS
+    """Weight of the other edges, for the backbones that have no eps of their own."""
     batch_size: CountOrZero = 0
     """Images per forward pass; 0 chooses by free memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -92,6 +81,10 @@ class Eigenvectors(Section):
     """Precision of the ViTs. auto: float16 (mixed precision) on GPUs with tensor cores, which are
     several times faster with it, float32 elsewhere. Rounding of the size of float16's changed the
     cosine of 84 of 85 eigenvectors by less than 1e-4, and of the other by 1.2e-4."""
+
+    def graph(self, backbone: str) -> dict[str, float]:
+        """Return tau and eps of a backbone's graphs: its own, else those of all."""
+        return {"tau": self.tau, "eps": self.eps} | own_graph(backbone, self.definitions)
 
 
 class PseudoMasks(Section):

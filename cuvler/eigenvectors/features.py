@@ -75,11 +75,11 @@ def load_backbone(
         )
     # timm is slow to import and not needed for pixel backbones.
     from cuvler.download.digests import file_sha256, recorded_sha256
-    from cuvler.eigenvectors.vit import ViTFeatures, load_vit, prepare_image
+    from cuvler.eigenvectors.vit import prepare_image, vit_features
 
     if precision == "auto":
         precision = "float16" if has_half_precision(where) else "float32"
-    features = ViTFeatures(load_vit(spec, weights), spec.feature, precision).to(where)
+    features = vit_features(spec, weights, precision).to(where)
     prepare = partial(prepare_image, size=spec.size)
     # Reading the weights has checked the recorded digest: the file need not be hashed again.
     digest = recorded_sha256(weights) or file_sha256(weights)

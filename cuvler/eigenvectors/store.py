@@ -47,7 +47,7 @@ _DAMAGE = (
 )
 _FIX = "delete the file and run again to recreate it"
 # Settings that must be equal in all backbones' files of a shard.
-_SHARED = ("problem", "tau", "eps", "k")
+_SHARED = ("problem", "k")
 # The zip format's earliest timestamp, so that a file's bytes do not depend on the time of writing.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

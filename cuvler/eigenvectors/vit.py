@@ -1,25 +1,25 @@
 """timm's vision transformers as backbones."""
 
-from typing import Any, Literal, cast
+import contextlib
+import io
+import sys
+from typing import Any, Literal
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from cuvler.devices import without_tf32
 from cuvler.eigenvectors.backbones import RESAMPLING, BackboneSpec
+from cuvler.eigenvectors.projections import ProjectionBlock
+from cuvler.eigenvectors.timm_models import blocks_of, find_timm_model
 from cuvler.eigenvectors.weights import read_state
 from cuvler.errors import ConfigError, DataError
 from cuvler.files import StrPath
 
 Precision = Literal["float32", "float16"]
-
-# ImageNet's mean and standard deviation, with which all models of the table were trained.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 def prepare_image(image: Image.Image, size: int) -> Tensor:
@@ -28,39 +28,48 @@ def prepare_image(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
-def create_vit(spec: BackboneSpec) -> VisionTransformer:
+def create_vit(spec: BackboneSpec) -> nn.Module:
     """Create a backbone's model with random weights.
 
     Raises:
-        ConfigError: timm has no such model, it is not a ``VisionTransformer``, or its patch size
-            differs from the table's.
+        ConfigError: timm has no such model, it is not a vision transformer with one grid of
+            patches, or its patch size differs from the table's.
     """
     assert spec.timm is not None
     try:
-        model = timm.create_model(spec.timm, num_classes=0, dynamic_img_size=True)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"backbone {spec.name!r}: timm model {spec.timm!r}: {error}") from error
-    if not isinstance(model, VisionTransformer):
-        raise ConfigError(f"backbone {spec.name!r}: {spec.timm!r} is not a timm VisionTransformer")
-    if model.patch_embed.patch_size != (spec.patch, spec.patch):
+        found = find_timm_model(spec.timm)
+        found.require_fit(spec.size)
+        found.index(spec.layer)
+        model: nn.Module = found.create(spec.size)
+    except ConfigError as error:
+        raise ConfigError(f"backbone {spec.name!r}: {error}") from error
+    if found.patch != spec.patch:
         raise ConfigError(
-            f"backbone {spec.name!r}: {spec.timm!r} has patches of "
-            f"{model.patch_embed.patch_size[0]} pixels, not {spec.patch}"
+            f"backbone {spec.name!r}: {spec.timm!r} has patches of {found.patch} pixels, "
+            f"not {spec.patch}"
         )
     return model
 
 
-def load_vit(spec: BackboneSpec, weights: StrPath) -> VisionTransformer:
+def load_vit(spec: BackboneSpec, weights: StrPath) -> nn.Module:
     """Create a backbone's model and load its weights from a local file.
+
+    The file has timm's names of parameters, or those with which the model was published.
 
     Raises:
         ConfigError: see :func:`create_vit`.
         DataError: the file cannot be read, or does not fit the model.
     """
     model = create_vit(spec)
+    state = read_state(weights)
+    _require_biases(weights, state, model, spec)
+    # timm converts the published names of a model in the module of its class.
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
-        state = checkpoint_filter_fn(read_state(weights), model)
-        loaded = model.load_state_dict(state, strict=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # some of timm's converters print
+            loaded = model.load_state_dict(
+                convert(state, model) if convert else state, strict=False
+            )
     except (RuntimeError, KeyError) as error:
         raise DataError(f"{weights}: does not fit {spec.timm}: {error}") from error
     if loaded.missing_keys:
@@ -70,72 +79,99 @@ def load_vit(spec: BackboneSpec, weights: StrPath) -> VisionTransformer:
     return model
 
 
+def _require_biases(
+    path: StrPath, state: dict[str, Tensor], model: nn.Module, spec: BackboneSpec
+) -> None:
+    """Check that no bias of DINOv3's attention is lost.
+
+    timm has each of DINOv3's models with these biases, which in most are zero, and without them;
+    in the latter it drops those of a file in the published layout.
+
+    Raises:
+        DataError: the file has biases that are not zero, and the model has none.
+    """
+    if "storage_tokens" not in state or "blocks.0.attn.q_bias" in dict(model.named_parameters()):
+        return
+    for name, value in state.items():
+        if not name.endswith("attn.qkv.bias"):
+            continue
+        query, _, values = value.chunk(3)  # the keys' is masked
+        if bool(query.any()) or bool(values.any()):
+            raise DataError(
+                f"{path}: does not fit {spec.timm}, which has no {name}; "
+                "choose timm's model with _qkvb in its name"
+            )
+
+
+def vit_features(
+    spec: BackboneSpec, weights: StrPath, precision: Precision = "float32"
+) -> "ViTFeatures":
+    """Load a backbone's model, see :func:`load_vit`, for its features.
+
+    Raises:
+        ConfigError: also if the model's attention has no such feature.
+        DataError: see :func:`load_vit`.
+    """
+    model = load_vit(spec, weights)
+    try:
+        return ViTFeatures(model, spec.feature, precision, layer=spec.layer)
+    except ConfigError as error:
+        raise ConfigError(f"backbone {spec.name!r}: {error}") from error
+
+
 class ViTFeatures(nn.Module):
     """Patch features of a vision transformer.
 
     CuVLER and TokenCut use the keys of DINO's last attention layer; CuVLER also uses DINOv2's
-    patch tokens after the final norm. For keys, queries and values, the forward pass stops at the
-    last block's projection.
+    patch tokens after the final norm. The forward pass stops at the layer; for keys, queries and
+    values, at its projections. Images are normalised by the model's own mean and standard
+    deviation.
 
     Args:
-        model: is set to evaluation mode; its last block may be replaced.
+        model: of timm; is set to evaluation mode, and its layer may be replaced.
         feature: one of ``VIT_FEATURES``.
         precision: ``float32``, or ``float16`` for mixed precision by torch's autocast.
+        layer: a layer's position; negative ones count from the last, -1.
+
+    Raises:
+        ConfigError: the model's attention has no such feature.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: VisionTransformer, feature: str, precision: Precision = "float32"
+        self, model: Any, feature: str, precision: Precision = "float32", *, layer: int = -1
     ) -> None:
         super().__init__()
         self.mixed = precision == "float16"
         self.model = model.eval().requires_grad_(False)
+        self.layer = layer % len(model.feature_info)
+        self.has_norm = feature == "patch_tokens"
+        # Models without prefix tokens may know only grids.
+        self.output_format = "NLC" if hasattr(model, "num_prefix_tokens") else "NCHW"
         if feature != "patch_tokens":
-            model.blocks[-1] = _LastBlock(model.blocks[-1], feature)
-            model.norm = nn.Identity()
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None] * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None] * 255, persistent=False)
+            blocks = blocks_of(model)
+            blocks[self.layer] = ProjectionBlock(blocks[self.layer], feature)
+        config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+        for name in ("mean", "std"):
+            values = torch.tensor(config[name])[:, None, None] * 255
+            self.register_buffer(name, values, persistent=False)
 
     @without_tf32()
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Return (b, n, d) float32 features of (b, 3, h, w) uint8 images in row-major order."""
         with torch.autocast(images.device.type, torch.float16, enabled=self.mixed):
-            tokens = self.model.forward_features((images - self.mean) / self.std)
-        features: Tensor = tokens[:, self.model.num_prefix_tokens :].float()
+            (tokens,) = self.model.forward_intermediates(
+                (images - self.mean) / self.std,
+                indices=[self.layer],
+                norm=self.has_norm,
+                stop_early=True,
+                output_fmt=self.output_format,
+                intermediates_only=True,
+            )
+        features: Tensor = tokens.float()
+        if self.output_format == "NCHW":
+            return features.flatten(2).transpose(1, 2).contiguous()
         return features
-
-
-class _LastBlock(nn.Module):
-    """The last block, reduced to projections of its attention layer."""
-
-    def __init__(self, block: Any, feature: str) -> None:
-        super().__init__()
-        self.norm = block.norm1
-        names = ("key", "query", "value") if feature == "key_query_value" else (feature,)
-        self.projections = nn.ModuleList(_Projection(block.attn, name) for name in names)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        normed = self.norm(tokens)
-        return torch.cat([projection(normed) for projection in self.projections], dim=-1)
-
-
-class _Projection(nn.Module):
-    """The keys, queries or values of an attention layer: one third of its qkv projection."""
-
-    def __init__(self, attention: Any, name: str) -> None:
-        super().__init__()
-        third = ("query", "key", "value").index(name)
-        rows = slice(third * attention.attn_dim, (third + 1) * attention.attn_dim)
-        self.weight = nn.Parameter(attention.qkv.weight[rows], requires_grad=False)
-        bias = attention.qkv.bias
-        self.bias = None if bias is None else nn.Parameter(bias[rows], requires_grad=False)
-        self.heads = (attention.num_heads, attention.head_dim)
-        self.head_norm = (attention.q_norm, attention.k_norm, nn.Identity())[third]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        projected = nn.functional.linear(tokens, self.weight, self.bias)
-        heads = self.head_norm(projected.reshape(*projected.shape[:-1], *self.heads))
-        return cast("Tensor", heads.flatten(-2))

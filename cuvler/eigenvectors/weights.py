@@ -56,7 +56,7 @@ def fetch_backbone(spec: BackboneSpec, destination: StrPath, *, sha256: str | No
     if spec.timm is None:
         raise ConfigError(f"backbone {spec.name!r} is a pixel backbone and has no weights to fetch")
     # The table's names are those on the hub; a test asks timm.
-    is_listed = spec in BACKBONES.values()
+    is_listed = any(spec.timm == listed.timm for listed in BACKBONES.values())
     repository = f"timm/{spec.timm}" if is_listed else _hub_repository(spec.timm)
 
     def fetch(path: Path) -> None:
@@ -79,6 +79,15 @@ def _hub_repository(timm_name: str) -> str:
     if config is None or not config.hf_hub_id:
         raise ConfigError(f"timm has no weights of {timm_name!r}; give a model with its tag")
     return str(config.hf_hub_id)
+
+
+def license_note(spec: BackboneSpec) -> str:
+    """Return the licence of a ViT's weights as timm records it, for a message."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(spec.timm or "", allow_unregistered=False)
+    known = config.license if config else None
+    return f"{known}; see docs/backbones.md" if known else "timm does not say; see where it is from"
 
 
 def fetch_dino_resnet50(destination: StrPath, *, sha256: str | None = None) -> str:
@@ -133,6 +142,8 @@ def _fetch(
 def read_state(path: StrPath) -> dict[str, "Tensor"]:
     """Read a state dict from a ``.safetensors`` or ``.pth`` file.
 
+    It may be under ``model`` or ``state_dict``, as MAE's and iBOT's are.
+
     Raises:
         DataError: the file is missing or damaged, or contains anything but tensors.
     """
@@ -141,6 +152,8 @@ def read_state(path: StrPath) -> dict[str, "Tensor"]:
     from cuvler.tensor_files import read_tensors, require_finite
 
     state = read_tensors(path)
+    for key in ("model", "state_dict"):
+        state = state[key] if isinstance(state.get(key), dict) else state
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuvler.coco import write_annotations
+from cuvler.eigenvectors.backbones import BACKBONES
 from cuvler.eigenvectors.store import open_eigenvectors, read_eigenvectors
 from cuvler.errors import CuvlerError
 from cuvler.files import StrPath
@@ -99,9 +100,20 @@ def info_of(attributes: Sequence[Mapping[str, Any]], method: Method) -> dict[str
     info: dict[str, Any] = {"method": method.name}
     info["backbones"] = [made["backbone"] for made in attributes]
     info["weights_sha256"] = [made.get("weights_sha256") for made in attributes]
-    for made in attributes[:1]:
-        info |= {name: made[name] for name in ("tau", "eps") if name in made}
+    for name in ("tau", "eps"):
+        values = [made[name] for made in attributes if name in made]  # features have neither
+        if values:
+            info[name] = values[0] if len(set(values)) == 1 else values
+    if defined := {made["backbone"]: own for made in attributes if (own := _unlisted(made))}:
+        info["definitions"] = defined
     return info | method.info()
+
+
+def _unlisted(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a backbone's features that differ from the table's."""
+    listed = BACKBONES[made["backbone"]].settings() if made["backbone"] in BACKBONES else {}
+    names = ("timm", "feature", "size", "layer")
+    return {name: made[name] for name in names if name in made and made[name] != listed.get(name)}
 
 
 def write_shard(

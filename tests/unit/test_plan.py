@@ -123,12 +123,14 @@ def test_bytes_of_eigenvectors_are_those_of_their_arrays():
     assert cuts["eigenvectors dino_s8"].size == pytest.approx(8000 * 12 * 60 * 60, rel=0.01)
 
 
-def test_a_backbone_of_unknown_arithmetic_needs_a_rate():
+def test_the_arithmetic_of_a_backbone_of_the_users_own_is_asked_of_timm():
     config = settings()
-    definition = {"timm": "vit_tiny_patch16_224", "feature": "key", "size": 480, "patch": 16}
+    definition = {"timm": "vit_tiny_patch16_224", "feature": "key", "size": 480}
     config["eigenvectors"]["definitions"] = {"mine": definition}
-    with pytest.raises(ConfigError, match="eigenvectors/mine"):
-        rows(config, jobs(("mine",)))
+    found, _ = rows(config, jobs(("mine", "dino_s16")))
+    # Half the channels of a small ViT, and attention.
+    share = found["eigenvectors mine"].gpu_hours / found["eigenvectors dino_s16"].gpu_hours
+    assert 1 / 4 < share < 1 / 2
     found, _ = rows(config, jobs(("mine",)), eigenvectors__mine=8)
     assert found["eigenvectors mine"].gpu_hours == pytest.approx(1000 / 3600)
 

@@ -55,7 +55,7 @@ def test_settings_are_quoted_in_every_rule(workplace, recorded):
     weights = folder / "weights.pth"
     weights.touch()
     dataset = {"images": f"{folder}", "ground_truth": f"{folder}/labels.json", "shards": 1}
-    definition = {"timm": HOSTILE, "feature": "key", "size": 480, "patch": 16}
+    definition = {"timm": HOSTILE, "feature": "key", "size": 480}
     settings = workplace.configure(
         datasets={"demo_train": dataset, "demo_val": dataset},
         detector={"weights": str(weights), "opts": ["OUTPUT_DIR", HOSTILE]},

@@ -12,6 +12,7 @@ from cuvler import layout, listing, slurm
 from cuvler.commands.method_options import method_arguments
 from cuvler.config import check
 from cuvler.download.published import published_files
+from cuvler.eigenvectors.backbones import is_pixel_backbone
 from cuvler.errors import CuvlerError
 from cuvler.layout import DetectorName
 from cuvler.pseudo_masks.methods import method_names
@@ -211,16 +212,24 @@ def download_source(wildcards):
 
 
 def weights_of(wildcards):
-    """The weights of a ViT: the user's file, or a fetched one; ``pixels_*`` have none."""
-    if wildcards.backbone.startswith("pixels_"):
+    """The weights of a ViT: the user's file, or a fetched one; pixel backbones have none."""
+    if is_pixel_backbone(wildcards.backbone):
         return []
     fetched = layout.WEIGHTS.of(backbone=wildcards.backbone)
     return settings.eigenvectors.weights.get(wildcards.backbone, fetched)
 
 
-def definitions_of_backbones(wildcards):
+def definition_of_backbone(wildcards):
+    """The backbone's own settings, without the graph's, which are options of their own."""
     # A function, because Snakemake would take the braces of JSON in a plain string for wildcards.
-    return json.dumps(settings.eigenvectors.model_dump()["definitions"])
+    own = settings.eigenvectors.definitions.get(wildcards.backbone)
+    stated = own.model_dump(exclude_none=True, exclude={"tau", "eps"}) if own else {}
+    return json.dumps({wildcards.backbone: stated} if stated else {})
+
+
+def graph_option(name):
+    """A parameter function: a setting of the backbone's graphs."""
+    return lambda wildcards: settings.eigenvectors.graph(wildcards.backbone)[name]
 
 
 @cache

@@ -6,7 +6,7 @@ rule weights:
     conda:
         "../envs/cuvler.yaml"
     params:
-        definitions=definitions_of_backbones,
+        definitions=definition_of_backbone,
     shell:
         "cuvler weights --backbone {wildcards.backbone} --definitions {params.definitions:q}"
         " --output {output:q} &> {log:q}"
@@ -30,11 +30,11 @@ rule eigenvectors:
     params:
         image_root=images_of,
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
-        definitions=definitions_of_backbones,
+        definitions=definition_of_backbone,
         access=IMAGE_ACCESS,
         vectors=needed_vectors,
-        tau=settings.eigenvectors.tau,
-        eps=settings.eigenvectors.eps,
+        tau=graph_option("tau"),
+        eps=graph_option("eps"),
         batch_size=settings.eigenvectors.batch_size,
         device=settings.eigenvectors.device,
         precision=settings.eigenvectors.precision,

@@ -83,7 +83,7 @@ def test_pixels_have_nothing_to_fetch(tmp_path):
 
 @pytest.mark.parametrize("timm_name", ["test_vit.mine", "no_such_model"])
 def test_models_without_a_published_file_are_named(tmp_path, timm_name):
-    own = {"timm": timm_name, "feature": "key", "size": 64, "patch": 16}
+    own = {"timm": timm_name, "feature": "key", "size": 64}
     with pytest.raises(ConfigError, match=timm_name):
         fetch_backbone(backbone_spec("mine", {"mine": own}), tmp_path / "w.safetensors")
 

@@ -25,7 +25,7 @@ from cuvler.errors import ConfigError, DataError
 from cuvler.images import open_image
 from cuvler.loading import LoaderDiedError
 
-TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96, "patch": 16}}
+TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96}}
 GOOD = ["a.jpg", "b.png", "grey.png", "one_pixel.png", "wide.jpg"]
 BAD = {"broken.jpg": "unreadable", "empty.jpg": "unreadable", "gone.jpg": "missing"}
 
