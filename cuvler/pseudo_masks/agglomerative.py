@@ -19,7 +19,7 @@ from cuvler.pseudo_masks.proposals import is_background, is_noise, resize_neares
 from cuvler.pseudo_masks.record import PseudoMask
 from cuvler.pseudo_masks.refinement import refine
 
-THRESHOLDS = (0.8, 0.6, 0.4, 0.2, 0.1)
+THRESHOLDS = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 MAX_MASKS = 50
 _MAX_IOU = 0.7  # IoU above which a region repeats one of a higher score.
 
@@ -56,18 +56,23 @@ def find_regions(tree: NDArray[np.floating], thresholds: Sequence[float]) -> Ite
             known.add(region)
             mask = numbers == number
             if not is_background(mask):
-                yield Region(mask, (1 - float(merges[names[number]])) * _roundness(mask))
+                yield Region(mask, _score(mask, float(merges[names[number]])))
 
 
-def _roundness(mask: NDArray[np.bool_]) -> float:
-    """Return area / contour, times the share of the contour that is inside the image.
+def _score(mask: NDArray[np.bool_], similarity: float) -> float:
+    """Return the score of a region that merges with a neighbour at a similarity, in (0, 1].
 
-    Objects are compact, while backgrounds have long contours and end at the image's border. It
-    grows with size, in units of patches' sides.
+    The geometric mean of three factors:
+    - contrast, 1 - similarity;
+    - compactness, 4 sqrt(area) / contour, which is 1 for squares, times the share of the contour
+      that is not at the image's border. Backgrounds have long contours and end at the border;
+    - size, the fourth root of the share of the image.
     """
+    area = np.count_nonzero(mask)
     inside = np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1])
     at_border = sum(np.count_nonzero(edge) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-    return float(np.count_nonzero(mask) * inside / (inside + at_border) ** 2)
+    compactness = 4 * area**0.5 * inside / (inside + at_border) ** 2
+    return float(((1 - max(similarity, 0)) * compactness * (area / mask.size) ** 0.25) ** (1 / 3))
 
 
 def rank(
@@ -85,8 +90,7 @@ def rank(
     height = max((tree.shape[1] for tree in trees.values()), default=0)
     width = max((tree.shape[2] for tree in trees.values()), default=0)
     found = [
-        # Scores of a coarser grid are in its patches.
-        Region(resize_nearest(region.mask, height, width), region.score * height / tree.shape[1])
+        Region(resize_nearest(region.mask, height, width), region.score)
         for tree in trees.values()
         for region in find_regions(tree, thresholds)
     ]
@@ -114,9 +118,8 @@ def agglomerate(
     Neighbouring regions of patches merge, the most similar ones first. At each threshold, the
     regions so far are candidates: wholes, parts, and objects that touch come apart.
 
-    The score of a region is its contrast, 1 - the similarity at which it merges with a neighbour,
-    times area / contour, times the share of the contour that is not at the image's border; the
-    papers have none.
+    The papers have no score. Here, a region scores high if it differs from its neighbours, and is
+    compact, large and not at the image's border. Scores of different images are comparable.
 
     Args:
         image: RGB, H x W pixels.
@@ -130,19 +133,17 @@ def agglomerate(
     """
     pixels = np.asarray(image.convert("RGB"))
     masks = []
-    best = 0.0
     for region in rank(trees, thresholds, max_masks):
         coarse = resize_nearest(region.mask, *pixels.shape[:2])
         # In an image smaller than the grid, resizing can leave a mask without pixels.
         if not coarse.any():
             continue
-        best = best or region.score
         refined = refine(pixels, coarse, crf=crf)
         masks.append(
             PseudoMask(
                 mask=coarse if refined is None else refined,
                 vote_mask=region.mask,
-                score=region.score / best,
+                score=region.score,
                 crf_success=refined is not None,
             )
         )

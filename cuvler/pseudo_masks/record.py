@@ -18,7 +18,7 @@ class PseudoMask:
         mask: (H, W) bool, the refined mask at the image's size; never empty.
         vote_mask: bool, the mask before refinement: VoteCut's vote at (60, 60), MaskCut's cut
             at (480, 480); None if the method has none.
-        score: in (0, 1], relative to the image's best mask.
+        score: in (0, 1]; VoteCut's are relative to the image's best mask.
         cluster_size: number of proposals that voted.
         crf_success: False if the refinement was rejected and ``mask`` is the resized vote mask.
     """

@@ -43,7 +43,7 @@ def test_the_image_border_counts_against_a_region():
         rank({"a": merge_tree(LOOKS[kinds].reshape(-1, 3), GRID)}, [0.2], 1)[0].score
         for kinds in (inside, at_border)
     ]
-    assert scores[1] == pytest.approx(scores[0] * (42 - 7) / 42)
+    assert scores[1] == pytest.approx(scores[0] * ((42 - 7) / 42) ** (1 / 3))
 
 
 def test_backbones_of_other_grids_find_the_same_regions_once():
@@ -62,8 +62,11 @@ def test_masks_follow_the_image_and_are_scored_by_the_best():
     image = Image.fromarray(COLOURS[kinds]).resize((240, 200), Image.Resampling.NEAREST)
     masks = agglomerate(image, {"a": tree}, thresholds=[0.9, 0.2])
     pixels = kinds.repeat(10, axis=0).repeat(10, axis=1)
-    assert masks[0].score == 1
-    assert all(0 < mask.score < 1 for mask in masks[1:])
+    # Of equal contrast to the background; 7 x 14 and 7 x 7 patches of 480.
+    assert masks[0].score == pytest.approx((4 * 98**0.5 / 42 * (98 / 480) ** 0.25) ** (1 / 3))
+    contrast = 1 - LOOKS[1] @ LOOKS[2] / (LOOKS[1] @ LOOKS[1])
+    part = pytest.approx((contrast * (49 / 480) ** 0.25) ** (1 / 3), rel=1e-5)
+    assert [mask.score for mask in masks[1:]] == [part, part]
     for mask, kind in zip(masks, (pixels > 0, pixels == 1, pixels == 2), strict=True):
         assert (mask.mask & kind).sum() / (mask.mask | kind).sum() > 0.95
 
