@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup dev demo demo-cutler test slurm-test fault-test benchmark docs lint format lock clean
+.PHONY: setup dev demo demo-cutler test slurm-test gpu-test gpu-benchmark fault-test benchmark docs lint format lock clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -47,6 +47,18 @@ test: dev
 # On a SLURM cluster started on this machine, from Debian's packages: half an hour; needs root.
 slurm-test: dev
 	pytest -m slurm
+
+# On a machine with an NVIDIA GPU; tests of several GPUs are skipped where there is one. The second
+# run checks that streams wait for each other's tensors.
+gpu-test: dev
+	pytest -m gpu
+	TORCH_CUDA_SANITIZER=1 pytest -m gpu tests/gpu/test_eigenvectors.py -k extraction
+
+# The tables of GPUs: extraction by each ViT in both precisions, and the published detector.
+gpu-benchmark: dev
+	python benchmarks/eigenvectors.py --backbones all --precision float32
+	python benchmarks/eigenvectors.py --backbones all --precision float16
+	python benchmarks/detector.py --detector-config votecut_cad --num-gpus 1 --batch 2 --workers 4
 
 # Damage every kind of file and kill every stage, at random: make fault-test FAULTS="--seed 1".
 fault-test: dev

@@ -10,6 +10,7 @@ on both.
 """
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
@@ -41,6 +42,7 @@ from cuvler.eigenvectors.normalized_cut import TOLERANCE
 from cuvler.eigenvectors.partitions import partitions
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.eigenvectors.vit import Precision, ViTFeatures, create_vit, prepare_image
+from cuvler.images import open_image
 
 VITS = [name for name, spec in BACKBONES.items() if spec.timm is not None]
 
@@ -247,8 +249,11 @@ def random_vit(spec: BackboneSpec, precision: Precision) -> Backbone:
 
 def vits(backbones: Iterable[Backbone], images: int, repeats: int) -> None:
     """Print the table of what the ViTs do a second, alone and with what surrounds them."""
-    print("\n| backbone | device, precision | batch | forward | with eigenvectors | whole stage |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "\n| backbone | device, precision | batch | opening, a core | forward | with eigenvectors "
+        "| whole stage | share of the forward |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         listing = write_images(Path(folder), images)
         for backbone in backbones:
@@ -256,17 +261,13 @@ def vits(backbones: Iterable[Backbone], images: int, repeats: int) -> None:
             batch_size = min(default_batch_size(backbone), images)
             batch = torch.randint(0, 256, (batch_size, 3, spec.size, spec.size), dtype=torch.uint8)
             seconds = median(vit_functions(backbone, batch, listing, Path(folder)), repeats)
-            rates = " | ".join(
-                f"{count / seconds[name]:.2f} images/s"
-                for name, count in (
-                    ("forward", batch_size),
-                    ("eigenvectors", batch_size),
-                    ("stage", images),
-                )
-            )
+            counts = {"forward": batch_size, "eigenvectors": batch_size, "stage": images}
+            rates = {name: count / seconds[name] for name, count in counts.items()}
+            rates = {"opening": min(images, 32) / seconds["opening"]} | rates
             print(
-                f"| {spec.name} | {backbone.device}, {backbone.precision} | {batch_size} "
-                f"| {rates} |",
+                f"| {spec.name} | {backbone.device}, {backbone.precision} | {batch_size} | "
+                + " | ".join(f"{rate:.2f} images/s" for rate in rates.values())
+                + f" | {100 * rates['stage'] / rates['forward']:.0f} % |",
                 flush=True,
             )
 
@@ -283,10 +284,15 @@ def write_images(folder: Path, count: int) -> pd.DataFrame:
 def vit_functions(
     backbone: Backbone, batch: Tensor, listing: pd.DataFrame, folder: Path
 ) -> dict[str, Callable[[], object]]:
-    """What is timed of a ViT: the model, with the solver, and with decoding and writing too."""
+    """What is timed of a ViT: the model, with the solver, and with decoding and writing too.
+
+    On a GPU the whole stage has all cores, as in a job of its own.
+    """
     batch = batch.to(backbone.device)
-    workers = 8 if backbone.device.type == "cuda" else 1
+    workers = max(1, (os.cpu_count() or 2) - 1) if backbone.device.type == "cuda" else 1
+    paths = [folder / name for name in listing["file_name"][:32]]
     return {
+        "opening": lambda: [backbone.prepare(open_image(path)) for path in paths],
         "forward": lambda: backbone.features(batch),
         "eigenvectors": lambda: ncut(backbone.features(batch)),
         "stage": lambda: extract_shard(

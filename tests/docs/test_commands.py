@@ -86,6 +86,8 @@ PREDICTED_VAL = PREDICTED % ("coco_val", "datasets/coco/val2017")
 EXERCISED = {
     "make demo": Make("snakemake all --configfile config/laptop.yaml config/demo.yaml"),
     "make test": Make("pytest"),
+    "make gpu-test": Make("pytest -m gpu"),
+    "make gpu-benchmark": Make("python benchmarks/eigenvectors.py --backbones all"),
     "cuvler datasets": Run(""),
     "cuvler datasets --configfile mine.yaml": Run(""),
     "cuvler download": Run(""),

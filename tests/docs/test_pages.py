@@ -23,6 +23,12 @@ def test_what_is_written_from_the_settings_is_current():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run python docs/configuration.py"
 
 
+def test_the_arithmetic_of_gpus_is_current():
+    table = runpy.run_path(str(REPOSITORY / "benchmarks/arithmetic.py"))["table"]()
+    page = (REPOSITORY / "docs/gpus.md").read_text(encoding="utf-8")
+    assert table in page, "docs/gpus.md: copy the table of python benchmarks/arithmetic.py"
+
+
 def merged(settings, more):
     """Settings as Snakemake extends them by those of a file."""
     if not isinstance(settings, dict) or not isinstance(more, dict):

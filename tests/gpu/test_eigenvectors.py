@@ -1,5 +1,6 @@
 """The eigenvector stage on a GPU agrees with the CPU."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from cuvler.eigenvectors import lanczos, ncut
+from cuvler.eigenvectors import extraction, lanczos, ncut
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.extraction import default_batch_size, extract_shard
@@ -125,6 +126,32 @@ def test_extraction_gives_the_eigenvectors_of_the_cpu(images, tmp_path, name):
     assert not any(shard.status.any() for shard in shards)
     cosines = np.abs((shards[0].eigenvectors * shards[1].eigenvectors).sum(axis=(2, 3)))
     assert cosines.min() >= 0.9999
+
+
+def test_batches_computed_ahead_give_the_same_bytes(images, tmp_path, monkeypatch):
+    folder, listing = images
+    backbone = on("cuda", "dino_s16")
+    files = [tmp_path / f"{ahead}.zarr.zip" for ahead in (0, 2)]
+    for ahead, path in zip((0, 2), files, strict=True):
+        monkeypatch.setattr(extraction, "_AHEAD", ahead)
+        extract_shard(listing, folder, backbone, path, need=Eigenvectors(), batch_size=1)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_few_operations_wait_for_the_gpu():
+    """As counted by tests/unit/eigenvectors/test_on_gpu.py without one."""
+    features = torch.randn(4, 900, 384, generator=torch.Generator().manual_seed(0)).cuda()
+    ncut(features)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            ncut(features)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in found if "synchronizing" in str(warning.message)]
+    # Random features converge slowly: more checks than those of images.
+    assert 2 <= len(waits) <= 12
 
 
 def test_default_batch_size_fits():

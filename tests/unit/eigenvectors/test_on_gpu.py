@@ -23,7 +23,7 @@ from cuvler.errors import CuvlerError
 from ..pretend_gpu import GPU, WrongOnGpuError, pretended_gpu
 
 GOLDEN = Path(__file__).parents[2] / "reference" / "ncut" / "ncut.npz"
-TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96, "patch": 16}}
+TINY = {"tiny": {"timm": "test_vit", "feature": "key", "size": 96}}
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def test_extraction_gives_the_eigenvectors_of_the_cpu(images, weights, tmp_path,
     with pretended_gpu(monkeypatch) as gpu:
         found = extract("cuda")
     assert found.status.tolist() == expected.status.tolist()
-    np.testing.assert_allclose(found.eigenvectors, expected.eigenvectors, atol=1e-3)
+    cosines = (found.eigenvectors * expected.eigenvectors)[:4].sum(axis=(2, 3))
+    assert np.abs(cosines).min() >= 0.9999
     # Copies, forward passes and solutions in a stream each; weights in the default one.
     assert len(gpu.streams) == 4
 
