@@ -61,6 +61,10 @@ COMMANDS = {
     "plan": ("cuvler.commands.plan", "Estimate the time and disk space of a run."),
     "status": ("cuvler.commands.status", "Show the progress of a run."),
     "discover": ("cuvler.commands.discover", "Find the objects in single images."),
+    "tune": (
+        "cuvler.commands.tune",
+        "Try many settings on single images, and lay out what they find.",
+    ),
     "predict": ("cuvler.commands.predict", "Run a trained detector on single images."),
 }
 

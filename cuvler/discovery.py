@@ -25,6 +25,8 @@ from cuvler.pseudo_masks.methods import Method, make_method
 from cuvler.uniform import is_uniform
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cuvler.eigenvectors.features import Backbone
 
 logger = logging.getLogger(__name__)
@@ -152,14 +154,29 @@ def discover_with(
     if is_uniform(rgb):
         logger.info("the image is uniform, so it has no objects")
         return Discovery([], {})
+    features = {backbone.spec: extract_features(rgb, backbone) for backbone in backbones}
+    return masks_from(rgb, method, features, tau=tau)
+
+
+def extract_features(image: Image.Image, backbone: "Backbone") -> "Tensor":
+    """Compute the features of an RGB image's patches, (1, n, d) on the backbone's device."""
+    return backbone.features(backbone.prepare(image)[None].to(backbone.device))
+
+
+def masks_from(
+    image: Image.Image,
+    method: Method,
+    features: "Mapping[BackboneSpec, Tensor]",
+    *,
+    tau: float | None = None,
+) -> Discovery:
+    """Find the objects in an RGB image from the features of its patches, (1, n, d)."""
     vectors: dict[str, NDArray[np.float32]] = {}
     titled: dict[str, NDArray[np.float32]] = {}
     needs = method.needs()
-    for backbone in backbones:
-        name, grid = backbone.spec.name, backbone.spec.grid
-        graph = backbone.spec.graph(tau=tau)
-        prepared = backbone.prepare(rgb)[None].to(backbone.device)
-        pairs = needs[name].solve(backbone.features(prepared), grid, **graph)
+    for spec, patches in features.items():
+        name, grid = spec.name, spec.grid
+        pairs = needs[name].solve(patches, grid, **spec.graph(tau=tau))
         if pairs.failed[0]:
             logger.warning("%s: the eigensolver failed; left out", name)
             continue
@@ -167,7 +184,7 @@ def discover_with(
         titled |= needs[name].pictures(name, vectors[name])
     if needs and not vectors:
         return Discovery([], {})
-    return Discovery(method.masks(rgb, vectors), titled)
+    return Discovery(method.masks(image, vectors), titled)
 
 
 def load_method(
@@ -184,19 +201,44 @@ def load_method(
     Arguments and errors are those of :func:`discover`.
     """
     method = make_method(name, settings, backbones=backbones)
+    specs = [backbone_spec(one, definitions) for one in method.needs()]
+    instead = _weights_free(method)
+    return method, load_backbones(specs, weights=weights, device=device, instead=instead)
+
+
+def load_backbones(
+    specs: Sequence[BackboneSpec],
+    *,
+    weights: Weights,
+    device: str = "auto",
+    instead: Sequence[str],
+) -> list["Backbone"]:
+    """Load backbones, which stay in memory for later calls.
+
+    Args:
+        specs: their entries in the table, possibly with another size.
+        weights: weight files by name; others are downloaded once.
+        device: see :func:`discover`.
+        instead: names of backbones without weights, for the message if there is no network.
+
+    Raises:
+        ConfigError: weights are given for another backbone.
+        NoWeightsError: weights cannot be downloaded.
+        DataError: weights cannot be read.
+    """
     files = {backbone: str(path) for backbone, path in weights.items()}
-    used = list(method.needs())
+    used = list(dict.fromkeys(spec.name for spec in specs))
     for backbone in files:
         if backbone not in used:
             raise ConfigError(
                 f"weights of {backbone!r} are given, but it is not used; used: {', '.join(used)}"
             )
-    specs = [backbone_spec(one, definitions) for one in used]
-    files |= _fetched([s for s in specs if s.name not in files and s.timm is not None], method)
-    return method, [_backbone(spec, files.get(spec.name), device) for spec in specs]
+    wanted = {s.name: s for s in specs if s.name not in files and s.timm is not None}
+    files |= _fetched(list(wanted.values()), instead)
+    return [_backbone(spec, files.get(spec.name), device) for spec in specs]
 
 
-def _fetched(specs: Sequence[BackboneSpec], method: Method) -> dict[str, str]:
+def _fetched(specs: Sequence[BackboneSpec], instead: Sequence[str]) -> dict[str, str]:
     """Return the cached weights of some ViTs; those that are missing are downloaded."""
     from cuvler.eigenvectors.weights import FetchWeightsError, fetch_backbone
 
@@ -206,11 +248,11 @@ def _fetched(specs: Sequence[BackboneSpec], method: Method) -> dict[str, str]:
         try:
             fetch_backbone(spec, paths[spec.name])
         except FetchWeightsError as error:
-            missing, instead = [one.name for one in lacking[position:]], _weights_free(method)
+            missing = [one.name for one in lacking[position:]]
             raise NoWeightsError(missing, _cache(), error.reason, instead).spelled(
                 give=f"weights={{{spec.name!r}: PATH, ...}}",
                 fetch=f"cuvler weights, for each of {', '.join(missing)}",
-                instead=f"backbones={instead}",
+                instead=f"backbones={list(instead)}",
             ) from error
     return {name: str(path) for name, path in paths.items()}
 

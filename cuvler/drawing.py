@@ -51,7 +51,9 @@ _MAGMA = np.frombuffer(
     dtype=np.uint8,
 ).reshape(256, 3)
 _SHEET_SIDE = 480  # pixels
-_GAP, _HEAD = 8, 30  # pixels between the pictures of a sheet, and for the names of a row
+# Pixels between the pictures of a sheet, for the names of a row, and for a row's heading.
+_GAP, _HEAD, _TITLE = 8, 30, 38
+_INK = "#16202c"
 _DARK = (16, 16, 16)
 _SMALL = 8  # An object less wide or high than so many contours has its contour outside.
 
@@ -187,25 +189,43 @@ def draw_sheet(
     Returns:
         An RGB image on white.
     """
-    first = pictures[0][1]
+    rows = [("", pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
+    return draw_rows(rows, side=side)
+
+
+def draw_rows(
+    rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image]]]], *, side: int = _SHEET_SIDE
+) -> Image.Image:
+    """Arrange images of equal size in rows, each with a heading.
+
+    Args:
+        rows: (heading, images) pairs; images are (name, RGB image) pairs, and their names are
+            above them. There is no space for headings and names that are empty in a whole row.
+        side: largest length of an image's longer side, in pixels.
+
+    Returns:
+        An RGB image on white.
+    """
+    first = rows[0][1][0][1]
     scale = min(1.0, side / max(first.size))
     width, height = (max(1, round(length * scale)) for length in first.size)
-    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-    heads = [_HEAD if any(name for name, _ in row) else 0 for row in rows]
-    sheet = Image.new(
-        "RGB",
-        (len(rows[0]) * (width + _GAP) - _GAP, sum(heads) + len(rows) * (height + _GAP) - _GAP),
-        "white",
-    )
+    tops = [_TITLE if title else 0 for title, _ in rows]
+    heads = [_HEAD if any(name for name, _ in row) else 0 for _, row in rows]
+    columns = max(len(row) for _, row in rows)
+    total = sum(tops) + sum(heads) + len(rows) * (height + _GAP) - _GAP
+    sheet = Image.new("RGB", (columns * (width + _GAP) - _GAP, total), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
-    top = 0
-    for row, head in zip(rows, heads, strict=True):
+    bottom = 0
+    for (title, row), above, head in zip(rows, tops, heads, strict=True):
+        large = ImageFont.load_default(size=21)
+        draw.text((_GAP, bottom + above // 2 + _GAP // 2), title, _INK, large, anchor="lm")
+        top = bottom + above
         for column, (name, picture) in enumerate(row):
             left = column * (width + _GAP)
-            draw.text((left + width // 2, top + head // 2), name, "#16202c", font, anchor="mm")
+            draw.text((left + width // 2, top + head // 2), name, _INK, font, anchor="mm")
             small = picture.resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(small, (left, top + head))
-        top += head + height + _GAP
+        bottom = top + head + height + _GAP
     return sheet
 
 

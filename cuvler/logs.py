@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 # Control characters (line breaks and escape sequences of terminals are made of them), line and
@@ -52,6 +53,18 @@ class Formatter(logging.Formatter):
 def _escaped(argument: object) -> object:
     is_text = isinstance(argument, str | os.PathLike | BaseException)
     return printable(argument) if is_text else argument
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Log warnings and errors only, of the package of this name; for what is called many times."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def configure(level: int = logging.INFO, *, date_format: str | None = None) -> None:

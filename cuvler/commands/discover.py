@@ -65,7 +65,7 @@ def command(
             definitions=parse_definitions(definitions),
         )
     except NoWeightsError as error:
-        raise _in_options(error) from error
+        raise in_options(error) from error
     for file, image in pictures:
         found = discover_with(image, chosen, loaded, tau=tau)
         # Scores that are all the same say nothing, and hide a part of the picture.
@@ -77,7 +77,7 @@ def command(
     pictures.require_all()
 
 
-def _in_options(error: NoWeightsError) -> NoWeightsError:
+def in_options(error: NoWeightsError) -> NoWeightsError:
     """Return the error with the ways out as options and commands to paste."""
     fetch = "cuvler weights --backbone $name --output $name.safetensors"
     return error.spelled(

@@ -51,6 +51,61 @@ class MethodCommand(click.Command):
                     formatter.write_dl(records)
 
 
+class SettingsCommand(click.Command):
+    """A command with one option per setting of any method, repeated for several values.
+
+    The callback receives ``settings``: name -> the values given, of those that were given. As in
+    :class:`MethodCommand`, a list is written by repeating its option, so that it is one value.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Collect the settings in one argument."""
+        rest = super().parse_args(ctx, args)
+        given = {name: ctx.params.pop(name) for name in _methods_by_setting()}
+        ctx.params["settings"] = {
+            name: [values] if _is_list(name) else list(values)
+            for name, values in given.items()
+            if values
+        }
+        return rest
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all options, the settings last."""
+        own = super().get_params(ctx)
+        for name in method_names():
+            _require_free(name, own)
+        return [*own, *map(_repeatable, _methods_by_setting())]
+
+
+def _methods_by_setting() -> dict[str, list[type[Method]]]:
+    """Return the methods that have each setting."""
+    found: dict[str, list[type[Method]]] = {}
+    for method in map(find_method, method_names()):
+        for name in method.settings():
+            found.setdefault(name, []).append(method)
+    return found
+
+
+def _schema(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = _methods_by_setting()[name][0].model_json_schema()["properties"][name]
+    return schema
+
+
+def _is_list(name: str) -> bool:
+    return _schema(name).get("type") == "array"
+
+
+def _repeatable(name: str) -> click.Option:
+    methods, schema = _methods_by_setting()[name], _schema(name)
+    is_switch = schema.get("type") == "boolean"
+    type_ = (
+        click.BOOL if is_switch else _type(schema.get("items", {}) if _is_list(name) else schema)
+    )
+    description = methods[0].model_fields[name].description
+    help_ = f"{', '.join(method.name for method in methods)}: {description}"
+    return click.Option([_flag(name)], type=type_, multiple=True, help=help_)
+
+
 def method_arguments(method: Method) -> list[str]:
     """Return the command-line options for a method's settings."""
     return [word for name in method.settings() for word in _words(name, getattr(method, name))]
@@ -82,15 +137,18 @@ def _chosen(args: list[str]) -> str:
 
 
 def _options(name: str, own: list[click.Parameter]) -> list[click.Parameter]:
+    _require_free(name, own)
     method = find_method(name)
-    settings = method.settings()
-    if taken := {parameter.name for parameter in own} & set(settings):
+    schema = method.model_json_schema()["properties"]
+    return [_option(method, setting, schema[setting]) for setting in method.settings()]
+
+
+def _require_free(name: str, own: list[click.Parameter]) -> None:
+    if taken := {parameter.name for parameter in own} & set(find_method(name).settings()):
         raise ConfigError(
             f"method {name!r}: settings cannot have the names of the command's own options: "
             f"{', '.join(sorted(map(str, taken)))}"
         )
-    schema = method.model_json_schema()["properties"]
-    return [_option(method, setting, schema[setting]) for setting in settings]
 
 
 def _option(method: type[Method], name: str, schema: dict[str, Any]) -> click.Option:

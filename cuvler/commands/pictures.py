@@ -10,7 +10,7 @@ from PIL import Image
 from cuvler.errors import CuvlerError, DataError, ImageError
 from cuvler.files import StrPath
 from cuvler.image_files import ImageFile, find_files
-from cuvler.images import open_image
+from cuvler.images import Size, open_image
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +22,25 @@ class Pictures:
         paths: files and folders, which are searched at any depth.
         output: the folder that is written to; it is not searched.
 
+    Attributes:
+        files: the images.
+        sizes: (width, height) by path, as annotations state them; see
+            :func:`cuvler.images.open_image`.
+
     Raises:
         DataError: see :func:`cuvler.image_files.find_files`.
     """
 
     def __init__(self, paths: Sequence[Path], output: StrPath) -> None:
-        self._files = find_files(paths, without=output)
+        self.files = find_files(paths, without=output)
+        self.sizes: dict[Path, Size | None] = {}
         self._unopened = 0
         self._unwritten = 0
 
     def __iter__(self) -> Iterator[tuple[ImageFile, Image.Image]]:
-        for file in self._files:
+        for file in self.files:
             try:
-                image = open_image(file.path)
+                image = open_image(file.path, self.sizes.get(file.path))
             except ImageError as error:
                 logger.warning("%s", error)
                 self._unopened += 1
@@ -60,5 +66,5 @@ class Pictures:
         failed = [f"{count} could not be {what}" for what, count in counts.items() if count]
         if failed:
             raise DataError(
-                f"of {len(self._files)} images {' and '.join(failed)}; the warnings name them"
+                f"of {len(self.files)} images {' and '.join(failed)}; the warnings name them"
             )

@@ -1,7 +1,7 @@
 """MaskCut: repeated normalized cuts of one ViT's features, one object per cut."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,10 @@ class MaskCut(Method):
 
     name: ClassVar[str] = "maskcut"
     added: ClassVar[tuple[str, ...]] = ("stop_at_background",)
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"n": 3},
+        {"n": 10, "stop_at_background": True},
+    )
     scored: ClassVar[bool] = False
     rate: ClassVar[tuple[float, str]] = (
         8,

@@ -63,6 +63,7 @@ class Method(BaseModel):
         rate: images per second on one core, and how it was measured; None if unknown.
         added: settings that the published method does not have; :meth:`info` leaves them out at
             their defaults.
+        variants: settings that `cuvler tune` tries, unless it is given others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +72,7 @@ class Method(BaseModel):
     scored: ClassVar[bool] = True
     rate: ClassVar[tuple[float, str] | None] = None
     added: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def needs(self) -> Mapping[str, "Need"]:
         """Return the vectors to extract, by backbone; empty if the image is enough."""

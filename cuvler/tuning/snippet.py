@@ -1,0 +1,33 @@
+"""A setting as keys of the workflow's config."""
+
+from typing import Any
+
+import yaml
+
+from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
+from cuvler.pseudo_masks.methods import SHARED_SETTINGS
+from cuvler.tuning.grid import Setting
+
+
+def config_snippet(setting: Setting) -> str:
+    """Return the part of a config that makes masks with a setting, as YAML.
+
+    It has all settings of the method itself, also those at their defaults, because a config into
+    which it is pasted may have others.
+    """
+    method = setting.method
+    own = method.model_dump(mode="json", exclude=set(SHARED_SETTINGS))
+    shared = method.model_dump(mode="json", include=set(SHARED_SETTINGS), exclude_defaults=True)
+    definitions = {spec.name: _definition(spec, setting.tau) for spec in setting.specs}
+    config: dict[str, Any] = {"pseudo_masks": {**shared, method.name: own}}
+    if any(definitions.values()):
+        used = {name: definition for name, definition in definitions.items() if definition}
+        config = {"eigenvectors": {"definitions": used}} | config
+    return yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _definition(spec: BackboneSpec, tau: float | None) -> dict[str, Any]:
+    """Return the settings of a backbone that differ from those of the table."""
+    size = spec.size if spec.size != BACKBONES[spec.name].size else None
+    values = {"size": size, "tau": tau}
+    return {key: value for key, value in values.items() if value is not None}
