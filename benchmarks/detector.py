@@ -41,10 +41,9 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils.events import EventStorage
 
 import cuvler.detector  # noqa: F401 (registers the heads)
-from cuvler.detector.checkpoints import save_model
+from cuvler.detector.checkpoints import MODEL, save_model
 from cuvler.detector.config import load_detector_config
 from cuvler.detector.data import TrainingBatches
-from cuvler.detector.hooks import MODEL
 from cuvler.detector.train import Trainer
 from cuvler.detector.training_annotations import read_annotations
 from cuvler.devices import wait_for_gpu

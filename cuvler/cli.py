@@ -51,6 +51,10 @@ COMMANDS = {
         "cuvler.commands.table",
         "Write a table of all detectors on all datasets, as in the papers.",
     ),
+    "model-card": (
+        "cuvler.commands.model_card",
+        "Write a trained detector's model card, with its scores.",
+    ),
     "reproduction": (
         "cuvler.commands.reproduction",
         "Score published detectors and compare with the papers.",

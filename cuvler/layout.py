@@ -213,6 +213,7 @@ SELF_TRAINING = _file("self_training", "self_training/{detector}.json")
 EVALUATION = _file("evaluation", "evaluation/{dataset}/{entry}.json")
 METRICS = _file("metrics", "{dataset}_metrics.json", job="metrics/{dataset}")
 TABLE = _file("table", "table.{format}")
+MODEL_CARD = _file("model_card", "detectors/{detector}/README.md", job="model_card/{detector}")
 SPLIT = _file("splits", "splits/{dataset}/{percent}.json", job="splits/{dataset}")
 FINE_TUNING = _file(
     "fine_tuning",
@@ -226,6 +227,11 @@ FINE_TUNING_EVALUATION = _file(
     "fine_tuning_evaluation", "fine_tuning/evaluation/{dataset}/{fine_tuned}.json"
 )
 FINE_TUNING_METRICS = _file("fine_tuning_metrics", "fine_tuning/{dataset}_metrics.json")
+FINE_TUNING_MODEL_CARD = _file(
+    "fine_tuning_model_card",
+    "fine_tuning/detectors/{fine_tuned}/README.md",
+    job="fine_tuning/model_card/{fine_tuned}",
+)
 REPORT = _file("report", "report.html")
 REPRODUCTION_FILE = _file("reproduction_file", "reproduction/files/{entry}.file")
 REPRODUCTION_PREDICTIONS = _file(
@@ -253,11 +259,13 @@ FILES: Mapping[str, File] = {
         EVALUATION,
         METRICS,
         TABLE,
+        MODEL_CARD,
         SPLIT,
         FINE_TUNING,
         FINE_TUNING_PREDICTIONS,
         FINE_TUNING_EVALUATION,
         FINE_TUNING_METRICS,
+        FINE_TUNING_MODEL_CARD,
         REPORT,
         REPRODUCTION_FILE,
         REPRODUCTION_PREDICTIONS,

@@ -131,10 +131,21 @@ def definitions() -> Decorator:
     return click.option("--definitions", default="{}", help=text)
 
 
-def detector() -> Decorator:
+def detector(help: str = "A detector's folder, or a file with its weights.") -> Decorator:
     """A trained detector."""
-    text = "A detector's folder, or a file with its weights."
-    return click.option("--detector", type=Path, required=True, help=text)
+    return click.option("--detector", type=Path, required=True, help=help)
+
+
+def titles() -> Decorator:
+    """Titles of datasets."""
+    return click.option(
+        "--title",
+        "titles",
+        multiple=True,
+        type=named_text,
+        metavar="DATASET=TITLE",
+        help="The dataset's title in the heading.  [default: its name]",
+    )
 
 
 def detector_config(help: str = "", *, required: bool = False) -> Decorator:

@@ -17,14 +17,7 @@ from cuvler.files import atomic_path
     required=True,
     help="Output of `cuvler metrics`. Repeat, in the order of the columns.",
 )
-@click.option(
-    "--title",
-    "titles",
-    multiple=True,
-    type=options.named_text,
-    metavar="DATASET=TITLE",
-    help="The dataset's title in the heading.  [default: its name]",
-)
+@options.titles()
 @click.option("--csv", "csv_path", type=Path, help="CSV file to write, with unrounded scores.")
 @click.option(
     "--markdown", "markdown_path", type=Path, help="Markdown file to write, in the papers' layout."

@@ -24,7 +24,7 @@ def command(backbone: str, definitions: str, sha256: str | None, output: Path) -
     from cuvler.eigenvectors.weights import (
         fetch_backbone,
         fetch_dino_resnet50,
-        license_note,
+        license_of,
     )
 
     if output.suffix != ".safetensors":
@@ -34,5 +34,5 @@ def command(backbone: str, definitions: str, sha256: str | None, output: Path) -
     else:
         spec = backbone_spec(backbone, parse_definitions(definitions))
         digest = fetch_backbone(spec, output, sha256=sha256)
-        logger.info("licence of the weights: %s", license_note(spec))
+        logger.info("licence of the weights: %s (docs/backbones.md)", license_of(spec))
     logger.info("%s: sha256 %s", output, digest)

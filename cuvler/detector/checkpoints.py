@@ -13,6 +13,9 @@ from cuvler.errors import DataError
 from cuvler.files import StrPath, atomic_path
 from cuvler.tensor_files import NeedsUnpicklingError, read_tensors, require_finite
 
+# The weights of a trained detector, in two formats.
+MODEL = "model_final.pth"
+SAFE_MODEL = "model_final.safetensors"
 _BACKBONE = "backbone.bottom_up."
 # torchvision's names of ResNet modules -> detectron2's.
 _TORCHVISION = (
@@ -45,6 +48,15 @@ class Loaded:
 def save_model(model: nn.Module, path: StrPath) -> None:
     """Write ``{"model": state dict}`` atomically; detectron2 can load the file."""
     save_state({"model": model.state_dict()}, path)
+
+
+def save_safetensors(model: nn.Module, path: StrPath) -> None:
+    """Write the state dict as safetensors, atomically; such a file cannot run code."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
 
 
 def save_state(state: Mapping[str, Any], path: StrPath) -> None:

@@ -13,14 +13,20 @@ from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-from cuvler.detector.checkpoints import save_model, save_state
+from cuvler.detector.checkpoints import (
+    MODEL,
+    SAFE_MODEL,
+    save_model,
+    save_safetensors,
+    save_state,
+)
+from cuvler.detector.model_card import latest_scores, write_card
 from cuvler.detector.scoring import is_due
 from cuvler.devices import seed_gpus
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
-MODEL = "model_final.pth"
 
 
 class SeedEachStep(HookBase):  # type: ignore[misc]
@@ -54,7 +60,7 @@ class Checkpoints(HookBase):  # type: ignore[misc]
         done = self.trainer.iter + 1
         path = self.trainer.folder / CHECKPOINT
         if done == self.trainer.max_iter:
-            save_model(self.trainer.model, self.trainer.folder / MODEL)
+            self._save_detector()
             path.unlink(missing_ok=True)
         elif any(is_due(done, period, done + 1) for period in (self.period, self.scored)):
             state = {
@@ -64,6 +70,13 @@ class Checkpoints(HookBase):  # type: ignore[misc]
             }
             save_state(state, path)
             logger.info("checkpoint after iteration %d", self.trainer.iter)
+
+    def _save_detector(self) -> None:
+        """Write what a trained detector's folder has, ``model_final.pth`` last."""
+        folder = self.trainer.folder
+        save_safetensors(self.trainer.model, folder / SAFE_MODEL)
+        write_card(folder, latest_scores(self.trainer.storage.latest(), self.trainer.scored_on))
+        save_model(self.trainer.model, folder / MODEL)
 
 
 class Writers(PeriodicWriter):  # type: ignore[misc]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from cuvler.detector.checkpoints import load_trained
+from cuvler.detector.checkpoints import MODEL, SAFE_MODEL, load_trained
 from cuvler.detector.config import (
     base_config,
     build_detector,
@@ -193,8 +193,8 @@ def load_detector(
     """Load a trained detector.
 
     Args:
-        detector: a folder that ``cuvler detector`` wrote, its ``model_final.pth``, or a published
-            checkpoint of CuVLER or CutLER.
+        detector: a folder that ``cuvler detector`` wrote, its ``model_final.pth`` or
+            ``model_final.safetensors``, or a published checkpoint of CuVLER or CutLER.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: the GPU if there is one.
         detector_config: one of :func:`cuvler.detector.config.detector_config_names` or a .yaml,
             for weights without a ``config.yaml`` in their folder; ``votecut_cad``, the Cascade
@@ -210,9 +210,11 @@ def load_detector(
     """
     path = Path(detector)
     if path.is_dir():
-        path = path / "model_final.pth"
+        path = path / (MODEL if (path / MODEL).exists() else SAFE_MODEL)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; a detector's folder contains model_final.pth")
+        raise DataError(
+            f"{path}: no such file; a detector's folder contains {MODEL} or {SAFE_MODEL}"
+        )
     saved = path.parent / "config.yaml"
     if detector_config is not None or not saved.is_file():
         source = detector_config or "votecut_cad"

@@ -18,18 +18,18 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cuvler.detector.checkpoints import load_state, load_weights
+from cuvler.detector.checkpoints import MODEL, SAFE_MODEL, load_state, load_weights
 from cuvler.detector.config import build_detector, check_image_format, use_plain_batch_norm
 from cuvler.detector.data import Batch, training_loader
 from cuvler.detector.hooks import (
     CHECKPOINT,
-    MODEL,
     Checkpoints,
     SeedEachStep,
     Writers,
     one_report_of_errors,
 )
 from cuvler.detector.loops import ADVICE, GuardedModel, Loop, TrainingDivergedError, finite_weights
+from cuvler.detector.model_card import CARD, record_training, short_path
 from cuvler.detector.processes import Place, run_processes
 from cuvler.detector.sample_sheet import draw_samples
 from cuvler.detector.scoring import Scorer, Scores
@@ -57,9 +57,10 @@ def train_detector(
     place: Place | None = None,
     evaluate: tuple[StrPath, StrPath] | None = None,
 ) -> None:
-    """Train a detector; write ``model_final.pth``, the config, metrics and TensorBoard events.
+    """Train a detector; write its weights, config, model card, metrics and TensorBoard events.
 
-    ``augmented.png`` shows the first samples after augmentation.
+    ``model_final.pth``, the weights, is written last; ``model_final.safetensors`` has the same
+    ones. ``augmented.png`` shows the first samples after augmentation.
 
     During training the folder also has ``annotations.arrow``, which all processes map into memory,
     and ``checkpoint.pth``. A stopped training resumes from it if started again with the same
@@ -125,6 +126,8 @@ def _train_process(
     cfg.freeze()
     scorer = Scorer(cfg, *evaluate) if evaluate else None
     trainer = Trainer(cfg, records, fingerprint(cfg, records.origin["sha256"]), scorer)
+    if comm.is_main_process():
+        record_training(cfg.OUTPUT_DIR, annotations, records, cfg.MODEL.WEIGHTS)
     logger.info(
         "training on %d images, iterations %d to %d, batch size %d",
         len(records),
@@ -180,6 +183,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
     """detectron2's training loop over :func:`cuvler.detector.data.training_loader`.
 
     Attributes:
+        scored_on: the ground truth that the model is scored on while it trains, if any.
         start_iter: number of iterations done before, 0 unless resumed.
         max_iter: total number of iterations.
     """
@@ -196,6 +200,7 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             scorer: scores the model during training, every ``TEST.EVAL_PERIOD`` iterations.
         """
         super().__init__()
+        self.scored_on = short_path(scorer.ground_truth) if scorer else ""
         self.cfg = cfg
         self.run = run
         self.folder = Path(cfg.OUTPUT_DIR)
@@ -257,7 +262,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             stream.writelines(f"{line}\n" for line in lines if self._is_before_start(line))
         if self.start_iter == 0:
             # From a previous training, with another config.
-            (self.folder / MODEL).unlink(missing_ok=True)
+            for name in (MODEL, SAFE_MODEL, CARD):
+                (self.folder / name).unlink(missing_ok=True)
             for events in self.folder.glob("events.out.tfevents.*"):
                 events.unlink()
 

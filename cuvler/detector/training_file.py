@@ -156,6 +156,7 @@ class Records(Sequence[Record]):
         path: the file.
         origin: what the file was made from.
         categories: (id, name) of the classes 0, 1, ...
+        num_instances: number of all images' instances.
         wide: (N,) bool, true for images wider than high.
     """
 
@@ -182,6 +183,7 @@ class Records(Sequence[Record]):
             raise DataError(
                 f"{path}: damaged ({error}); delete it and run again to recreate it"
             ) from error
+        self.num_instances = sum(batch.num_rows for batch in self._instances)
         sides = [(one["width"].to_numpy(), one["height"].to_numpy()) for one in self._images]
         self.wide: NDArray[np.bool_]
         self.wide = np.concatenate([width > height for width, height in sides] or [[]]).astype(bool)
@@ -212,11 +214,6 @@ class Records(Sequence[Record]):
             mask = {"size": size, "counts": found["counts"]}
         box = found["bbox"]
         return Instance(mask, found["label"], found["score"], tuple(box) if box else None)
-
-
-def _pair(stored: list[Any]) -> tuple[int, str]:
-    number, name = stored
-    return number, name
 
 
 def _row(batches: list[pa.RecordBatch], row: int, names: list[str]) -> Record:

@@ -81,13 +81,13 @@ def _hub_repository(timm_name: str) -> str:
     return str(config.hf_hub_id)
 
 
-def license_note(spec: BackboneSpec) -> str:
-    """Return the licence of a ViT's weights as timm records it, for a message."""
+def license_of(spec: BackboneSpec) -> str:
+    """Return the licence of a ViT's weights as timm records it."""
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(spec.timm or "", allow_unregistered=False)
     known = config.license if config else None
-    return f"{known}; see docs/backbones.md" if known else "timm does not say; see where it is from"
+    return str(known) if known else "timm does not say; see their source"
 
 
 def fetch_dino_resnet50(destination: StrPath, *, sha256: str | None = None) -> str:

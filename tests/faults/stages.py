@@ -166,7 +166,7 @@ STAGES = {
         ),
         Stage(
             "metrics",
-            ("metrics", "--entry", "cuvler_round0=evaluation.json", "--output", "metrics.json"),
+            ("metrics", "--entry", "run=evaluation.json", "--output", "metrics.json"),
             ("metrics.json",),
         ),
         Stage(
@@ -176,6 +176,11 @@ STAGES = {
                 *("--csv", "table.csv", "--markdown", "table.md"),
             ),
             ("table.csv", "table.md"),
+        ),
+        Stage(
+            "model-card",
+            ("model-card", "--detector", "run", "--metrics", "coco_val=metrics.json"),
+            ("run/README.md",),
         ),
         *map(_unpack, ("a.zip", "a.tar", "a.tar.gz")),
     )

@@ -29,14 +29,15 @@ WHOLE = {
     "evaluation": 2,
     "metrics": 1,
 }
+ALL = {"table": 1, "model_card": 2, "report": 1, "all": 1}
 
 
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
-        (["-n"], {"table": 1, "report": 1, "all": 1}),
+        (["-n"], ALL),
         (["-n", "results/coco_val_metrics.json"], {}),
-        (["--profile", "profiles/slurm", "-n", "all"], {"table": 1, "report": 1, "all": 1}),
+        (["--profile", "profiles/slurm", "-n", "all"], ALL),
     ],
 )
 def test_the_plan_of_the_default_config(workplace, arguments, more):
@@ -49,7 +50,7 @@ def test_without_scores_every_detector_is_trained_and_shows_what_it_finds(workpl
     settings = workplace.configure(evaluate=[], evaluation={"pseudo_masks": []})
     planned = jobs(workplace.snakemake("-n", "all", *settings))
     assert (planned["detector"], planned["predictions"], planned["report"]) == (2, 2, 1)
-    assert not {"evaluation", "metrics", "table"} & planned.keys()
+    assert not {"evaluation", "metrics", "table", "model_card"} & planned.keys()
 
 
 def test_pseudo_masks_alone_are_scored_without_training(workplace):
@@ -90,15 +91,13 @@ def test_the_plan_of_cutler_and_of_both_systems(workplace):
         "self_training": 3,
         "evaluation": 4,
         "metrics": 1,
-        "table": 1,
-        "report": 1,
-        "all": 1,
+        **ALL,
+        "model_card": 4,
     }
     planned = jobs(workplace.snakemake("-n", "--config", "recipe=cutler"))
     assert planned == cutler | {"total": sum(cutler.values())}
     planned = jobs(workplace.snakemake("-n", "--config", "recipe=[cuvler, cutler]"))
-    shared = {"images": 3, "weights": 7, "metrics": 1, "table": 1}
-    shared |= {"report": 1, "all": 1}
+    shared = {"images": 3, "weights": 7, "metrics": 1, **ALL, "model_card": 6}
     both = {rule: WHOLE.get(rule, 0) + count for rule, count in cutler.items()} | shared
     assert planned == both | {"total": sum(both.values())}
 

@@ -50,6 +50,15 @@ METRICS = [
     *(layout.FINE_TUNING_METRICS.of(dataset=name) for name in settings.fine_tuning.evaluate),
 ]
 
+MODEL_CARDS = [
+    *(layout.MODEL_CARD.of(detector=name) for name in DETECTORS if settings.evaluate),
+    *(
+        layout.FINE_TUNING_MODEL_CARD.of(fine_tuned=name)
+        for name in FINE_TUNED
+        if settings.fine_tuning.evaluate
+    ),
+]
+
 
 # Options of the commands that open images.
 ALLOW_OUTSIDE = ["--allow-outside"] if settings.images.allow_outside else []
@@ -374,6 +383,15 @@ def evaluations_of(wildcards):
 def entry_options(entries, paths):
     """The options of ``cuvler metrics``: each entry's name and file of scores."""
     return [word for pair in zip(entries, paths) for word in ("--entry", "=".join(map(str, pair)))]
+
+
+def metrics_options(names, paths):
+    """Options of ``cuvler table`` and ``cuvler model-card``: each dataset's scores and title."""
+    return [
+        word
+        for name, path in zip(names, paths)
+        for word in ("--metrics", f"{name}={path}", "--title", f"{name}={dataset(name).title}")
+    ]
 
 
 def fine_tuning_split(wildcards):

@@ -49,11 +49,24 @@ rule table:
     conda:
         "../envs/cuvler.yaml"
     params:
-        metrics=lambda wildcards, input: [
-            word
-            for name, path in zip(settings.evaluate, input)
-            for word in ("--metrics", f"{name}={path}", "--title", f"{name}={dataset(name).title}")
-        ],
+        metrics=lambda wildcards, input: metrics_options(settings.evaluate, input),
     shell:
         "cuvler table {params.metrics:q} --csv {output.csv:q} --markdown {output.markdown:q}"
         " &> {log:q}"
+
+
+rule model_card:
+    input:
+        detector=layout.DETECTOR.output,
+        metrics=[layout.METRICS.of(dataset=name) for name in settings.evaluate],
+    output:
+        layout.MODEL_CARD.output,
+    log:
+        layout.MODEL_CARD.log,
+    conda:
+        "../envs/detector.yaml"
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        metrics=lambda wildcards, input: metrics_options(settings.evaluate, input.metrics),
+    shell:
+        "cuvler model-card --detector {params.folder:q} {params.metrics:q} &> {log:q}"

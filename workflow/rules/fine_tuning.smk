@@ -77,3 +77,19 @@ use rule metrics as fine_tuning_metrics with:
         layout.FINE_TUNING_METRICS.log,
     params:
         entries=lambda wildcards, input: entry_options(FINE_TUNED, input.evaluations),
+
+
+use rule model_card as fine_tuning_model_card with:
+    input:
+        detector=layout.FINE_TUNING.output,
+        metrics=[
+            layout.FINE_TUNING_METRICS.of(dataset=name) for name in settings.fine_tuning.evaluate
+        ],
+    output:
+        layout.FINE_TUNING_MODEL_CARD.output,
+    log:
+        layout.FINE_TUNING_MODEL_CARD.log,
+    params:
+        metrics=lambda wildcards, input: metrics_options(
+            settings.fine_tuning.evaluate, input.metrics
+        ),
