@@ -151,7 +151,7 @@ def _solve(features: Tensor, tau: float, eps: float, k: int) -> Eigenpairs[Tenso
     status = np.where(failed, SolverStatus.FAILED, SolverStatus.OK)
     for index in np.flatnonzero(unsolved):
         logger.info("Lanczos stopped at residual %.1e; solving densely", residuals[index].max())
-        pairs = _dense(graph.weights(index), k)
+        pairs = _dense(graph.weights(int(index)), k)
         vectors[index], values[index], residuals[index] = (torch.from_numpy(x) for x in pairs)
         solved = bool((residuals[index] <= TOLERANCE).all())
         status[index] = SolverStatus.DENSE if solved else SolverStatus.FAILED
