@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 FILE = "annotations.arrow"
 # To be raised when the file or the rules for its content change.
 _FORM = 1
+# Seconds until a network file system shows a file that another machine has written, as for
+# Snakemake (latency-wait in profiles/slurm).
+_LATENCY = 60.0
 _WITH_CATEGORIES = ("images", "annotations", "categories")
 
 
@@ -165,15 +169,22 @@ def read_shared_annotations(
         options = {"class_agnostic": class_agnostic, "keep_empty": keep_empty}
         mine = read_annotations(path, image_root, folder=folder, **options)
     origin = comm.all_gather(mine.origin if mine else None)[0]
-    if mine is None:
-        file = Path(folder, FILE)
-        mine = Records(file) if file.exists() else None
-    if mine is None or mine.origin != origin:
-        raise DataError(
-            f"{Path(folder, FILE)}: not the one that the first process has written; the output "
-            "folder must be on a file system shared by all machines"
-        )
-    return mine
+    return _map_of_first(Path(folder, FILE), origin) if mine is None else mine
+
+
+def _map_of_first(file: Path, origin: Origin) -> Records:
+    """Map the file that the first process has written, once this machine sees it."""
+    deadline = time.monotonic() + _LATENCY
+    while True:
+        records = Records(file) if file.exists() else None
+        if records is not None and records.origin == origin:
+            return records
+        if time.monotonic() > deadline:
+            raise DataError(
+                f"{file}: not the one that the first process has written; the output folder must "
+                "be on a file system shared by all machines"
+            )
+        time.sleep(0.2)
 
 
 def delete_shared_annotations(folder: StrPath) -> None:

@@ -184,6 +184,14 @@ def test_the_first_process_reads_annotations_for_all_machines(tiny_dataset, tmp_
     assert list(other) == list(first)
     assert other.categories == first.categories
     np.testing.assert_array_equal(other.wide, first.wide)
+    # A network file system shows it to the other machine with a delay.
+    file = tmp_path / training_annotations.FILE
+    file.rename(tmp_path / "hidden")
+    monkeypatch.setattr(
+        training_annotations.time, "sleep", lambda _: (tmp_path / "hidden").rename(file)
+    )
+    assert read(folder=tmp_path).origin == first.origin
+    monkeypatch.setattr(training_annotations, "_LATENCY", -1)
     with pytest.raises(DataError, match=r"own.annotations\.arrow.* shared by all machines"):
         read(folder=tmp_path / "own")
     monkeypatch.setattr(comm, "all_gather", lambda nothing: [{**first.origin, "form": 0}, nothing])
