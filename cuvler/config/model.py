@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 
 from cuvler.config.datasets import Dataset, DatasetEntry, resolve
-from cuvler.config.fields import CountOrZero, FileName, Names, PathText, Section, SomeNames
+from cuvler.config.fields import CountOrZero, FileName, Names, PathText, Section, SomeNames, Text
 from cuvler.config.sections import (
     CUTLER,
     CUVLER,
@@ -39,6 +39,10 @@ class Settings(Section):
     """GPUs of this machine that the jobs on it may use at the same time; a number, or auto: those
     that are visible (nvidia-smi and CUDA_VISIBLE_DEVICES). On a cluster, the cluster counts
     GPUs."""
+    container: Text = "cuvler.sif"
+    """Image in which `snakemake --software-deployment-method apptainer` runs the jobs: a file
+    (docs/slurm.md says how to build it) or an address that Apptainer knows. Without that option it
+    is not used."""
     recipe: Name | SomeNames = "cuvler"
     """The published system to run: cuvler or cutler, or [cuvler, cutler] to compare them in one
     table."""

@@ -47,6 +47,13 @@ class Make:
     says: str
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Not executed here, as it needs a program that is not there; a test covers what it can."""
+
+    test: str
+
+
 VOTECUT = {"images", "weights", "eigenvectors", "pseudo_masks", "annotations"}
 DETECTOR = VOTECUT | {"detector"}
 SCORES = DETECTOR | {"predictions", "self_training", "evaluation", "metrics"}
@@ -179,6 +186,11 @@ EXERCISED = {
         "view.html",
         {"my_photos": "demo_val", "results/": "results/demo/", "/data/photos": "demo/val/images"},
     ),
+    "apptainer build --fakeroot cuvler.sif container/cuvler.def": Elsewhere(
+        "tests/workflow/test_envs.py"
+    ),
+    "snakemake --profile profiles/slurm --software-deployment-method apptainer"
+    ' --apptainer-args "--nv --bind /data" all': Elsewhere("tests/workflow/test_envs.py"),
     "snakemake -n": Plan(SCORES | {"report", "all"}),
     "snakemake --profile profiles/slurm all": Plan(SCORES | {"report", "all"}),
     "snakemake --profile profiles/slurm -n all": Plan(SCORES | {"report", "all"}),
@@ -360,6 +372,11 @@ def test_commands_can_be_planned(command, how, place, tmp_path):
 @exercised(Make)
 def test_make_would_do_what_it_should(command, how):
     assert how.says in execute(f"{command} --dry-run", REPOSITORY)
+
+
+@exercised(Elsewhere)
+def test_commands_of_other_programs_have_a_test(command, how):
+    assert (REPOSITORY / how.test).is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,8 +1,11 @@
-"""The locks, and the conda environments, which install requirements.lock and nothing else."""
+"""The locks, and conda environments and container, which install requirements.lock alone."""
 
+import os
 import re
 import stat
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -69,3 +72,83 @@ def test_every_rule_that_runs_a_command_has_an_environment():
             used = re.findall(r'"\.\./envs/([a-z_]+\.yaml)"', rule)
             assert used, rule.splitlines()[0]
             assert set(used) <= envs
+
+
+CONTAINER = REPOSITORY / "container"
+# Stands for Apptainer: writes its words to a file, and runs the command without a container.
+APPTAINER = """#!/bin/bash
+if [ "$1" = --version ]; then echo apptainer version 1.3.4; exit; fi
+echo "$*" >> calls.txt
+while [ "$1" != bash ]; do shift; done
+exec "$@"
+"""
+
+
+def copied_by_docker():
+    text = (CONTAINER / "Dockerfile").read_text()
+    return re.findall(r"^COPY (\S+) (\S+)$", text, re.MULTILINE)
+
+
+def test_docker_and_apptainer_run_the_same_steps_on_the_same_files():
+    recipe = (CONTAINER / "Dockerfile").read_text()
+    definition = (CONTAINER / "cuvler.def").read_text()
+    assert (
+        re.search(r"^FROM (\S+)", recipe, re.MULTILINE)[1]
+        == re.search(r"^From: (\S+)", definition, re.MULTILINE)[1]
+    )
+    files = re.search(r"%files\n(.*?)\n\n", definition, re.DOTALL)[1]
+    assert [tuple(line.split()) for line in files.splitlines()] == copied_by_docker()
+    steps = "cd /opt/source && bash container/install.sh"
+    assert re.search(r"^RUN (.+)", recipe, re.MULTILINE)[1] == steps
+    assert re.search(r"%post\n *(.+)\n\n", definition)[1] == steps
+    assert re.search(r"^ENV (PATH=.+)", recipe, re.MULTILINE)[1] in definition
+
+
+def test_the_container_has_the_lock_and_all_files_of_the_package():
+    copied = {source for source, _ in copied_by_docker()}
+    assert all(target == f"/opt/source/{source}" for source, target in copied_by_docker())
+    assert all((REPOSITORY / source).exists() for source in copied)
+    script = (CONTAINER / "install.sh").read_text()
+    # Its Python packages are installed by the environment's script, which is tested above.
+    (run,) = re.findall(r"^bash (\S+)", script, re.MULTILINE)
+    assert not re.search(r"pip3? install|uv pip", script)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = {run, "requirements.lock", "pyproject.toml", "cuvler", "packaging/detectron2"}
+    needed |= {project["readme"], *project["license-files"], "container/install.sh"}
+    parents = {file: {file, *map(str, Path(file).parents)} for file in needed}
+    assert [file for file, places in parents.items() if not places & copied] == []
+    # Debian 12's Python is the one that the lock is made for.
+    assert "FROM debian:bookworm" in (CONTAINER / "Dockerfile").read_text()
+    assert "--python-version 3.11 " in LOCK
+
+
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_jobs_run_in_the_container_if_asked(workplace, scenes):
+    """One job of the demo, with a program in place of Apptainer."""
+    (workplace.folder / "demo").symlink_to(scenes)
+    (workplace.folder / "apptainer").write_text(APPTAINER)
+    (workplace.folder / "apptainer").chmod(0o755)
+    calls = workplace.folder / "calls.txt"
+
+    def snakemake(*options, **settings):
+        target = "results/demo/images/demo_train.parquet"
+        command = workplace.command(target, *options, *workplace.configure(**settings))
+        command["env"]["PATH"] += f"{os.pathsep}{workplace.folder}"
+        result = subprocess.run(**command)
+        return result.returncode, result.stdout
+
+    asked = ("--software-deployment-method", "apptainer")
+    status, output = snakemake(*asked)
+    assert status == 1
+    assert "container: cuvler.sif: no such file; build it" in output
+    (workplace.folder / "cuvler.sif").touch()
+    status, output = snakemake(*asked, detector={"nodes": 2})
+    assert status == 1
+    assert "detector.nodes: 2: srun" in output
+    status, output = snakemake(*asked)
+    assert status == 0, output
+    assert re.search(r"exec --home .* cuvler\.sif bash -c .*cuvler images ", calls.read_text())
+    calls.unlink()
+    assert snakemake("--forceall")[0] == 0
+    assert not calls.exists()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import yaml
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 from cuvler import layout, listing, slurm
 from cuvler.commands.method_options import method_arguments
@@ -59,6 +60,25 @@ MODEL_CARDS = [
     ),
 ]
 
+
+def check_container():
+    """Raise an error if jobs are to run in a container and cannot."""
+    if DeploymentMethod.APPTAINER not in workflow.deployment_settings.deployment_method:
+        return
+    image = settings.container
+    if "://" not in image and not Path(image).exists():
+        raise WorkflowError(
+            f"container: {image}: no such file; build it, on a machine with a network: "
+            "apptainer build cuvler.sif container/cuvler.def"
+        )
+    if settings.detector.nodes > 1:
+        raise WorkflowError(
+            f"detector.nodes: {settings.detector.nodes}: srun, which starts a training on several "
+            "nodes, is not in the container; train on one, or without the container"
+        )
+
+
+check_container()
 
 # Options of the commands that open images.
 ALLOW_OUTSIDE = ["--allow-outside"] if settings.images.allow_outside else []
