@@ -65,9 +65,10 @@ def unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     features = features if features.dtype == torch.float64 else features.float()
     # Divide by the largest entry first: squares of extreme values overflow or underflow float32.
-    largest = features.abs().amax(dim=-1, keepdim=True)
+    largest = torch.maximum(features.amax(dim=-1, keepdim=True), -features.amin(-1, keepdim=True))
     usable = largest.isfinite().all(dim=1)[:, 0]
-    rows = torch.nn.functional.normalize((features / largest.clamp_min(_TINY)).float(), dim=-1)
+    rows = (features / largest.clamp_min(_TINY)).float()
+    rows /= rows.norm(dim=-1, keepdim=True).clamp_min(_TINY)
     # On a CPU asking is cheaper than copying; elsewhere it would wait for the device.
     if rows.device.type != "cpu" or not usable.all():
         rows = torch.where(usable[:, None, None], rows, 0)

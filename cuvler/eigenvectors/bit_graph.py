@@ -27,11 +27,7 @@ class BitGraph:
 
     def product(self, x: Tensor) -> Tensor:
         """Multiply (1, n) float32 vectors by W."""
-        words, n = self._edges.shape
-        padded = np.zeros(words * _WORD, dtype=np.float32)
-        padded[:n] = x[0].numpy()
-        product = torch.from_numpy(_selected_sums(self._edges, padded))
-        return self._eps * x.sum(dim=-1, keepdim=True) + (1 - self._eps) * product
+        return torch.from_numpy(_product(self._edges, np.float32(self._eps), x[0].numpy()))[None]
 
     def weights(self, index: int) -> NDArray[np.float64]:
         """Return W, (n, n); ``index`` must be 0."""
@@ -112,21 +108,25 @@ def _transpose(square: NDArray[np.uint64]) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _selected_sums(edges: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum the entries of x (64 words,) selected by the bits of each column of edges (words, n).
+def _product(
+    edges: NDArray[np.uint64], eps: np.float32, x: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Multiply x (n,) by W; edges are (words, n).
 
-    Method of Four Russians (Arlazarov et al. 1970): the 256 possible sums of every eight entries
-    of x are tabulated, and each byte of edges is a look-up. At one bit per entry the graph fits
-    the cache; at one byte it is limited by memory bandwidth. The order of summation is the same
-    on all processors.
+    The entries of x selected by a column of bits are summed by the Method of Four Russians
+    (Arlazarov et al. 1970): the 256 possible sums of every eight entries are tabulated, and each
+    byte of edges is a look-up. At one bit per entry the graph fits the cache; at one byte it is
+    limited by memory bandwidth. The order of summation is the same on all processors.
     """
     words, n = edges.shape
+    padded = np.zeros(words * _WORD, dtype=np.float32)
+    padded[:n] = x
     sums = np.zeros(n, dtype=np.float32)
     table = np.empty((8, 256), dtype=np.float32)
     byte = np.uint64(255)
     for word in range(words):
         for part in range(8):
-            _tabulate(x[_WORD * word + 8 * part :], table[part])
+            _tabulate(padded[_WORD * word + 8 * part :], table[part])
         t0, t1, t2, t3, t4, t5, t6, t7 = table
         for i in range(n):
             bits = edges[word, i]
@@ -135,6 +135,12 @@ def _selected_sums(edges: NDArray[np.uint64], x: NDArray[np.float32]) -> NDArray
             sum45 = t4[bits >> np.uint64(32) & byte] + t5[bits >> np.uint64(40) & byte]
             sum67 = t6[bits >> np.uint64(48) & byte] + t7[bits >> np.uint64(56)]
             sums[i] += (sum01 + sum23) + (sum45 + sum67)
+    total = 0.0
+    for i in range(n):
+        total += x[i]
+    rest, share = eps * np.float32(total), np.float32(1) - eps
+    for i in range(n):
+        sums[i] = rest + share * sums[i]
     return sums
 
 

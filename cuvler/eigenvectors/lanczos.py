@@ -60,16 +60,16 @@ def largest_eigenpairs(
     b, n = known.shape
     steps = min(max(MAX_PRODUCTS, 3 * k), n - 1)
     rows = min(steps + k, n - 1) + 1
-    basis = known.new_zeros(b, rows, n)
+    basis = known.new_empty(b, rows, n)
     basis[:, 0] = known
     random = _random(rows, n, known.device)
-    for row in range(1, k + 1):
-        _extend(basis, row, random[row].expand(b, n), random)
     projection = known.new_zeros(b, rows, steps)
+    for row in range(1, k + 1):
+        _extend(basis, row, random[row].expand(b, n), torch.empty_like(projection[:, :, 0]), random)
     next_check = _FIRST_CHECK * k
     for step in range(1, steps + 1):
         image = product(basis[:, step])
-        projection[:, :, step - 1] = _extend(basis, min(step + k, rows), image, random)
+        _extend(basis, min(step + k, rows), image, projection[:, :, step - 1], random)
         if step in (next_check, steps):
             weights, estimates = _ritz(projection[:, 1:, :step].cpu().double().numpy(), k)
             if estimates.max() < tolerance:
@@ -95,34 +95,55 @@ def _random(rows: int, n: int, device: torch.device) -> Tensor:
     return torch.stack(vectors).to(device)
 
 
-def _extend(basis: Tensor, filled: int, vector: Tensor, random: Tensor) -> Tensor:
+def _extend(
+    basis: Tensor, filled: int, vector: Tensor, coefficients: Tensor, random: Tensor
+) -> None:
     """Orthogonalise (b, n) vectors against the filled rows and append them as the next row.
 
     Where the remainder is zero (the basis spans an invariant subspace), that row of ``random`` is
     appended instead.
 
-    Returns:
-        (b, rows), the coefficients of ``vector`` in the basis.
+    Args:
+        basis: (b, rows, n).
+        filled: number of rows in use; when all are, nothing is appended.
+        vector: (b, n).
+        coefficients: (b, rows), overwritten with those of ``vector`` in the filled and new rows.
+        random: (rows, n).
     """
     used = basis[:, :filled]
-    coefficients = basis.new_zeros(basis.shape[:2])
-    # Twice is enough (Parlett, The Symmetric Eigenvalue Problem, 6.9).
-    for _ in range(2):
-        part = torch.bmm(used, vector[..., None])
-        vector = vector - torch.bmm(used.mT, part)[..., 0]
-        coefficients[:, :filled] += part[..., 0]
+    vector, coefficients[:, :filled] = _orthogonalise(used, vector)
     if filled == basis.shape[1]:
-        return coefficients
+        return
     length = vector.norm(dim=-1, keepdim=True)
-    # Chosen on the device: to ask whether any remainder is zero would wait for it.
     remains = length > _ZERO_NORM
-    length = torch.where(remains, length, 0)
-    vector = torch.where(remains, vector, random[filled])
-    vector = torch.nn.functional.normalize(vector, dim=-1)
-    vector = vector - torch.bmm(used.mT, torch.bmm(used, vector[..., None]))[..., 0]
-    basis[:, filled] = torch.nn.functional.normalize(vector, dim=-1)
-    coefficients[:, filled] = length[..., 0]
-    return coefficients
+    coefficients[:, filled] = torch.where(remains, length, 0)[:, 0]
+    # On a CPU asking is cheap; elsewhere to ask whether any remainder is zero would wait for the
+    # device.
+    if vector.device.type != "cpu" or not remains.all():
+        vector = torch.where(remains, vector, random[filled])
+        vector = torch.nn.functional.normalize(vector, dim=-1)
+        vector = vector - torch.bmm(used.mT, torch.bmm(used, vector[..., None]))[..., 0]
+        length = vector.norm(dim=-1, keepdim=True)
+    basis[:, filled] = vector / length
+
+
+def _orthogonalise(used: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthogonalise (b, n) vectors against rows (b, m, n); also return the coefficients (b, m)."""
+    # Twice is enough (Parlett, The Symmetric Eigenvalue Problem, 6.9).
+    if used.device.type == "cpu" and len(used) == 1:
+        # NumPy's calls take a third of the time of torch's: with 900 patches, 5 % of the solver.
+        rows, row = used[0].numpy(), vector[0].numpy()
+        part = rows @ row
+        row = row - part @ rows
+        again = rows @ row
+        row = row - again @ rows
+        return torch.from_numpy(row)[None], torch.from_numpy(part + again)[None]
+    rest = vector[..., None]
+    first = torch.bmm(used, rest)
+    rest = torch.baddbmm(rest, used.mT, first, alpha=-1)
+    second = torch.bmm(used, rest)
+    rest = torch.baddbmm(rest, used.mT, second, alpha=-1)
+    return rest[..., 0], (first + second)[..., 0]
 
 
 def _ritz(
