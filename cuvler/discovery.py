@@ -259,7 +259,7 @@ def _fetched(specs: Sequence[BackboneSpec], instead: Sequence[str]) -> dict[str,
 
 def _weights_free(method: Method) -> list[str]:
     """Return the hand-made descriptors that a method can use: all of them, or the finest."""
-    names = [spec.name for spec in BACKBONES.values() if spec.timm is None]
+    names = [spec.name for spec in BACKBONES.values() if spec.feature == "pixels"]
     return names if "backbones" in type(method).model_fields else names[-1:]
 
 

@@ -30,6 +30,8 @@ RATES = {
     "eigenvectors/pixels_p16": Rate(22, _CORE),
     "eigenvectors/pixels_p14": Rate(22, _CORE),
     "eigenvectors/pixels_p8": Rate(13, _CORE),
+    "eigenvectors/colours_p8": Rate(22, _CORE),
+    "eigenvectors/colours_p4": Rate(9, _CORE),
     "annotations": Rate(6_500, f"{_CORE}: 1.3 million images with 6 million masks"),
     "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
     "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),

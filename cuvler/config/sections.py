@@ -63,7 +63,8 @@ class Eigenvectors(Section):
       mine: {timm: vit_small_patch16_224.augreg_in21k, feature: patch_tokens, size: 480}
     ViTs known by name: dino_s16 dino_s8 dino_b16 dino_b8 dinov2_s14 dinov2_b14 dinov2_l14
     dinov2_s14_reg dinov2_b14_reg dinov2_l14_reg dinov3_s16 dinov3_b16 dinov3_l16 mae_b16 mae_l16
-    deit_s16 deit_b16. Without weights, for trying things out: pixels_p16 pixels_p14 pixels_p8."""
+    deit_s16 deit_b16. Without weights, for trying things out: pixels_p16 pixels_p14
+    pixels_p8, and for the method agglomerative also colours_p8 colours_p4."""
     weights: dict[Name, PathText] = Field(default={})
     """Local weight files by backbone (.safetensors or .pth). Others are downloaded once from the
     hub, on the machine that Snakemake runs on.

@@ -30,7 +30,7 @@ class BackboneSpec:
     Attributes:
         name: name in configs, paths and annotations.
         timm: name of the timm model with its pretrained tag; None for hand-made descriptors.
-        feature: one of ``VIT_FEATURES``, or ``pixels`` for hand-made descriptors.
+        feature: one of ``VIT_FEATURES``; ``pixels`` or ``colours`` for hand-made descriptors.
         size: side, in pixels, of the square that images are resized to.
         patch: side of a patch, in pixels; divides ``size``.
         layer: the layer of the features, from 0; negative ones count from the last, -1.
@@ -109,6 +109,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         _pixels("pixels_p16", 480, 16),
         _pixels("pixels_p14", 476, 14),
         _pixels("pixels_p8", 480, 8),
+        BackboneSpec("colours_p8", timm=None, feature="colours", size=480, patch=8),
+        BackboneSpec("colours_p4", timm=None, feature="colours", size=480, patch=4),
     )
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cuvler.devices import find_device, has_half_precision
 from cuvler.eigenvectors.backbones import BackboneSpec
-from cuvler.eigenvectors.pixels import pixel_features
+from cuvler.eigenvectors.pixels import colour_features, pixel_features
 from cuvler.errors import ConfigError
 from cuvler.files import StrPath
 
@@ -66,7 +66,8 @@ def load_backbone(
     if spec.timm is None:
         if weights is not None:
             raise ConfigError(f"backbone {spec.name!r} is a pixel backbone and takes no weights")
-        prepare = partial(pixel_features, size=spec.size, patch=spec.patch)
+        descriptors = {"pixels": pixel_features, "colours": colour_features}[spec.feature]
+        prepare = partial(descriptors, size=spec.size, patch=spec.patch)
         return Backbone(spec, where, prepare, lambda prepared: prepared, None)
     if weights is None:
         raise ConfigError(

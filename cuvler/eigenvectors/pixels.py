@@ -1,7 +1,8 @@
 """Hand-made patch descriptors: backbones without weights, for the demo and for tests.
 
-A descriptor encodes a patch's saliency against the image border, and its colour. It finds objects
-only where they stand out from the background: on photographs, results are far below a ViT's.
+Those of ``pixel_features`` encode a patch's saliency against the image border, and its colour.
+They find objects only where they stand out from the background. Those of ``colour_features``
+encode only colour, for agglomerative grouping. On photographs, results are far below a ViT's.
 """
 
 from functools import cache
@@ -25,6 +26,8 @@ _SHADING = 3.0
 _SALIENCY_WEIGHT = 10.0
 _COLOUR_WEIGHT = 0.01
 _FREQUENCIES = 32
+# Colour difference at which patches have a similarity of exp(-1/2).
+_COLOUR_WIDTH = 15.0
 
 
 def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
@@ -46,6 +49,23 @@ def pixel_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
     saliency = (density + distance)[..., None] / 2
     looks = np.concatenate([_SALIENCY_WEIGHT * saliency, _COLOUR_WEIGHT * colours], axis=-1)
     return torch.from_numpy(_fourier_features(looks.reshape(-1, looks.shape[-1])))
+
+
+def colour_features(image: Image.Image, *, size: int, patch: int) -> Tensor:
+    """Compute descriptors of the patches' mean colours and contrasts.
+
+    Args:
+        image: RGB.
+        size: side in pixels of the square to which the image is resized.
+        patch: side of a patch in pixels; must divide ``size``.
+
+    Returns:
+        ((size / patch)^2, 64) float32 on the CPU, in row-major order, of equal norm. The cosine
+        similarity of two descriptors is about exp(-d^2 / 450), d being the distance between the
+        means and halved standard deviations in CIELAB.
+    """
+    colours = _patch_colours(image, size, patch) / _COLOUR_WIDTH
+    return torch.from_numpy(_fourier_features(colours.reshape(-1, colours.shape[-1])))
 
 
 def _patch_colours(image: Image.Image, size: int, patch: int) -> NDArray[np.float32]:

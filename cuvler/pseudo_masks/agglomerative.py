@@ -159,7 +159,7 @@ class Agglomerative(Method):
     name: ClassVar[str] = "agglomerative"
     rate: ClassVar[tuple[float, str]] = (
         5,
-        "measured on one core of an AMD EPYC",
+        "measured on one core of an AMD EPYC: 200 ms per image, 25 masks",
     )
 
     backbones: Annotated[Backbones, Field(description="The backbones of the features.")] = (
@@ -190,3 +190,8 @@ class Agglomerative(Method):
         return agglomerate(
             image, vectors, thresholds=self.thresholds, max_masks=self.max_masks, crf=self.crf
         )
+
+    @property
+    def masks_per_image(self) -> float:
+        """The number of masks measured with hand-made descriptors, if the setting allows it."""
+        return min(self.max_masks, 25)

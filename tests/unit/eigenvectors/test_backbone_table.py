@@ -19,6 +19,7 @@ def test_table_holds_the_backbones_of_the_paper():
     paper = {"dino_s16": 30, "dino_s8": 60, "dino_b16": 30, "dino_b8": 60}
     paper |= {"dinov2_s14": 34, "dinov2_b14": 34}
     pixels = {"pixels_p16": 30, "pixels_p14": 34, "pixels_p8": 60}
+    pixels |= {"colours_p8": 60, "colours_p4": 120}
     assert grids.items() >= (paper | pixels).items()
     for name in paper:
         assert BACKBONES[name].feature == ("key" if name.startswith("dino_") else "patch_tokens")

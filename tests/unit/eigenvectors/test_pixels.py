@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from cuvler.eigenvectors import ncut
-from cuvler.eigenvectors.pixels import pixel_features
+from cuvler.eigenvectors.pixels import colour_features, pixel_features
 
 
 def disc(size=(200, 150)):
@@ -39,3 +39,18 @@ def test_images_of_one_colour_or_odd_sizes_give_numbers(size, colour):
     features = pixel_features(Image.new("RGB", size, colour), size=480, patch=16)
     assert features.isfinite().all()
     assert ncut(features).status == "ok"
+
+
+def test_colours_are_as_similar_as_they_look():
+    image = Image.new("RGB", (64, 48), (120, 60, 60))
+    for left, colour in ((16, (125, 62, 60)), (32, (160, 90, 60)), (48, (20, 90, 200))):
+        image.paste(colour, (left, 0, left + 16, 48))
+    features = colour_features(image, size=480, patch=8)
+    assert features.shape == (3600, 64)
+    # The middle of each stripe.
+    stripes = torch.nn.functional.normalize(features.reshape(60, 60, 64)[30, 7::15], dim=1)
+    near, further, far = (stripes[1:] @ stripes[0]).tolist()
+    assert near > 0.95
+    assert near > further + 0.1 > far + 0.3
+    up = colour_features(image.transpose(Image.Transpose.ROTATE_180), size=480, patch=8)
+    torch.testing.assert_close(up.flip(0), features, atol=0.05, rtol=0)
