@@ -5,6 +5,8 @@ Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussia
 slice.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -59,7 +61,8 @@ def infer(
     Returns:
         (k, h, w), True where label 1 is the more probable one.
     """
-    spatial = build_lattice(_positions(image.shape[:2], spatial_sxy))
+    spatial = _spatial_lattice(image.shape[:2], spatial_sxy)
+    spatial = spatial._replace(weights=spatial.weights.copy())
     bilateral = build_lattice(
         (*_positions(image.shape[:2], bilateral_sxy), *_colours(image, bilateral_srgb))
     )
@@ -71,6 +74,12 @@ def infer(
         logits = _iterate(spatial, bilateral, prior, compats, iterations)
         refined[index] = (logits > 0).reshape(mask.shape)
     return refined
+
+
+@lru_cache(maxsize=1)
+def _spatial_lattice(shape: tuple[int, int], sxy: float) -> Lattice:
+    # Kept for the next image, which often has the same shape: always in MaskCut.
+    return build_lattice(_positions(shape, sxy))
 
 
 @_compiled
@@ -86,11 +95,13 @@ def _normalise(spatial: Lattice, bilateral: Lattice) -> None:
     spatial_blurred = _blur(spatial, spatial_sums)
     bilateral_blurred = _blur(bilateral, bilateral_sums)
     _slice(spatial, spatial_blurred, bilateral, bilateral_blurred, responses)
-    for lattice, response in ((spatial, responses[0]), (bilateral, responses[1])):
-        for p in range(n):
-            norm = np.float32(1) / np.sqrt(response[p] + _TINY)
-            for r in range(lattice.weights.shape[1]):
-                lattice.weights[p, r] *= norm
+    for p in range(n):
+        spatial_norm = np.float32(1) / np.sqrt(responses[0, p] + _TINY)
+        bilateral_norm = np.float32(1) / np.sqrt(responses[1, p] + _TINY)
+        for r in range(_SPATIAL_CORNERS):
+            spatial.weights[p, r] *= spatial_norm
+        for r in range(_BILATERAL_CORNERS):
+            bilateral.weights[p, r] *= bilateral_norm
 
 
 @_compiled
@@ -108,9 +119,7 @@ def _iterate(
     expected, changes = np.zeros(n, np.float32), np.empty(n, np.float32)
     logits = prior.copy()
     for _ in range(iterations):
-        _expect(logits, changes, messages[0])
-        for p in range(n):
-            expected[p], changes[p] = changes[p], changes[p] - expected[p]
+        _expect(logits, expected, changes, messages[0])
         _splat(spatial, spatial_sums[0], bilateral, bilateral_sums[0], changes)
         spatial_blurred = _blur(spatial, spatial_sums)
         bilateral_blurred = _blur(bilateral, bilateral_sums)
@@ -180,12 +189,19 @@ def _slice(
 
 
 @_compiled
-def _expect(logits: Floats, values: Floats, powers: Floats) -> None:
-    """Write tanh(logits / 2), the expected label in [-1, 1], to ``values``.
+def _expect(logits: Floats, expected: Floats, changes: Floats, powers: Floats) -> None:
+    """Update ``expected`` to tanh(logits / 2), the expected label in [-1, 1].
 
     (1 - e) / (1 + e) with e = exp(-logits) = 2^k exp(f), by a Taylor polynomial for |f| < 0.35.
     Elementary float32 operations vectorise, unlike a library's tanh, and round the same way on
     every machine.
+
+    Args:
+        logits: (n,).
+        expected: (n,), of the previous update.
+        changes: (n,), overwritten with the differences: 0 for most points from the third update
+            on, because the tanh of large logits is 1 in float32.
+        powers: (n,), overwritten.
     """
     bits = powers.view(np.int32)
     for p in range(len(logits)):
@@ -197,11 +213,13 @@ def _expect(logits: Floats, values: Floats, powers: Floats) -> None:
         e = e * f + np.float32(1 / 6)
         e = e * f + np.float32(1 / 2)
         e = e * f + np.float32(1)
-        values[p] = e * f + np.float32(1)
+        changes[p] = e * f + np.float32(1)
         bits[p] = (np.int32(k) + np.int32(127)) << np.int32(23)
     for p in range(len(logits)):
-        e = values[p] * powers[p]
-        values[p] = (np.float32(1) - e) / (np.float32(1) + e)
+        e = changes[p] * powers[p]
+        value = (np.float32(1) - e) / (np.float32(1) + e)
+        changes[p] = value - expected[p]
+        expected[p] = value
 
 
 def _positions(shape: tuple[int, int], deviation: float) -> tuple[Floats, Floats]:
