@@ -1,6 +1,6 @@
 """``cuvler plan``: estimate the time and disk space of a run before it starts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import click
 from cuvler.commands import options
 from cuvler.commands.status import summary
 from cuvler.config import Settings, read
+from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
-from cuvler.layout import LISTING, DetectorName
+from cuvler.layout import EIGENVECTORS, LISTING, DetectorName
 from cuvler.listing import read_listing
 from cuvler.plan import IMAGES, Planner, Row, Training
 from cuvler.rates import Rate, known_rates
@@ -90,6 +91,8 @@ def command(
     if any(rule in ("detector", "fine_tuning") for rule, _ in jobs):
         click.echo(f"training: {_machines(settings)}; GPU-hours are the sum of all")
     click.echo("hours a job: of the longest, on all its GPUs, or on one core")
+    for line in _backbones(settings, jobs):
+        click.echo(line)
     click.echo("rates, images a second of one device (--rate NAME=NUMBER):")
     for name in sorted(planner.used):
         rate = planner.rates[name]
@@ -100,6 +103,20 @@ def _machines(settings: Settings) -> str:
     nodes, num_gpus = settings.detector.nodes, settings.detector.num_gpus
     device = f"{num_gpus} GPU{'s' if num_gpus != 1 else ''}" if num_gpus else "the CPU"
     return f"{nodes} nodes, each with {device}" if nodes > 1 else device
+
+
+def _backbones(settings: Settings, jobs: Iterable[tuple[str, Path]]) -> Iterator[str]:
+    """Give a line for each backbone in the plan, with what its eigenvectors will be made with."""
+    planned = [
+        EIGENVECTORS.names(path)["backbone"] for rule, path in jobs if rule == "eigenvectors"
+    ]
+    if planned:
+        yield "backbones:"
+    for name in dict.fromkeys(planned):
+        spec = backbone_spec(name, settings.eigenvectors.definitions)
+        graph = settings.eigenvectors.graph(name)
+        values = ", ".join(f"{key} {value:g}" for key, value in graph.items())
+        yield f"  {name:<24} {spec.feature} at {spec.size} pixels, {values}"
 
 
 def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

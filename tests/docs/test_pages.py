@@ -12,6 +12,8 @@ import snakemake.exceptions
 import yaml
 
 from cuvler.config import check
+from cuvler.eigenvectors.backbones import BACKBONES
+from cuvler.eigenvectors.weights import license_note
 from cuvler.image_status import ImageStatus
 
 from .conftest import PAGES, REPOSITORY, SITE, blocks
@@ -137,6 +139,21 @@ def test_quoted_messages_are_those_of_the_code(message, messages):
 def test_a_message_that_nobody_prints_is_noticed(messages):
     with pytest.raises(AssertionError):
         test_quoted_messages_are_those_of_the_code("…: no such thing, mend it", messages)
+
+
+def test_the_table_of_backbones_is_that_of_the_code():
+    text = (REPOSITORY / "docs/backbones.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.M)
+    assert [name for name, _ in rows] == list(BACKBONES)
+    for name, row in rows:
+        spec = BACKBONES[name]
+        timm, feature, size, grid, tau, licence = (cell.strip() for cell in row.split("|"))
+        assert timm == (f"`{spec.timm}`" if spec.timm else "none: hand-made descriptors")
+        assert feature == (spec.feature if spec.timm else "")
+        assert (size, grid) == (str(spec.size), "{} x {}".format(*spec.grid))
+        assert tau == ("" if spec.tau is None else str(spec.tau))
+        recorded = license_note(spec).partition(";")[0] if spec.timm else ""
+        assert licence.lower().replace(" ", "-") == recorded
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ def test_the_default_is_right(config):
 VALUES = [
     ("trian", "x", r"trian: unknown key.*did you mean train\?"),
     ("eigenvectors/tua", 0.1, r"eigenvectors\.tua: unknown key.*did you mean tau\?"),
+    ("eigenvectors/definitions/dino_s8", {"tua": 1}, r"dino_s8\.tua: unknown key.*mean tau\?"),
+    ("eigenvectors/definitions/dino_s8", {"tau": 2}, r"dino_s8\.tau: 2 .*number from -1 to 1"),
     ("pseudo_masks/crf", "fst", r'pseudo_masks\.crf: "fst" .* allowed: .*pydensecrf'),
     ("pseudo_masks/votecat", {}, r"votecat: unknown key.*did you mean votecut\?"),
     ("pseudo_masks/votecut/crf", "fast", r"votecut\.crf: unknown key.*known: .*tau_m"),
@@ -79,6 +81,8 @@ REFERENCES = [
     ("detector/validation", "imagenet_train", r"datasets\.imagenet_train\.ground_truth: needed"),
     ("fine_tuning/validation", "no", r"fine_tuning\.validation: 'no' is not known"),
     ("recipe", "cutlery", r"recipe: 'cutlery' is not known; .*known: cutler, cuvler"),
+    ("eigenvectors/definitions/dino_s9", {"tau": 0}, r"dino_s9.*missing.*did you mean dino_s8\?"),
+    ("eigenvectors/definitions/dino_s8", {"size": 99}, r"dino_s8.*size 99 .* choose 96 or 104"),
     ("pseudo_masks/maskcut/backbone", "dino", r"maskcut\.backbone: 'dino' is not known"),
     ("recipes/cuvler/method", "votecat", r"recipes\.cuvler\.method: 'votecat' .*votecut\?"),
     ("recipes/cuvler/self_training/dataset", "no", r"self_training\.dataset: 'no' is not known"),

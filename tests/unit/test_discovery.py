@@ -171,6 +171,13 @@ def test_tau_and_the_number_of_cuts_are_the_callers(disc):
     assert cuvler.discover(disc[0], **one, tau=-1) == []  # all patches are joined
 
 
+def test_a_backbone_can_have_settings_of_its_own(disc):
+    one = {"method": "maskcut", "backbones": ["pixels_p8"], "n": 1}
+    own = {"pixels_p8": {"tau": -1, "size": 240}}
+    assert cuvler.discover(disc[0], **one, definitions=own) == []
+    assert len(cuvler.discover(disc[0], **one, definitions=own, tau=0.15)) == 1
+
+
 def run(folder, *images):
     options = [option for name in PIXELS for option in ("--backbone", name)]
     arguments = ["discover", *options, "--output", str(folder / "found"), *map(str, images)]

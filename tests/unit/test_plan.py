@@ -168,6 +168,14 @@ def test_known_sizes_and_the_recipes_iterations(clone):
     assert "\ntraining: 8 GPUs;" in output
 
 
+def test_the_settings_of_each_backbone_are_shown(clone):
+    own = "eigenvectors: {tau: 0.2, definitions: {dino_s8: {size: 320, eps: 0.001}}}\n"
+    (clone / "own.yaml").write_text(own)
+    output = run("--configfile", "own.yaml").output
+    assert re.search(r"dino_s8 +key at 320 pixels, tau 0\.2, eps 0\.001\n", output)
+    assert re.search(r"dino_s8 +key at 480 pixels, tau 0\.15, eps 1e-05\n", run().output)
+
+
 def test_several_nodes_take_the_same_gpu_hours(clone):
     (clone / "two.yaml").write_text("detector: {nodes: 2}\n")
     output = run("--configfile", "two.yaml").output

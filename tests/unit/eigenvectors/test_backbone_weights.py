@@ -126,11 +126,13 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_command_fetches(tmp_path):
+def test_the_command_fetches(tmp_path, caplog):
+    caplog.set_level("INFO")
     path = tmp_path / "w.safetensors"
     arguments = ["weights", "--backbone", "dino_b8", "--output", str(path)]
     result = CliRunner().invoke(cuvler, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert read_state(path).keys() == STATE.keys()
+    assert "licence of the weights: apache-2.0" in caplog.text
     with pytest.raises(ConfigError, match=r"--output .*\.safetensors"):
         CliRunner().invoke(cuvler, [*arguments[:-1], "w.pth"], catch_exceptions=False)

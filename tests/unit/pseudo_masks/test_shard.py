@@ -17,7 +17,7 @@ from cuvler.errors import CuvlerError, DataError
 from cuvler.listing import listed_images, read_listing, write_listing
 from cuvler.masks import decode
 from cuvler.pseudo_masks.image_record import ImageRecord
-from cuvler.pseudo_masks.shard import process_shard, write_shard
+from cuvler.pseudo_masks.shard import info_of, process_shard, write_shard
 from cuvler.pseudo_masks.unfinished import find_unfinished, unfinished_path
 from cuvler.pseudo_masks.vote_cut import VoteCut
 
@@ -136,6 +136,16 @@ def test_info_holds_what_decides_the_masks(shard):
         "tau_m": 0.2,
         "crf": "fast",
     }
+
+
+def test_info_holds_each_backbones_own_settings():
+    table = {"feature": "key", "size": 480, "timm": "vit_small_patch16_224.dino", "layer": -1}
+    first = {"backbone": "dino_s16", "tau": 0.15, "eps": 1e-5, **table}
+    second = {"backbone": "dinov3_s16", "tau": 0.6, "eps": 1e-5, "size": 512}
+    info = info_of([first, second], VoteCut())
+    assert (info["tau"], info["eps"]) == ([0.15, 0.6], 1e-5)
+    assert info["definitions"] == {"dinov3_s16": {"size": 512}}
+    assert "definitions" not in info_of([first], VoteCut())
 
 
 def test_the_number_of_workers_changes_no_byte(shard, dataset):
