@@ -8,8 +8,8 @@ each. Detections are ellipses, a quarter of them objects; masks are RLE of 480 x
 have three digits, so that many are equal, and one object in twenty is a crowd.
 
 Every evaluator reads the files and scores them in a process of its own. Times are those of all
-threads, which other work on the machine affects least, and of the clock. faster-coco-eval and
-hotcoco are not dependencies of cuvler: install those to compare. At 80,000 images the libraries
+threads, which other work on the machine affects least, and of the clock. faster-coco-eval is not a
+dependency of cuvler; without it, its rows are left out. At 80,000 images the libraries
 that hold records as Python objects need tens of gigabytes. Needs about 0.5 kB of disk a detection.
 """
 
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,10 @@ def measure(evaluator: str, folder: Path, iou_type: str) -> Measured:
     return Measured(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, metrics)
 
 
+def _installed(evaluator: str) -> bool:
+    return find_spec(evaluator.replace("-", "_")) is not None
+
+
 @contextlib.contextmanager
 def _folder(given: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=given) as temporary:
@@ -200,7 +205,7 @@ def main(
         print("|---|---|---|---|---|---|---|")
         for iou_type in iou_types:
             first: list[float] = []
-            for evaluator in evaluators or EVALUATORS:
+            for evaluator in evaluators or filter(_installed, EVALUATORS):
                 found = measure(evaluator, there, iou_type)
                 first = first or found.metrics
                 apart = max(abs(a - b) for a, b in zip(first, found.metrics, strict=True))
