@@ -214,19 +214,28 @@ def draw_rows(
     columns = max(len(row) for _, row in rows)
     total = sum(tops) + sum(heads) + len(rows) * (height + _GAP) - _GAP
     sheet = Image.new("RGB", (columns * (width + _GAP) - _GAP, total), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
-    bottom = 0
+    draw, bottom = ImageDraw.Draw(sheet), 0
     for (title, row), above, head in zip(rows, tops, heads, strict=True):
-        large = ImageFont.load_default(size=21)
-        draw.text((_GAP, bottom + above // 2 + _GAP // 2), title, _INK, large, anchor="lm")
+        font = _fitting(title, sheet.width - 2 * _GAP, largest=21)
+        draw.text((_GAP, bottom + above // 2 + _GAP // 2), title, _INK, font, anchor="lm")
         top = bottom + above
         for column, (name, picture) in enumerate(row):
             left = column * (width + _GAP)
+            font = _fitting(name, width)
             draw.text((left + width // 2, top + head // 2), name, _INK, font, anchor="mm")
             small = picture.resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(small, (left, top + head))
         bottom = top + head + height + _GAP
     return sheet
+
+
+def _fitting(text: str, width: int, *, largest: int = 17) -> Any:
+    """Return the largest font in which a text fits a width in pixels, down to a legible size."""
+    for size in range(largest, 9, -1):
+        font = ImageFont.load_default(size=size)
+        if font.getlength(text) <= width:
+            break
+    return font
 
 
 def _tint(

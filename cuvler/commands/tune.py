@@ -12,7 +12,7 @@ from cuvler.commands.method_options import SettingsCommand
 from cuvler.commands.pictures import Pictures
 from cuvler.discovery import NoWeightsError, load_backbones
 from cuvler.drawing import write_png
-from cuvler.eigenvectors.backbones import backbone_spec
+from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
 from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 from cuvler.progress import Progress
@@ -47,6 +47,7 @@ _INSTEAD = ("pixels_p16",)  # without weights
     "BACKBONE",
     help="A ViT's weights; those not named are fetched from the hub, once.",
 )
+@options.definitions()
 @click.option(
     "--size",
     "sizes",
@@ -77,6 +78,7 @@ def command(
     methods: tuple[str, ...],
     backbones: tuple[str, ...],
     weights: tuple[tuple[str, Path], ...],
+    definitions: str,
     sizes: tuple[int, ...],
     taus: tuple[float, ...],
     settings: Mapping[str, Sequence[Any]],
@@ -95,9 +97,10 @@ def command(
     from cuvler.tuning import Results, Truth, settings_grid, try_settings
     from cuvler.tuning.page import draw_sheet_of, draw_trials, make_page, make_section
 
+    defined = parse_definitions(definitions)
     rows = settings_grid(
         methods or method_names(),
-        [backbone_spec(name) for name in dict.fromkeys(backbones)],
+        [backbone_spec(name, defined) for name in dict.fromkeys(backbones)],
         sizes=sizes,
         taus=taus,
         values=settings,

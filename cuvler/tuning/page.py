@@ -20,6 +20,7 @@ from cuvler.tuning.trials import ImageTrials, Trial
 from cuvler.tuning.truth import Score
 
 _SIDE = 480  # pixels
+_ENLARGED = 2.0  # times, at most
 _Picture = tuple[str, str, Image.Image]  # title, note, drawn
 
 
@@ -77,8 +78,12 @@ def draw_trials(
         objects: the ground truth's masks, if there is any.
         scores: of the settings, with ground truth.
     """
-    small = image.copy()
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    # Small images are enlarged, so that contours and scores stay thin.
+    scale = min(_ENLARGED, _SIDE / max(image.size))
+    small = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
+        Image.Resampling.LANCZOS,
+    )
     first: list[_Picture] = [("image", f"{image.width} x {image.height} pixels", small)]
     if objects is not None:
         drawn = draw_masks(small, [_resized(mask, small) for mask in objects])

@@ -8,6 +8,9 @@ from cuvler.eigenvectors.backbones import BACKBONES, BackboneSpec
 from cuvler.pseudo_masks.methods import SHARED_SETTINGS
 from cuvler.tuning.grid import Setting
 
+# Of a backbone's definition.
+_KEYS = ("timm", "feature", "size", "layer", "tau", "eps")
+
 
 def config_snippet(setting: Setting) -> str:
     """Return the part of a config that makes masks with a setting, as YAML.
@@ -28,6 +31,9 @@ def config_snippet(setting: Setting) -> str:
 
 def _definition(spec: BackboneSpec, tau: float | None) -> dict[str, Any]:
     """Return the settings of a backbone that differ from those of the table."""
-    size = spec.size if spec.size != BACKBONES[spec.name].size else None
-    values = {"size": size, "tau": tau}
-    return {key: value for key, value in values.items() if value is not None}
+    values = BackboneSpec(spec.name, None, "pixels", size=0, patch=spec.patch)
+    base = BACKBONES.get(spec.name, values)
+    differing = {
+        key: getattr(spec, key) for key in _KEYS if getattr(spec, key) != getattr(base, key)
+    }
+    return differing if tau is None else differing | {"tau": tau}

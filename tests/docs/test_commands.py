@@ -90,6 +90,16 @@ PREDICTED = (
 PREDICTED_TRAIN = PREDICTED % ("coco_train", "images")
 PREDICTED_VAL = PREDICTED % ("coco_val", "datasets/coco/val2017")
 
+
+def tuning_pictures():
+    """The commands of the pictures of docs/tuning.md, on a picture that is there."""
+    words = runpy.run_path(str(REPOSITORY / "docs/tuning.py"))["pictures"]().values()
+    return {
+        " ".join(["cuvler", *each]): Run("tuned/photo.tune.png", {each[1]: "photo.jpg"})
+        for each in words
+    }
+
+
 EXERCISED = {
     "make demo": Make("snakemake all --configfile config/laptop.yaml config/demo.yaml"),
     "make test": Make("pytest"),
@@ -107,6 +117,21 @@ EXERCISED = {
     "cuvler discover photo.jpg --backbone pixels_p16 --backbone pixels_p8": Run(
         "discovered/photo.masks.png"
     ),
+    "cuvler tune photo.jpg": Run(
+        "tuned/photo.tune.png", {"photo.jpg": "photo.jpg --backbone pixels_p16 --size 240"}
+    ),
+    "cuvler tune photo.jpg --backbone pixels_p16": Run(
+        "tuned/tune.html", {"pixels_p16": "pixels_p16 --size 240"}
+    ),
+    "cuvler tune images --ground-truth annotations.json --backbone dino_s16"
+    " --backbone dinov2_s14": Run(
+        "tuned/tuned.yaml",
+        {
+            "dino_s16": "pixels_p16 --size 240 --tau 0.15",
+            "dinov2_s14": "pixels_p14 --method votecut",
+        },
+    ),
+    **tuning_pictures(),
     "cuvler predict photo.jpg --detector results/detectors/cuvler_round1": Run(
         "predicted/photo.masks.png"
     ),
@@ -387,6 +412,12 @@ def test_python_runs_from_top_to_bottom(page, place, monkeypatch):
         # The weights of the ViTs are not fetched here.
         block = block.replace("discover(image)", f"discover(image, {WEIGHTS_FREE})")
         exec(compile(block, page.name, "exec"), names)
+
+
+def test_each_picture_of_tuning_has_a_command():
+    names = runpy.run_path(str(REPOSITORY / "docs/tuning.py"))["pictures"]().keys()
+    assert set(names) == {path.name for path in (REPOSITORY / "docs/images").glob("tuning-*.jpg")}
+    assert len(names) == 6
 
 
 def test_the_picture_of_results_is_drawn_from_a_runs_files(place):

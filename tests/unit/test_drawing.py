@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 import cuvler
-from cuvler.drawing import PALETTE, draw_heat_map, draw_masks, draw_sheet
+from cuvler.drawing import PALETTE, draw_heat_map, draw_masks, draw_rows, draw_sheet
 
 SIZE = (120, 80)
 
@@ -182,3 +182,14 @@ def test_a_sheet_has_every_picture_under_its_name():
     assert (np.asarray(sheet)[78:, 68:] == 255).all()  # nothing where no picture is
     plain = draw_sheet([*colours[:2], ("", colours[2][1])], columns=2, side=60)
     assert plain.size == (2 * 60 + 8, 2 * 40 + 30 + 8)
+
+
+def test_rows_have_headings_and_names_within_their_pictures():
+    square = Image.new("RGB", (120, 120), "blue")
+    rows = [("", [("a", square)]), ("heading", [("a name that is long", square), ("b", square)])]
+    sheet = np.asarray(draw_rows(rows, side=120).convert("L"))
+    assert sheet.shape == (2 * (120 + 30) + 38 + 8, 2 * 120 + 8)
+    second = 30 + 120 + 8
+    assert sheet[second : second + 38].min() < 100  # the heading
+    assert (sheet[second + 38 : second + 68, 120:128] == 255).all()  # the gap
+    assert (sheet[:150, 128:] == 255).all()
