@@ -16,6 +16,9 @@ from cuvler.pseudo_masks.permutohedral import Floats, Lattice, build_lattice
 _TINY = np.float32(1e-20)
 # Corners of a simplex of the spatial (2-d) and of the bilateral (5-d) lattice.
 _SPATIAL_CORNERS, _BILATERAL_CORNERS = 3, 6
+# The spatial lattice depends on the image's shape alone: that of all images up to this side is cut
+# from a single one, which takes 30 MB.
+_GRID_SIDE = 1024
 
 _compiled = njit(cache=True, error_model="numpy")
 
@@ -62,7 +65,6 @@ def infer(
         (k, h, w), True where label 1 is the more probable one.
     """
     spatial = _spatial_lattice(image.shape[:2], spatial_sxy)
-    spatial = spatial._replace(weights=spatial.weights.copy())
     bilateral = build_lattice(
         (*_positions(image.shape[:2], bilateral_sxy), *_colours(image, bilateral_srgb))
     )
@@ -76,10 +78,47 @@ def infer(
     return refined
 
 
-@lru_cache(maxsize=1)
 def _spatial_lattice(shape: tuple[int, int], sxy: float) -> Lattice:
-    # Kept for the next image, which often has the same shape: always in MaskCut.
-    return build_lattice(_positions(shape, sxy))
+    if max(shape) > _GRID_SIDE:
+        return build_lattice(_positions(shape, sxy))
+    return _crop(_grid_lattice(sxy), *shape)
+
+
+@lru_cache(maxsize=1)
+def _grid_lattice(sxy: float) -> Lattice:
+    return build_lattice(_positions((_GRID_SIDE, _GRID_SIDE), sxy))
+
+
+@_compiled
+def _crop(grid: Lattice, height: int, width: int) -> Lattice:
+    """Return the lattice of the first rows and columns of the grid.
+
+    It equals the lattice built of these points, and takes a third of the time.
+    """
+    corners = np.empty((height * width, _SPATIAL_CORNERS), np.uint32)
+    weights = np.empty((height * width, _SPATIAL_CORNERS), np.float32)
+    number = np.zeros(grid.before.shape[1], np.uint32)  # of a corner of the grid; 0: outside
+    inside = np.zeros(grid.before.shape[1], np.uint32)
+    end = np.uint64(1)
+    for row in range(height):
+        source = slice(row * _GRID_SIDE, row * _GRID_SIDE + width)
+        target = slice(row * width, (row + 1) * width)
+        of_grid, of_row = grid.corners[source], corners[target]
+        weights[target] = grid.weights[source]
+        for p in range(width):
+            for r in range(_SPATIAL_CORNERS):
+                corner = of_grid[p, r]
+                if number[corner] == 0:
+                    number[corner], inside[end] = end, corner
+                    end += np.uint64(1)
+                of_row[p, r] = number[corner]
+    before = np.empty((_SPATIAL_CORNERS, end), np.uint32)
+    after = np.empty((_SPATIAL_CORNERS, end), np.uint32)
+    for j in range(_SPATIAL_CORNERS):
+        for corner in range(end):
+            before[j, corner] = number[grid.before[j, inside[corner]]]
+            after[j, corner] = number[grid.after[j, inside[corner]]]
+    return Lattice(corners, weights, before, after)
 
 
 @_compiled

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cuvler.pseudo_masks import crf as crf_module
-from cuvler.pseudo_masks import refinement
+from cuvler.pseudo_masks import mean_field, refinement
 from cuvler.pseudo_masks.crf import dense_crf
 from cuvler.pseudo_masks.refinement import crop_of, fill_holes, refine
 
@@ -51,6 +51,16 @@ def test_masks_of_one_image_do_not_affect_each_other(crf):
     assert together[0].any()
     for mask, refined in zip(masks, together, strict=True):
         assert (refined == dense_crf(image, mask, crf=crf)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (70, 90), (1, 1024)])
+def test_the_spatial_lattice_of_an_image_is_cut_from_a_larger_one(monkeypatch, shape):
+    cut = mean_field._spatial_lattice(shape, 3.0)
+    monkeypatch.setattr(mean_field, "_GRID_SIDE", 0)
+    built = mean_field._spatial_lattice(shape, 3.0)
+    for ours, expected in zip(cut, built, strict=True):
+        assert ours.dtype == expected.dtype
+        assert np.array_equal(ours, expected)
 
 
 @pytest.mark.parametrize("crf", ["fast", "pydensecrf"])
