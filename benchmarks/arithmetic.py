@@ -18,7 +18,7 @@ BACKBONE_NAMES = ("dino_s16", "dinov2_s14", "dino_b16", "dinov2_b14", "dino_s8",
 PRODUCTS = 16
 PASSES = 6
 # Seconds of a core to open a JPEG of COCO's size and resize it: benchmarks/eigenvectors.py.
-OPENING = 0.010
+OPENING = 0.006
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def map_ahead(
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
     waiting: deque[Future[_R]] = deque()
     try:
+        # A thread whose start is interrupted is not waited for; items may have processes that die.
+        pool.submit(int).result()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > ahead:
@@ -32,4 +34,9 @@ def map_ahead(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            # Interrupted a second time: by Ctrl-C, or by torch for another of its dead processes.
+            pool.shutdown()
+            raise

@@ -13,7 +13,7 @@ import yaml
 
 from cuvler.config import check
 from cuvler.eigenvectors.backbones import BACKBONES
-from cuvler.eigenvectors.weights import license_note
+from cuvler.eigenvectors.weights import license_of
 from cuvler.image_status import ImageStatus
 
 from .conftest import PAGES, REPOSITORY, SITE, blocks
@@ -152,7 +152,7 @@ def test_the_table_of_backbones_is_that_of_the_code():
         assert feature == (spec.feature if spec.timm else "")
         assert (size, grid) == (str(spec.size), "{} x {}".format(*spec.grid))
         assert tau == ("" if spec.tau is None else str(spec.tau))
-        recorded = license_note(spec).partition(";")[0] if spec.timm else ""
+        recorded = license_of(spec).partition(";")[0] if spec.timm else ""
         assert licence.lower().replace(" ", "-") == recorded
 
 

@@ -163,8 +163,13 @@ class Gpu(TorchDispatchMode):
             inference = on_gpu[0].is_inference()
         with torch.inference_mode(inference):
             wrapped = tree_map(lambda x: OnGpu(x, self) if isinstance(x, torch.Tensor) else x, out)
-        if not func.is_view:
-            self._mark([x for x in tree_leaves(wrapped) if isinstance(x, OnGpu)])
+        new = [x for x in tree_leaves(wrapped) if isinstance(x, OnGpu)]
+        if func._schema.name in COPIES and not on_gpu and not kwargs.get("non_blocking"):
+            # The CPU has waited for the copy, and so has all that it starts from now on.
+            for x in new:
+                self.written.pop(key(x), None)
+        elif not func.is_view:
+            self._mark(new)
         if not on_gpu or func._schema.name in COPIES:
             return wrapped
         return return_and_correct_aliasing(func, args, kwargs, wrapped)

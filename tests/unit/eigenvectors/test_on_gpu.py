@@ -1,5 +1,6 @@
 """The extraction's code for GPUs, on a GPU that the CPU pretends to be."""
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from cuvler.devices import Stream, on_device, without_tf32
-from cuvler.eigenvectors import ncut
+from cuvler.eigenvectors import extraction, ncut
 from cuvler.eigenvectors.backbones import backbone_spec
 from cuvler.eigenvectors.cuts import cut_repeatedly
 from cuvler.eigenvectors.extraction import extract_shard
@@ -95,6 +96,29 @@ def test_few_transfers_wait_for_the_gpu(gpu, solve, most):
     assert solve(features).status.tolist() == ["ok"] * 3
     assert gpu.waits.keys() == {"to_cpu"}
     assert gpu.waits["to_cpu"] <= most
+
+
+def test_an_interrupted_extraction_ends_its_thread(images, weights, tmp_path, gpu, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    folder, listing = images
+    monkeypatch.setattr(extraction, "_enter_pairs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract_shard(
+            listing,
+            folder,
+            tiny(weights, "cuda"),
+            tmp_path / "0.zarr.zip",
+            need=Eigenvectors(),
+            batch_size=1,
+        )
+    assert not threads()
+    assert not list(tmp_path.iterdir())
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_half_precision_is_chosen_where_it_is_faster(weights, monkeypatch):
