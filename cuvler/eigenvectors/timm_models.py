@@ -37,19 +37,6 @@ class TimmModel:
         chosen = {} if self.size_option is None else {self.size_option: dynamic[self.size_option]}
         return _create(self.name, **chosen)
 
-    def require_fit(self, size: int) -> None:
-        """Check the size of images.
-
-        Raises:
-            ConfigError: it is not a multiple of the patch, or below two patches.
-        """
-        if size < 2 * self.patch or size % self.patch:
-            near = max(2, size // self.patch) * self.patch
-            raise ConfigError(
-                f"size {size} is not a multiple of the patches of {self.name}, "
-                f"{self.patch} pixels; choose {near} or {near + self.patch}"
-            )
-
     def index(self, layer: int) -> int:
         """Return a layer's position from the first; negative ones count from the last, -1.
 

@@ -33,12 +33,11 @@ def create_vit(spec: BackboneSpec) -> nn.Module:
 
     Raises:
         ConfigError: timm has no such model, it is not a vision transformer with one grid of
-            patches, or its patch size differs from the table's.
+            patches, its patch size differs from the table's, or it has no such layer.
     """
     assert spec.timm is not None
     try:
         found = find_timm_model(spec.timm)
-        found.require_fit(spec.size)
         found.index(spec.layer)
         model: nn.Module = found.create(spec.size)
     except ConfigError as error:

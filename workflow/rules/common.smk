@@ -256,6 +256,12 @@ def definition_of_backbone(wildcards):
     return json.dumps({wildcards.backbone: stated} if stated else {})
 
 
+def model_of_backbone(wildcards):
+    """The definition of a backbone that has another model than the table's, for its weights."""
+    own = settings.eigenvectors.definitions.get(wildcards.backbone)
+    return definition_of_backbone(wildcards) if own and own.timm else json.dumps({})
+
+
 def graph_option(name):
     """A parameter function: a setting of the backbone's graphs."""
     return lambda wildcards: settings.eigenvectors.graph(wildcards.backbone)[name]

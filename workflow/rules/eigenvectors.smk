@@ -6,7 +6,7 @@ rule weights:
     conda:
         "../envs/cuvler.yaml"
     params:
-        definitions=definition_of_backbone,
+        definitions=model_of_backbone,
     shell:
         "cuvler weights --backbone {wildcards.backbone} --definitions {params.definitions:q}"
         " --output {output:q} &> {log:q}"
