@@ -2,8 +2,9 @@
 
     python benchmarks/methods.py FOLDER
 
-FOLDER has annotations.json (COCO) and images/. Masks are scored class-agnostically. Half of the
-images, every second one, are those that settings were chosen on; the others are scored alone, too.
+FOLDER has annotations.json (COCO) and images/. Masks are scored class-agnostically. The settings
+of agglomerative grouping and its descriptors were chosen on images at even positions in the file;
+those at odd positions are scored alone, too.
 """
 
 import json
@@ -26,7 +27,9 @@ RUNS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("votecut", PIXELS, {}),
     ("maskcut", PIXELS[-1:], {}),
     ("agglomerative", PIXELS[-1:], {}),
-    ("agglomerative", PIXELS, {}),
+    ("agglomerative", ("colours_p8",), {}),
+    ("agglomerative", ("pixels_p8", "colours_p8"), {}),
+    ("agglomerative", ("pixels_p8", "colours_p8", "colours_p4"), {"max_masks": 100}),
 )
 HALVES = ("all", "even", "odd")
 METRICS = ("AP", "AP50", "AR100")
@@ -92,7 +95,11 @@ def main(
     torch.set_num_threads(1)
     content = json.loads((folder / "annotations.json").read_text())
     if images:
-        content["images"] = content["images"][:: max(1, len(content["images"]) // images)]
+        # Pairs of neighbours: one of each half.
+        step = max(1, len(content["images"]) // images)
+        content["images"] = [
+            image for index, image in enumerate(content["images"]) if index // 2 % step == 0
+        ]
     chosen = [Run(*run) for run in RUNS if not method or run[0] in method]
     if backbones:
         chosen = [Run(name, backbones.split(","), json.loads(settings)) for name in method]
