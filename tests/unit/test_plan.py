@@ -173,7 +173,6 @@ def test_the_settings_of_each_backbone_are_shown(clone):
     (clone / "own.yaml").write_text(own)
     output = run("--configfile", "own.yaml").output
     assert re.search(r"dino_s8 +key at 320 pixels, tau 0\.2, eps 0\.001\n", output)
-    assert re.search(r"dino_s8 +key at 480 pixels, tau 0\.15, eps 1e-05\n", run().output)
 
 
 def test_several_nodes_take_the_same_gpu_hours(clone):

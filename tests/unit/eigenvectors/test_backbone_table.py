@@ -26,9 +26,15 @@ def test_table_holds_the_backbones_of_the_paper():
         assert BACKBONES[name].graph() == {"tau": 0.15, "eps": 1e-5}
 
 
-@pytest.mark.parametrize(
-    "spec", [spec for spec in BACKBONES.values() if spec.timm], ids=lambda spec: spec.name
-)
+def table():
+    """The ViTs; most are made of the same few architectures, and the large ones take long."""
+    quick = ("dino_s8", "dinov2_s14_reg", "dinov3_s16", "deit_s16")
+    for name, spec in BACKBONES.items():
+        if spec.timm:
+            yield pytest.param(spec, id=name, marks=() if name in quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("spec", table())
 def test_the_table_says_what_timm_says(spec):
     assert timm.models.get_pretrained_cfg(spec.timm).hf_hub_id == f"timm/{spec.timm}"
     assert find_timm_model(spec.timm).patch == spec.patch
