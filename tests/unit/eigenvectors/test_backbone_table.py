@@ -34,7 +34,7 @@ def table():
             yield pytest.param(spec, id=name, marks=() if name in quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("spec", table())
+@pytest.mark.parametrize("spec", list(table()))
 def test_the_table_says_what_timm_says(spec):
     assert timm.models.get_pretrained_cfg(spec.timm).hf_hub_id == f"timm/{spec.timm}"
     assert find_timm_model(spec.timm).patch == spec.patch
