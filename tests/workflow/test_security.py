@@ -25,6 +25,8 @@ for option in ("--output", "--csv", "--markdown"):
             output = output / "model_final.pth"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()
+if words[0] == "model-card":
+    pathlib.Path(words[words.index("--detector") + 1], "README.md").touch()
 """
 
 
