@@ -60,6 +60,10 @@ COMMANDS = {
         "Score published detectors and compare with the papers.",
     ),
     "view": ("cuvler.commands.view", "Show any masks over their images, as one page."),
+    "export": (
+        "cuvler.commands.export",
+        "Write masks in the format of another tool: YOLO, Label Studio, CVAT, PNG...",
+    ),
     "compare": ("cuvler.commands.compare", "Show where two result files differ most."),
     "report": ("cuvler.commands.report", "Write the report page."),
     "plan": ("cuvler.commands.plan", "Estimate the time and disk space of a run."),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,45 @@ def full_disk_named(path: StrPath) -> Iterator[None]:
             f"{where or path}: cannot be written ({reason or error}); free space there, and run "
             "again"
         ) from error
+
+
+@contextmanager
+def atomic_folder(destination: Path) -> Iterator[Path]:
+    """Yield a temporary folder, and rename it to ``destination`` when the block succeeds.
+
+    Raises:
+        DataError: there is a file, or a folder that is not empty; or the disk is full.
+    """
+    require_free(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(
+            tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
+        )
+    except OSError as error:
+        raise DataError(
+            f"{destination}: cannot be written ({error.strerror})", parameter="output"
+        ) from error
+    try:
+        with full_disk_named(destination):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            require_free(destination)
+            temporary.replace(destination)
+            _sync(destination.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_free(destination: Path) -> None:
+    """Raise a DataError if there is a file, or a folder that is not empty."""
+    if destination.is_dir() and not any(destination.iterdir()):
+        return
+    if os.path.lexists(destination):
+        raise DataError(
+            f"{destination}: is there already; delete it or choose another folder",
+            parameter="output",
+        )
 
 
 def _temporary_for(destination: Path) -> Path:

@@ -90,7 +90,7 @@ def decode_resized(rle: Mapping[str, Any], height: int, width: int) -> NDArray[n
     """
     mask_height, mask_width = rle["size"]
     listed = isinstance(rle["counts"], list)
-    counts = np.array(rle["counts"], dtype=np.int64) if listed else _counts(rle["counts"])
+    counts = np.array(rle["counts"], dtype=np.int64) if listed else run_lengths(rle["counts"])
     ends = np.cumsum(counts)
     if len(ends) and ends[-1] > mask_height * mask_width:
         raise ValueError(f"runs of {ends[-1]} pixels in a mask of {mask_width} x {mask_height}")
@@ -130,11 +130,12 @@ def _paint(ends: NDArray[np.integer], height: int, width: int) -> NDArray[np.boo
     return mask
 
 
-def _counts(text: str | bytes) -> NDArray[np.int64]:
-    """Parse compressed run lengths, the inverse of pycocotools' encoding.
+def run_lengths(text: str | bytes) -> NDArray[np.int64]:
+    """Return the lengths of compressed runs, zeros and ones in turn.
 
-    A number is a little-endian sequence of characters, each 48 plus 5 bits and 32 if more follow,
-    in two's complement. From the fourth on, it is the difference to the run before the last.
+    This is the inverse of pycocotools' encoding. A number is a little-endian sequence of
+    characters, each 48 plus 5 bits and 32 if more follow, in two's complement. From the fourth on,
+    it is the difference to the run before the last.
     """
     encoded = text.encode("ascii") if isinstance(text, str) else text
     bits = np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) - 48

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,7 @@ from cuvler.listing import ListedImage, listed_images, read_listing
 from cuvler.report.records import evenly_spread
 
 _ANNOTATIONS = Needs(file_names=True, raw=True)
-_RESULTS = Needs(format="results", listed=False)
+_RESULTS = Needs(format="results", listed=False, raw=True)
 _SCORES = 0.3  # Smallest score of results that is shown, unless another one is asked for.
 
 
@@ -57,6 +57,7 @@ def read_content(
     ground_truth: Path | None = None,
     listing: Path | None = None,
     score_threshold: float | None = None,
+    each: Callable[[Annotation], object] = lambda record: None,
 ) -> Content:
     """Read what a COCO json has, record by record; memory grows with the number of images.
 
@@ -65,6 +66,7 @@ def read_content(
         ground_truth: a COCO json that names the images of results.
         listing: a listing that names the images of results, instead.
         score_threshold: by default 0.3 for results, and 0 for annotations.
+        each: called with every record, in the file's order.
 
     Raises:
         DataError: a file is missing or damaged or breaks a rule of
@@ -75,13 +77,13 @@ def read_content(
     threshold = (_SCORES if is_results else 0.0) if score_threshold is None else score_threshold
     content = Content(path, is_results, threshold)
     if not is_results:
-        _read_annotations(content)
+        _read_annotations(content, each)
     elif ground_truth:
         _read_images(content, ground_truth)
-        _read_results(content, ground_truth)
+        _read_results(content, ground_truth, each)
     elif listing:
         content.images = {row.image_id: row for row in listed_images(read_listing(listing))}
-        _read_results(content, listing)
+        _read_results(content, listing, each)
     else:
         raise DataError(
             f"{path}: COCO results do not name their images; give the ground truth or the listing "
@@ -131,11 +133,12 @@ def _matching(content: Content, pattern: str) -> Collection[int]:
     return found
 
 
-def _read_annotations(content: Content) -> None:
+def _read_annotations(content: Content, each: Callable[[Annotation], object]) -> None:
     for item in read_coco(content.path, _ANNOTATIONS):
         match item:
             case Annotation():
                 _count(content, item)
+                each(item)
             case Section("excluded", {"file_name": name, "status": status}):
                 content.left_out.append((str(name), str(status)))
             case Section("excluded", other):
@@ -163,12 +166,13 @@ def _add(content: Content, item: Item) -> None:
             content.images[item.id] = ListedImage(item.id, str(item.file_name), item.size)
 
 
-def _read_results(content: Content, names: Path) -> None:
+def _read_results(content: Content, names: Path, each: Callable[[Annotation], object]) -> None:
     sizes = {number: image.size for number, image in content.images.items()}
     unknown = set()
     for item in read_coco(content.path, _RESULTS, sizes=sizes):
         if isinstance(item, Annotation):
             _count(content, item)
+            each(item)
             unknown |= {item.image_id} - sizes.keys()
     if unknown:
         some = ", ".join(map(str, sorted(unknown)[:5]))

@@ -211,6 +211,14 @@ EXERCISED = {
         "view.html",
         {"my_photos": "demo_val", "results/": "results/demo/", "/data/photos": "demo/val/images"},
     ),
+    "cuvler export annotations.json --format coco-polygons --output polygons.json": Run(
+        "polygons.json"
+    ),
+    "cuvler export predictions.json --listing results/images/coco_val.parquet"
+    " --format label-studio --score-threshold 0.5 --detections-per-image 20"
+    " --output tasks.json": Run(
+        "tasks.json", {"--score-threshold 0.5": "--score-threshold 0"}, PREDICTED_VAL
+    ),
     "apptainer build --fakeroot cuvler.sif container/cuvler.def": Elsewhere(
         "tests/workflow/test_envs.py"
     ),
