@@ -20,6 +20,7 @@ class Rate:
 
 _ZOO = "measured by detectron2's model zoo, Cascade Mask R-CNN R50-FPN on V100s"
 _CORE = "measured on one core of an AMD EPYC"
+_XEON = "measured on one core of an Intel Xeon"
 # Of the peaks in NVIDIA's data sheet of the A100: 19.5 TFLOP/s in float32, 312 in float16.
 _PEAK = "assumed, not measured: {share} of an A100's peak in {precision}, eigenvectors included"
 # Those of pseudo-masks are declared by the methods.
@@ -30,8 +31,8 @@ RATES = {
     "eigenvectors/pixels_p16": Rate(22, _CORE),
     "eigenvectors/pixels_p14": Rate(22, _CORE),
     "eigenvectors/pixels_p8": Rate(13, _CORE),
-    "eigenvectors/colours_p8": Rate(22, _CORE),
-    "eigenvectors/colours_p4": Rate(9, _CORE),
+    "eigenvectors/colours_p8": Rate(23, f"{_XEON}: merge trees"),
+    "eigenvectors/colours_p4": Rate(12, f"{_XEON}: merge trees"),
     "annotations": Rate(6_500, f"{_CORE}: 1.3 million images with 6 million masks"),
     "detector": Rate(16 / 8 / 0.328, f"{_ZOO}: 0.328 s for 16 images on 8"),
     "predictions": Rate(1 / 0.053, f"{_ZOO}: 0.053 s an image"),

@@ -109,8 +109,8 @@ class MaskCut(Method):
     )
     scored: ClassVar[bool] = False
     rate: ClassVar[tuple[float, str]] = (
-        8,
-        "measured on one core of an AMD EPYC: three cuts per image",
+        9,
+        "measured on one core of an Intel Xeon: three cuts per image",
     )
 
     backbone: Annotated[Name, Field(description="The backbone of the features.")] = "dino_b8"

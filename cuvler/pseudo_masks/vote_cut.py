@@ -110,8 +110,8 @@ class VoteCut(Method):
     name: ClassVar[str] = "votecut"
     added: ClassVar[tuple[str, ...]] = ("num_eigenvectors", "max_masks")
     rate: ClassVar[tuple[float, str]] = (
-        9,
-        "measured on one core of an AMD EPYC: 110 ms per image, six backbones",
+        10,
+        "measured on one core of an Intel Xeon: 95 ms per image, six backbones",
     )
 
     backbones: Annotated[Backbones, Field(description="The backbones that vote.")] = (
