@@ -44,7 +44,7 @@ def run(folder: Path, words: list[str]) -> tuple[float, float, str]:
 
 def half_done(folder: Path) -> int:
     """Write what half a run leaves behind; return the number of planned files."""
-    plan = read_plan(run(folder, [*_SNAKEMAKE, "all", "--summary"])[2])
+    plan = read_plan(run(folder, [*_SNAKEMAKE, "all", "--detailed-summary"])[2])
     early = [row for row in plan if row[0] in ("weights", "images", "eigenvectors")]
     for number, (rule, name, _) in enumerate(early):
         file = file_of(rule, name)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cuvler.image_status import USABLE, ImageStatus
 from cuvler.layout import FILES, LISTING, file_of
@@ -125,19 +125,44 @@ def _rate(jobs: Iterable[Job]) -> float | None:
     return statistics.fmean(logged) if logged else None
 
 
+class Planned(NamedTuple):
+    """A row of ``snakemake --detailed-summary``.
+
+    Attributes:
+        output: the planned file.
+        date: its modification time at the time of planning, as :func:`time.ctime` gives it, or
+            ``-`` if it did not exist.
+        rule: the rule that makes it.
+        inputs: what it was made from, separated by commas, or ``-``.
+        command: what it was made with, or ``-``.
+        done: whether it is up to date.
+    """
+
+    output: str
+    date: str
+    rule: str
+    inputs: str
+    command: str
+    done: bool
+
+
+def read_summary(summary: str) -> list[Planned]:
+    """Parse the output of ``snakemake --detailed-summary``: a row for each planned file."""
+    rows = []
+    for line in summary.rstrip("\n").split("\n")[1:]:
+        output, date, rule, _, inputs, rest = line.split("\t", 5)
+        command, *state = rest.rsplit("\t", 2)  # which may have tabs in quotes
+        rows.append(Planned(output, date, rule, inputs, command, state == ["ok", "no update"]))
+    return rows
+
+
 def read_plan(summary: str) -> list[tuple[str, Path, bool]]:
-    """Parse the output of ``snakemake --summary``.
+    """Parse the output of ``snakemake --detailed-summary``.
 
     Returns:
         Rule, output and whether it is up to date, for each planned file in pipeline order.
     """
-    header, *lines = summary.splitlines()
-    columns = header.split("\t")
-    rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
-    planned = [
-        (row["rule"], Path(row["output_file"]), (row["status"], row["plan"]) == ("ok", "no update"))
-        for row in rows
-    ]
+    planned = [(row.rule, Path(row.output), row.done) for row in read_summary(summary)]
     order = {rule: place for place, rule in enumerate(FILES)}
     return sorted(planned, key=lambda item: (order.get(item[0], len(order)), _natural(item[1])))
 

@@ -10,7 +10,7 @@ import click
 
 from cuvler.errors import ConfigError
 from cuvler.extras import require_extra
-from cuvler.kept_plan import Plan, keep, read_kept
+from cuvler.kept_plan import Plan, keep, read_kept, sources_state
 from cuvler.logs import printable
 from cuvler.progress import duration
 from cuvler.slurm import stuck_jobs
@@ -26,7 +26,7 @@ def command(snakemake_arguments: tuple[str, ...]) -> None:
 
     SNAKEMAKE_ARGUMENTS are those of the run: targets, --configfile, --config, --profile. Only
     files are read, so it can be used at any time, also during a run on a cluster; Snakemake's plan
-    is kept for an hour, unless the config or finished files change. Where SLURM is
+    is kept for an hour, unless the config, the images, or finished files change. Where SLURM is
     installed, its queue is asked too: jobs that cannot start are named with its reason. The exit
     status is 1 if jobs have failed.
     """
@@ -55,8 +55,10 @@ def _plan(arguments: Sequence[str]) -> Plan:
     """Return the kept plan, or one that Snakemake makes."""
     plan = read_kept(arguments)
     if plan is None:
-        plan = read_plan(summary(arguments))
-        keep(arguments, plan)
+        state = sources_state(arguments)  # before planning: they may change meanwhile
+        text = summary(arguments)
+        keep(arguments, text, state)
+        plan = read_plan(text)
     return plan
 
 
@@ -67,7 +69,7 @@ def summary(arguments: Sequence[str]) -> str:
         ConfigError: Snakemake fails.
     """
     require_extra("workflow")
-    words = [sys.executable, "-m", "snakemake", *arguments, "--summary"]
+    words = [sys.executable, "-m", "snakemake", *arguments, "--detailed-summary"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode or not result.stdout:
         reason = _reason(result.stderr)

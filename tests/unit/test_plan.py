@@ -140,10 +140,14 @@ def clone(tmp_path, monkeypatch):
     """A folder with the default settings, and a Snakemake whose plan is a few jobs."""
     (tmp_path / "config").symlink_to(CONFIG)
     monkeypatch.chdir(tmp_path)
-    header = "output_file\trule\tstatus\tplan"
-    lines = [f"{path}\t{rule}\tmissing\tupdate pending" for rule, path in jobs()]
-    monkeypatch.setattr(plan_command, "summary", lambda _: "\n".join([header, *lines]))
+    monkeypatch.setattr(plan_command, "summary", lambda _: summary_of(jobs()))
     return tmp_path
+
+
+def summary_of(planned):
+    """Snakemake's detailed summary of pending (rule, output)."""
+    lines = [f"{path}\t-\t{rule}\t-\t-\t-\tmissing\tupdate pending" for rule, path in planned]
+    return "\n".join(["output_file\t...", *lines])
 
 
 def run(*words):
@@ -252,10 +256,7 @@ def test_numbers_are_numbers(clone, words):
 def test_every_kind_of_detector_has_its_own_schedule(clone, monkeypatch, rule, detector, images):
     wildcard = "detector" if rule == "detector" else "fine_tuned"
     output = FILES[rule].under("results", **{wildcard: detector})
-    lines = f"{output}\t{rule}\tmissing\tx"
-    monkeypatch.setattr(
-        plan_command, "summary", lambda _: f"output_file\trule\tstatus\tplan\n{lines}"
-    )
+    monkeypatch.setattr(plan_command, "summary", lambda _: summary_of([(rule, output)]))
     assert cell(run().output, rule, "images") == images
 
 
@@ -267,9 +268,7 @@ def test_mistyped_names_are_told(clone, words):
 
 
 def test_an_unknown_size_is_asked_for(clone, monkeypatch):
-    listing = (
-        "output_file\trule\tstatus\tplan\nresults/images/uvo_dense_val.parquet\timages\tmissing\tx"
-    )
-    monkeypatch.setattr(plan_command, "summary", lambda _: listing)
+    listing = "images", "results/images/uvo_dense_val.parquet"
+    monkeypatch.setattr(plan_command, "summary", lambda _: summary_of([listing]))
     with pytest.raises(ConfigError, match="--images uvo_dense_val=NUMBER"):
         CliRunner().invoke(cuvler, ["plan"], catch_exceptions=False)

@@ -9,19 +9,22 @@ from click.testing import CliRunner
 from cuvler.cli import cuvler
 from cuvler.commands import status as status_command
 from cuvler.errors import ConfigError, DataError
-from cuvler.kept_plan import keep, read_kept
+from cuvler.kept_plan import keep, read_kept, sources_state
 from cuvler.layout import FILES
-from cuvler.listing import write_listing
+from cuvler.listing import list_images, write_listing
 from cuvler.status import read_plan, stages
 
 NOW = 1_800_000_000.0
-SUMMARY = """\
-output_file\tdate\trule\tlog-file(s)\tstatus\tplan
-r/coco_metrics.json\t-\tmetrics\t-\tmissing\tupdate pending
-r/images/coco.parquet\tSat\timages\tr/logs/images/coco.log\tok\tno update
-r/pseudo_masks/coco/votecut/10.json\tSat\tpseudo_masks\t-\tok\tupdate pending
-r/pseudo_masks/coco/votecut/2.json\tSat\tpseudo_masks\t-\tok\tno update
+HEADER = "output_file\tdate\trule\tlog-file(s)\tinput-file(s)\tshellcmd\tstatus\tplan\n"
+SUMMARY = (
+    HEADER
+    + """\
+r/coco_metrics.json\t-\tmetrics\t-\t-\t-\tmissing\tupdate pending
+r/images/coco.parquet\tSat\timages\tr/logs/images/coco.log\t\tcuvler images 'a\tb'\tok\tno update
+r/pseudo_masks/coco/votecut/10.json\tSat\tpseudo_masks\t-\t-\t-\tok\tupdate pending
+r/pseudo_masks/coco/votecut/2.json\tSat\tpseudo_masks\t-\t-\t-\tok\tno update
 """
+)
 
 
 def test_the_plan_is_read_in_the_order_of_the_data():
@@ -166,12 +169,11 @@ def test_a_listing_that_is_damaged_is_named(run):
 
 def test_the_command_prints_a_line_a_stage(run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    header = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan\n"
 
     def summary(arguments):
         assert arguments == ("all", "--configfile", "a.yaml", "b.yaml")
         words = {True: "ok\tno update", False: "missing\tupdate pending"}
-        return header + "".join(f"{p}\t-\t{r}\t-\t{words[d]}\n" for r, p, d in run.plan)
+        return HEADER + "".join(f"{p}\t-\t{r}\t-\t-\t-\t{words[d]}\n" for r, p, d in run.plan)
 
     monkeypatch.setattr(status_command, "summary", summary)
     run.plan.append(("detector", run.detector, False))
@@ -203,39 +205,74 @@ def test_the_command_prints_a_line_a_stage(run, monkeypatch, tmp_path):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A plan of a finished file, a pending one, and a pending one of an earlier run; it is kept."""
+    """A plan is kept: two finished files, two pending ones, of which one is of an earlier run."""
     monkeypatch.chdir(tmp_path)
-    for folder in (".snakemake", "config", "results"):
+    for folder in (".snakemake", "config", "photos"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "config/config.yaml").write_text("a: 1")
-    names = ("images", True), ("annotations", False), ("report", False)
-    plan = [(rule, Path("results", rule), done) for rule, done in names]
-    for name in ("images", "report"):
-        (tmp_path / "results" / name).write_text("old")
-    keep(["all"], plan)
-    return plan
+    for file in ("config/config.yaml", "photos/a.jpg", "truth.json"):
+        (tmp_path / file).write_text("a: 1")
+    write_listing(list_images("photos"), "results/images")
+    for file in ("results/merged", "results/report"):
+        Path(file).write_text("old")
+        os.utime(file, (1, 1))
+    listed = "\tcuvler images --image-root photos --output results/images\tok\tno update"
+    rows = {
+        "images": listed,
+        "merged": "truth.json,results/images\t-\tok\tno update",
+        "annotations": "-\t-\tmissing\tupdate pending",
+        "report": "-\t-\tupdated input files\tupdate pending",
+    }
+    keep_rows(rows)
+    return rows
 
 
-def done_of(plan):
-    return [done for _, _, done in plan]
+def keep_rows(rows, arguments=("all", "--configfile=config/config.yaml")):
+    def date(path):
+        return time.ctime(path.stat().st_mtime) if path.exists() else "-"
+
+    lines = [
+        f"results/{rule}\t{date(Path('results', rule))}\t{rule}\t-\t{rest}\n"
+        for rule, rest in rows.items()
+    ]
+    keep(arguments, HEADER + "".join(lines), sources_state(arguments))
+
+
+def kept_now(arguments=("all", "--configfile=config/config.yaml")):
+    """The files that are done by the kept plan; None without one that holds."""
+    plan = read_kept(arguments)
+    return None if plan is None else {path.name for _, path, done in plan if done}
 
 
 def test_a_kept_plan_has_what_was_made_since(kept):
-    assert read_kept(["all"]) == kept
+    assert kept_now() == {"images", "merged"}
     Path("results/annotations").touch()
-    assert done_of(read_kept(["all"])) == [True, True, False]
-    os.utime("results/report", (1, 1))  # made again
-    assert done_of(read_kept(["all"])) == [True, True, True]
+    assert kept_now() == {"images", "merged", "annotations"}
     Path("results/annotations").unlink()
-    assert done_of(read_kept(["all"])) == [True, False, True]
+    os.utime("results/report", (2, 2))  # made again
+    assert kept_now() == {"images", "merged", "report"}
+    Path("results/annotations").touch()
+    assert kept_now() is None  # that all is done, Snakemake must say
+    keep_rows(dict.fromkeys(kept, "-\t-\tok\tno update"))
+    assert kept_now() == {"images", "merged", "annotations", "report"}
+
+
+def test_a_file_that_is_made_while_snakemake_plans_is_done(kept):
+    lines = f"results/annotations\t-\tannotations\t-\t{kept['annotations']}\n"
+    lines += f"results/report\t-\treport\t-\t{kept['report']}\n"
+    Path("results/annotations").touch()
+    Path("results/report").unlink()
+    keep(["all"], HEADER + lines, sources_state(["all"]))
+    assert kept_now(["all"]) == {"annotations"}
 
 
 CHANGES = {
-    "another target": lambda: None,
     "config": lambda: Path("config/config.yaml").write_text("a: 10"),
     "a new rule": lambda: Path("Snakefile").touch(),
-    "finished file gone": lambda: Path("results/images").unlink(),
-    "finished file made again": lambda: os.utime("results/images", (1, 1)),
+    "finished file gone": lambda: Path("results/merged").unlink(),
+    "finished file made again": lambda: os.utime("results/merged", (2, 2)),
+    "listed again": lambda: os.utime("results/images", (2, 2)),
+    "image added": lambda: Path("photos/b.jpg").touch(),
+    "user's file changed": lambda: os.utime("truth.json", (2, 2)),
     "damaged": lambda: [p.write_text("[]") for p in Path(".snakemake/cuvler_plans").iterdir()],
 }
 
@@ -243,15 +280,27 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_kept_plan_that_may_differ_is_not_used(kept, change):
     CHANGES[change]()
-    assert read_kept(["x"] if change == "another target" else ["all"]) is None
+    assert kept_now() is None
+
+
+def test_a_kept_plan_is_of_its_arguments(kept):
+    assert kept_now(["another"]) is None
+
+
+def test_a_config_given_with_an_equals_sign_is_noticed(kept):
+    Path("mine.yaml").write_text("a: 1")
+    keep_rows(kept, ["--configfile=mine.yaml"])
+    assert kept_now(["--configfile=mine.yaml"])
+    Path("mine.yaml").write_text("a: 10")
+    assert kept_now(["--configfile=mine.yaml"]) is None
 
 
 def test_a_kept_plan_is_used_for_an_hour(kept, monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3000)
-    assert read_kept(["all"]) is not None
+    assert kept_now()
     monkeypatch.setattr(time, "time", lambda: now + 4000)
-    assert read_kept(["all"]) is None
+    assert kept_now() is None
 
 
 def test_where_there_is_no_workflow_the_message_says_where_to_run_it(tmp_path, monkeypatch):
