@@ -51,6 +51,16 @@ def test_examples_of_settings_are_allowed(page):
         check(merged(defaults, yaml.safe_load(block)))
 
 
+def test_examples_for_programs_that_are_not_installed_are_python():
+    """FiftyOne brings a database, and RF-DETR the weights of a network; other code is executed."""
+    found = set()
+    for page in PAGES:
+        for block in blocks(page, "py"):
+            found.add(ast.parse(block).body[0])
+    packages = {getattr(line, "module", None) or line.names[0].name for line in found}
+    assert packages == {"fiftyone", "rfdetr"}
+
+
 def test_the_first_page_can_be_read_in_one_sitting():
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 

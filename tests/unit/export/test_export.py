@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,35 @@ def test_yolo_has_an_outline_a_line(example):
         assert iou(read, mask) > 0.95 if mask is polygon else (read == mask).all()
     assert "left out: 1 crowds" in printed
     assert "left out: 1 empty" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo", "coco-rle"])
+def test_supervision_reads_the_same_masks(example, name):
+    import supervision as sv
+
+    images = example.folder / "images"
+    (images / "a").mkdir(parents=True)
+    example.content["images"] = example.content["images"][1:]  # it does not look into folders
+    example.content["annotations"] = [example.content["annotations"][1]]
+    for image in example.content["images"]:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(images / image["file_name"])
+    output, _ = example.export(name, path=example.write(example.content))
+    if name == "yolo":
+        paths = [str(path) for path in (images, output / "labels", output / "data.yaml")]
+        dataset = sv.DetectionDataset.from_yolo(*paths, force_masks=True)
+    else:
+        dataset = sv.DetectionDataset.from_coco(str(images), str(output), force_masks=True)
+    found = {Path(path).name: detections for path, _, detections in dataset}
+    assert dataset.classes == ["cat", "dog"]
+    assert len(found["nine.jpg"]) == 0
+    (mask,) = found["two.png"].mask
+    assert [dataset.classes[number] for number in found["two.png"].class_id] == ["dog"]
+    if name == "yolo":  # it rounds coordinates, and fills outlines with OpenCV
+        assert not (PIECES & ~mask)[:20].any()
+        assert iou(mask, PIECES) > 0.6
+    else:
+        np.testing.assert_array_equal(mask, PIECES)
 
 
 def test_label_studio_tasks_have_predictions(example):
