@@ -39,22 +39,22 @@ class NoWeightsError(DataError):
     """Weights of ViTs are neither given nor cached, and cannot be downloaded.
 
     Attributes:
-        missing: names of the backbones.
-        folder: where their weights are looked for, as ``NAME.safetensors``.
+        missing: names of the backbones -> of their files in the folder.
+        folder: where their weights are looked for.
         reason: why they cannot be downloaded.
         instead: names of backbones without weights that the method can use.
     """
 
     def __init__(
         self,
-        missing: Sequence[str],
+        missing: Mapping[str, str],
         folder: Path,
         reason: str,
         instead: Sequence[str],
         message: str = "",
     ) -> None:
         super().__init__(message)
-        self.missing, self.instead = list(missing), list(instead)
+        self.missing, self.instead = dict(missing), list(instead)
         self.folder, self.reason = folder, reason
 
     def spelled(self, *, give: str, fetch: str, instead: str) -> "NoWeightsError":
@@ -149,7 +149,14 @@ def discover_with(
 
     A uniform image has no objects. Backbones for which the eigensolver fails are left out; if all
     fail, there are no masks.
+
+    Raises:
+        ConfigError: ``tau`` is given for a method without a graph.
     """
+    if tau is not None and not any(need.has_graph for need in method.needs().values()):
+        raise ConfigError(
+            f"{tau}: {method.name} has no graph of patches, and so no tau", parameter="tau"
+        )
     rgb = image.convert("RGB")
     if is_uniform(rgb):
         logger.info("the image is uniform, so it has no objects")
@@ -248,10 +255,11 @@ def _fetched(specs: Sequence[BackboneSpec], instead: Sequence[str]) -> dict[str,
         try:
             fetch_backbone(spec, paths[spec.name])
         except FetchWeightsError as error:
-            missing = [one.name for one in lacking[position:]]
+            missing = {one.name: paths[one.name].name for one in lacking[position:]}
             raise NoWeightsError(missing, _cache(), error.reason, instead).spelled(
                 give=f"weights={{{spec.name!r}: PATH, ...}}",
-                fetch=f"cuvler weights, for each of {', '.join(missing)}",
+                fetch=f"cuvler weights, for each of {', '.join(missing)}, as "
+                f"{', '.join(missing.values())}",
                 instead=f"backbones={list(instead)}",
             ) from error
     return {name: str(path) for name, path in paths.items()}

@@ -1,6 +1,7 @@
 """``cuvler discover``: find the objects in single images."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def command(
             definitions=parse_definitions(definitions),
         )
     except NoWeightsError as error:
-        raise in_options(error) from error
+        raise in_options(error, definitions) from error
     for file, image in pictures:
         found = discover_with(image, chosen, loaded, tau=tau)
         # Scores that are all the same say nothing, and hide a part of the picture.
@@ -77,12 +78,21 @@ def command(
     pictures.require_all()
 
 
-def in_options(error: NoWeightsError) -> NoWeightsError:
-    """Return the error with the ways out as options and commands to paste."""
-    fetch = "cuvler weights --backbone $name --output $name.safetensors"
+def in_options(error: NoWeightsError, definitions: str) -> NoWeightsError:
+    """Return the error with the ways out as options and commands to paste.
+
+    Args:
+        error: of the command.
+        definitions: the backbones' definitions that the command was given.
+    """
+    has_own = definitions != options.NO_DEFINITIONS
+    given = f" --definitions {shlex.quote(definitions)}" if has_own else ""
     return error.spelled(
         give=" ".join(f"--weights {name}=FILE" for name in error.missing),
-        fetch=f"for name in {' '.join(error.missing)}; do {fetch}; done",
+        fetch="\n    ".join(
+            f"cuvler weights --backbone {name}{given} --output {file}"
+            for name, file in error.missing.items()
+        ),
         instead=" ".join(f"--backbone {name}" for name in error.instead),
     )
 

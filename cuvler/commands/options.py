@@ -122,13 +122,16 @@ class ConfigFilesCommand(click.Command):
 # Models.
 
 
+NO_DEFINITIONS = "{}"
+
+
 def definitions() -> Decorator:
     """User-defined ViT backbones."""
     text = (
         "Settings by backbone as JSON, name -> timm, feature, size, layer, tau, eps: those that "
         "differ from a known backbone's, or a further ViT of timm."
     )
-    return click.option("--definitions", default="{}", help=text)
+    return click.option("--definitions", default=NO_DEFINITIONS, help=text)
 
 
 def detector(help: str = "A detector's folder, or a file with its weights.") -> Decorator:

@@ -17,7 +17,7 @@ from cuvler.extras import require_extra
 from cuvler.files import atomic_path
 from cuvler.progress import Progress
 from cuvler.pseudo_masks.methods import method_names
-from cuvler.report.formats import percent
+from cuvler.report.formats import counted, percent
 
 if TYPE_CHECKING:
     from cuvler.tuning import Line
@@ -94,7 +94,7 @@ def command(
     The settings are all combinations of the options; of a method's own settings, those it has.
     """
     require_extra("report")
-    from cuvler.tuning import Results, Truth, settings_grid, try_settings
+    from cuvler.tuning import Results, Truth, best_of, settings_grid, try_settings
     from cuvler.tuning.page import draw_sheet_of, draw_trials, make_page, make_section
 
     defined = parse_definitions(definitions)
@@ -112,7 +112,7 @@ def command(
     try:
         loaded = load_backbones(specs, weights=dict(weights), device=device, instead=_INSTEAD)
     except NoWeightsError as error:
-        raise in_options(error) from error
+        raise in_options(error, definitions) from error
     results, sections = Results(rows, truth), []
     count = sum(len(row.settings) for row in rows)
     with Progress(count * len(pictures.files), unit="setting") as progress:
@@ -127,11 +127,13 @@ def command(
             with pictures.writing():
                 write_png(draw_sheet_of(drawn), output / f"{file.stem}.tune.png")
     if sections:
+        lines = results.lines()
         with atomic_path(output / "tune.html") as temporary:
-            temporary.write_text(make_page(sections, results), encoding="utf-8")
-        click.echo(f"{output / 'tune.html'}: {count} settings tried on {len(sections)} images")
+            temporary.write_text(make_page(sections, lines), encoding="utf-8")
+        tried, shown = counted(count, "setting"), counted(len(sections), "image")
+        click.echo(f"{output / 'tune.html'}: {tried} tried on {shown}")
         if truth:
-            _print_best(results.best(), output / "tuned.yaml")
+            _print_best(best_of(lines), output / "tuned.yaml")
     pictures.require_all()
 
 

@@ -21,11 +21,7 @@ logger = logging.getLogger(__name__)
 def command(backbone: str, definitions: str, sha256: str | None, output: Path) -> None:
     """Fetch a backbone's weights and write their sha256 to OUTPUT.sha256."""
     from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
-    from cuvler.eigenvectors.weights import (
-        fetch_backbone,
-        fetch_dino_resnet50,
-        license_of,
-    )
+    from cuvler.eigenvectors.weights import fetch_backbone, fetch_dino_resnet50
 
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output}: weights are written as .safetensors")
@@ -34,5 +30,4 @@ def command(backbone: str, definitions: str, sha256: str | None, output: Path) -
     else:
         spec = backbone_spec(backbone, parse_definitions(definitions))
         digest = fetch_backbone(spec, output, sha256=sha256)
-        logger.info("licence of the weights: %s (docs/backbones.md)", license_of(spec))
     logger.info("%s: sha256 %s", output, digest)

@@ -151,10 +151,11 @@ def backbone_spec(name: str, definitions: _Values | None = None) -> BackboneSpec
             ``size``. The patch size is read from timm.
 
     Raises:
-        ConfigError: the name is unknown, or its definition is incomplete or invalid.
+        ConfigError: the name is unknown, or a definition is incomplete or invalid.
     """
     defined = _parsed(definitions or {})
-    if mistakes := definition_mistakes(name, defined):
+    names = dict.fromkeys([name, *defined])
+    if mistakes := [wrong for one in names for wrong in definition_mistakes(one, defined)]:
         raise ConfigError("; ".join(mistakes))
     base, own = BACKBONES.get(name), defined.get(name, BackboneDefinition())
     values = {} if base is None else asdict(base)

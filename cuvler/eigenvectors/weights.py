@@ -3,6 +3,7 @@
 torch and timm take seconds to import; what fails without a network fails before that.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from cuvler.files import StrPath, atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 _HUB_FILE = "model.safetensors"
 _DINO_RESNET50 = (
@@ -37,7 +40,7 @@ class FetchWeightsError(DataError):
 
 
 def fetch_backbone(spec: BackboneSpec, destination: StrPath, *, sha256: str | None = None) -> str:
-    """Download timm's published weights of a ViT from the Hugging Face hub.
+    """Download timm's published weights of a ViT from the Hugging Face hub; log their licence.
 
     Args:
         spec: the backbone.
@@ -64,9 +67,10 @@ def fetch_backbone(spec: BackboneSpec, destination: StrPath, *, sha256: str | No
 
         shutil.copyfile(fetch_from_hub(repository, _HUB_FILE), path)
 
-    return _fetch(
-        fetch, f"{_HUB_FILE} of {repository} on the Hugging Face hub", destination, sha256
-    )
+    source = f"{_HUB_FILE} of {repository} on the Hugging Face hub"
+    digest = _fetch(fetch, source, destination, sha256)
+    logger.info("licence of the weights: %s (docs/backbones.md)", license_of(spec))
+    return digest
 
 
 def _hub_repository(timm_name: str) -> str:

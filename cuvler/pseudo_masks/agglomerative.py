@@ -49,7 +49,7 @@ def find_regions(tree: NDArray[np.floating], thresholds: Sequence[float]) -> Ite
         numbers = numbers.reshape(regions.shape)
         sizes = np.bincount(numbers.ravel())
         for number, box in enumerate(scipy.ndimage.find_objects(numbers + 1)):
-            # Regions of a name grow from grain to grain, so that the size tells them apart.
+            # A name can be that of smaller regions in other grains; the size distinguishes them.
             region = names[number], sizes[number]
             if is_noise(box) or region in known:
                 continue

@@ -206,7 +206,12 @@ def _choose(method: type[Method], backbones: Sequence[str]) -> dict[str, Any]:
 
 
 def _mistakes(error: ValidationError, method: type[Method], where: str) -> Iterable[str]:
-    for mistake in error.errors():
+    found = error.errors()
+    wrong_items = {mistake["loc"][:-1] for mistake in found}
+    for mistake in found:
+        # Items that are not valid are not counted: the list itself may be long enough.
+        if mistake["type"] == "too_short" and mistake["loc"] in wrong_items:
+            continue
         key = ".".join([where, *map(str, mistake["loc"])])
         if mistake["type"] == "extra_forbidden":
             yield f"{key}: no such setting; known: {', '.join(method.model_fields)}"

@@ -87,7 +87,7 @@ def settings_grid(
             By default its ``variants``.
 
     Raises:
-        ConfigError: a method is unknown, or a value is not allowed.
+        ConfigError: a method is unknown, a value is not allowed, or no method takes it.
     """
     _require_known(methods, values or {})
     found: dict[tuple[str, str], Row] = {}
@@ -100,6 +100,8 @@ def settings_grid(
             for label, method in zip(_labels(variants), variants, strict=True):
                 row = Row(label, tuple(_with_taus(method, group, taus)))
                 found.setdefault((row.backbones, row.label), row)
+    if taus and not any(row.settings[0].has_graph for row in found.values()):
+        raise ConfigError(f"none of the methods {', '.join(methods)} has a tau", parameter="tau")
     return list(found.values())
 
 

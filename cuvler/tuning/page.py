@@ -11,10 +11,10 @@ from PIL import Image
 
 from cuvler.drawing import draw_masks, draw_rows
 from cuvler.report.cards import Panel, make_panel
-from cuvler.report.formats import percent
+from cuvler.report.formats import counted, percent
 from cuvler.report.templates import render
 from cuvler.tuning.grid import Row, Setting
-from cuvler.tuning.results import Results
+from cuvler.tuning.results import Line, best_of
 from cuvler.tuning.snippet import config_snippet
 from cuvler.tuning.trials import ImageTrials, Trial
 from cuvler.tuning.truth import Score
@@ -87,7 +87,7 @@ def draw_trials(
     first: list[_Picture] = [("image", f"{image.width} x {image.height} pixels", small)]
     if objects is not None:
         drawn = draw_masks(small, [_resized(mask, small) for mask in objects])
-        first.append(("ground truth", _count(len(objects), "object"), drawn))
+        first.append(("ground truth", counted(len(objects), "object"), drawn))
     drawn_rows = [
         (row, [_picture(small, s, found.trials[s], scores.get(s)) for s in row.settings])
         for row in rows
@@ -105,7 +105,7 @@ def _note(found: ImageTrials) -> str:
 def _picture(small: Image.Image, setting: Setting, trial: Trial, score: Score | None) -> _Picture:
     masks = [_resized(mask.mask, small) for mask in trial.masks]
     scores = [mask.score for mask in trial.masks] if setting.method.scored else None
-    note = f"{_count(len(masks), 'mask')}, {trial.seconds:.2f} s"
+    note = f"{counted(len(masks), 'mask')}, {trial.seconds:.2f} s"
     if score is not None:
         note += f", AP {percent(score.ap)}"
     return setting.tau_label, note, draw_masks(small, masks, scores)
@@ -141,28 +141,28 @@ def _panels(name: str, row: str, pictures: Sequence[_Picture]) -> list[Panel]:
     ]
 
 
-def make_page(sections: Sequence[Section], results: Results) -> str:
+def make_page(sections: Sequence[Section], lines: Sequence[Line]) -> str:
     """Return a self-contained HTML page.
 
     Args:
         sections: of the images.
-        results: of all images.
+        lines: the averages of all settings, with ground truth the best first.
     """
     folder = resources.files("cuvler.report")
     css, js = (
         Markup(folder.joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 (a file of ours)
         for name in ("page.css", "page.js")
     )
-    lines, best = results.lines(), results.best()
+    best, scored = best_of(lines), lines[0].score is not None
     names = [section.name for section in sections]
     return render(
         "cuvler.tuning",
-        title=names[0] if len(names) == 1 else f"{len(names)} images",
+        title=names[0] if len(names) == 1 else counted(len(names), "image"),
         sections=sections,
-        lines=lines if len(names) > 1 or results.truth else [],
-        count=sum(len(row.settings) for row in results.rows),
-        scored=results.truth is not None,
-        several=len({row.backbones for row in results.rows}) > 1,
+        lines=lines if len(names) > 1 or scored else [],
+        tried=counted(len(lines), "setting"),
+        scored=scored,
+        several=len({line.row.backbones for line in lines}) > 1,
         best=best and best.setting,
         best_line=best,
         snippet=config_snippet,
@@ -174,7 +174,3 @@ def make_page(sections: Sequence[Section], results: Results) -> str:
 def _resized(mask: NDArray[np.bool_], picture: Image.Image) -> NDArray[np.bool_]:
     small = Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST)
     return np.asarray(small, dtype=np.bool_)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

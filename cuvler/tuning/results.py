@@ -74,10 +74,11 @@ class Results:
         # Of equal scores, the fewer masks and the shorter time.
         return sorted(lines, key=lambda line: (_descending(line.score), line.masks))
 
-    def best(self) -> Line | None:
-        """Return the best setting; None without ground truth, or if none finds any object."""
-        first = self.lines()[0]
-        return first if first.score and first.score.ap else None
+
+def best_of(lines: Sequence[Line]) -> Line | None:
+    """Return the first line; None without ground truth, or if no setting finds any object."""
+    first = lines[0]
+    return first if first.score and first.score.ap else None
 
 
 def _descending(score: Score | None) -> tuple[float, float]:

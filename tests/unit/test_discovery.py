@@ -2,10 +2,12 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ from PIL import Image, ImageDraw
 import cuvler
 from cuvler import masks
 from cuvler.cli import cuvler as cli
+from cuvler.commands.discover import in_options
+from cuvler.commands.weights import command as weights_command
 from cuvler.discovery import NoWeightsError
+from cuvler.eigenvectors.backbones import backbone_spec, parse_definitions
 from cuvler.errors import ConfigError
 from cuvler.images import open_image
 
@@ -115,7 +120,26 @@ def test_only_the_weights_that_are_not_here_are_missing(offline, disc, tmp_path)
         cuvler.discover(
             disc[0], backbones=["dino_s8", "dino_b16", "dino_s16"], weights={"dino_s8": "w.pth"}
         )
-    assert (error.value.missing, error.value.folder) == (["dino_s16"], folder)
+    assert error.value.missing == {"dino_s16": "dino_s16.safetensors"}
+    assert error.value.folder == folder
+
+
+def test_the_weights_of_a_users_own_backbone_are_fetched_with_its_definition(offline, disc):
+    defined = {"mine": {"timm": "deit_tiny_patch16_224", "feature": "key", "size": 64}}
+    with pytest.raises(NoWeightsError) as error:
+        cuvler.discover(disc[0], backbones=["mine"], definitions=defined)
+    command = str(in_options(error.value, json.dumps(defined)))
+    (fetch,) = re.findall("cuvler (weights .*)", command)
+    with weights_command.make_context("weights", shlex.split(fetch)[1:]) as context:
+        given = context.params
+    assert backbone_spec(given["backbone"], parse_definitions(given["definitions"]))
+    # Where it is looked for.
+    assert given["output"] == Path("deit_tiny_patch16_224.safetensors")
+
+
+def test_a_method_without_a_graph_has_no_tau(disc):
+    with pytest.raises(ConfigError, match=r"0\.4: agglomerative has no graph"):
+        cuvler.discover(disc[0], method="agglomerative", backbones=["pixels_p14"], tau=0.4)
 
 
 def discover_alone(tmp_path, hub):
@@ -144,7 +168,7 @@ def test_without_a_network_the_command_says_so_soon(tmp_path):
     assert "no answer within 1 s" in message
     for name in ("dino_s16", "dino_b8"):
         assert f"--weights {name}=FILE" in message
-    assert "cuvler weights --backbone $name --output $name.safetensors" in message
+        assert f"cuvler weights --backbone {name} --output {name}.safetensors" in message
     assert str(tmp_path / "cuvler/weights") in message
     assert "--backbone pixels_p16 --backbone pixels_p14 --backbone pixels_p8" in message
 

@@ -106,6 +106,11 @@ def test_a_wrong_change_of_the_table_is_refused(name, definition, message):
         backbone_spec(name, {name: definition})
 
 
+def test_a_definition_of_another_backbone_is_checked_too():
+    with pytest.raises(ConfigError, match=r"'pixels_p61': timm, feature, size missing"):
+        backbone_spec("pixels_p16", {"pixels_p61": {"tau": 0.2}})
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"tiny": 1}'])
 def test_definitions_that_define_nothing_are_refused(text):
     with pytest.raises(ConfigError, match="defin"):

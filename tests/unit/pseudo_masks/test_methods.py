@@ -346,6 +346,13 @@ def test_settings_that_the_published_methods_lack_are_recorded_where_they_are_se
     assert VoteCut().info() == {"ks": [2, 3], "tau_m": 0.2, "crf": "fast"}
 
 
+@pytest.mark.parametrize("thresholds", [(), (1.0,), (0.2, 0.2), (0.5, "a")])
+def test_wrong_thresholds_are_named_once(thresholds):
+    with pytest.raises(ConfigError, match=r"agglomerative\.thresholds.* is not allowed") as error:
+        make_method("agglomerative", {"thresholds": thresholds})
+    assert str(error.value).count("is not allowed") == 1
+
+
 def test_agglomerative_goes_through_the_commands(photos, tmp_path):
     root, truth = photos
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"

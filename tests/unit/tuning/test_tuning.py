@@ -222,6 +222,7 @@ def test_without_ground_truth_there_is_no_best(scenes, tmp_path):
     [
         (("--backbone", "pixels_16"), "did you mean pixels_p16"),
         (("--backbone", "pixels_p16", "--ks", 2, "--method", "maskcut"), "has the setting 'ks'"),
+        (("--backbone", "pixels_p16", "--tau", 0.2, "--method", "agglomerative"), "has a tau"),
         (("--backbone", "pixels_p16", "--weights", "dino_b8={}"), "'dino_b8' are given, but"),
     ],
 )
