@@ -51,6 +51,8 @@ def _check(entry: Dataset) -> Presence:
         made = entry.ground_truth is not None and entry.ground_truth.exists()
     elif entry.ground_truth:
         wanted.append(entry.ground_truth)
+    if entry.predictions:
+        wanted.append(entry.predictions)
     return Presence(entry, [path for path in wanted if not _exists(path)], made)
 
 

@@ -158,7 +158,8 @@ def _trained(settings: Settings) -> Iterator[tuple[str, Sequence[object], str]]:
     """Yield the detector configs that the target `all` trains, with section and overrides."""
     for name in settings.recipe_names:
         recipe = settings.recipes[name]
-        yield "detector", settings.detector.opts, recipe.detector_config
+        if settings.first_round(name) == 0:
+            yield "detector", settings.detector.opts, recipe.detector_config
         if recipe.self_training.rounds:
             yield "detector", settings.detector.opts, recipe.self_training.detector_config
     if settings.fine_tuning.evaluate:

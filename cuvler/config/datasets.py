@@ -50,6 +50,9 @@ class DatasetEntry(Section):
     else as the detector config says."""
     max_detections: Count | None = None
     """Detections of each image that are scored (COCO's maxDets), the best first; by default 100."""
+    predictions: PathText | None = None
+    """COCO results of a detector trained elsewhere, with the ids of this dataset's images.
+    Self-training on this dataset starts from them, and round 0 is not trained."""
     source: str = ""
     """Where to get the dataset."""
 
@@ -96,6 +99,7 @@ class Dataset:
         masks: whether masks are scored, and not only boxes.
         detections_per_image: how many are predicted; None leaves it to the detector.
         max_detections: how many of them are scored; None leaves it at COCO's 100.
+        predictions: COCO results that self-training starts from, of a detector trained elsewhere.
         source: where to get it; may be empty.
     """
 
@@ -109,6 +113,7 @@ class Dataset:
     masks: bool
     detections_per_image: int | None
     max_detections: int | None
+    predictions: Path | None
     source: str
 
 
@@ -143,6 +148,7 @@ def resolve(name: str, entry: str | DatasetEntry, *, root: str, made: Path, shar
         # What is to be scored must have been predicted.
         detections_per_image=entry.detections_per_image or entry.max_detections,
         max_detections=entry.max_detections,
+        predictions=base / expand(entry.predictions) if entry.predictions else None,
         source=entry.source,
     )
 

@@ -102,6 +102,14 @@ class Settings(Section):
         """The dataset that a recipe's self-training rounds learn from."""
         return self.recipes[recipe].self_training.dataset or self.train
 
+    def first_round(self, recipe: str) -> int:
+        """The first round in which a recipe trains a detector.
+
+        It is 1 if self-training starts from predictions of a detector trained elsewhere.
+        """
+        given = self.dataset(self.self_training_dataset(recipe)).predictions is not None
+        return int(given and self.recipes[recipe].self_training.rounds > 0)
+
     def detector_config(self, detector: DetectorName) -> str:
         """The detector config that a detector is trained with."""
         if detector.percent is not None:

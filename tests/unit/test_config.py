@@ -177,6 +177,17 @@ def test_a_dataset_is_one_entry(config, monkeypatch, entry, images, ground_truth
     assert (resolved.ids, resolved.shards) == (ids, 4)
 
 
+@pytest.mark.parametrize(("rounds", "first"), [(2, 1), (0, 0)])
+def test_rounds_can_start_from_predictions_made_elsewhere(config, rounds, first):
+    config = change(config, "datasets/mine", {"images": "a", "predictions": "b.json"})
+    config = change(config, "datasets_root", "root")
+    assert check(config).first_round("cuvler") == 0  # its self-training is on another dataset
+    config = change(config, "recipes/cuvler/self_training/dataset", "mine")
+    settings = check(change(config, "recipes/cuvler/self_training/rounds", rounds))
+    assert settings.dataset("mine").predictions == Path("root/b.json")
+    assert settings.first_round("cuvler") == first
+
+
 def test_jobs_hold_the_gpus_that_the_config_gives_them(config):
     assert check(config).gpus_by_rule() == {
         "eigenvectors": 1,

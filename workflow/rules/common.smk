@@ -34,7 +34,9 @@ METHODS = list(dict.fromkeys(settings.recipes[recipe].method for recipe in setti
 DETECTORS = [
     DetectorName(recipe, round)
     for recipe in settings.recipe_names
-    for round in range(settings.recipes[recipe].self_training.rounds + 1)
+    for round in range(
+        settings.first_round(recipe), settings.recipes[recipe].self_training.rounds + 1
+    )
 ]
 
 # Each recipe's last detector is fine-tuned on each percentage of the labels.
@@ -339,9 +341,10 @@ def training_annotations(wildcards):
 
 
 def initial_weights(wildcards):
-    """Round 0 starts from the configured weights, later rounds from the previous detector."""
-    if previous := detector_of(wildcards).previous:
-        return layout.DETECTOR.of(detector=previous)
+    """The first round starts from the configured weights, others from the previous detector."""
+    detector = detector_of(wildcards)
+    if detector.round > settings.first_round(detector.recipe):
+        return layout.DETECTOR.of(detector=previous(wildcards))
     weights = settings.detector.weights
     return layout.WEIGHTS.of(backbone=weights) if weights == "dino_resnet50" else weights or []
 
@@ -363,8 +366,11 @@ def self_training_listing(wildcards):
 
 
 def self_training_predictions(wildcards):
-    target = training_dataset(wildcards).name
-    return layout.PREDICTIONS.of(detector=previous(wildcards), dataset=target)
+    """The previous detector's predictions, or in round 1 those of a detector trained elsewhere."""
+    target = training_dataset(wildcards)
+    if target.predictions and detector_of(wildcards).round == 1:
+        return target.predictions
+    return layout.PREDICTIONS.of(detector=previous(wildcards), dataset=target.name)
 
 
 def self_training_score_threshold(wildcards):
