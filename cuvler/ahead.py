@@ -16,8 +16,9 @@ def map_ahead(
 
     The items are iterated in the caller's thread, the function is called in one other thread;
     without ``ahead``, in the caller's too. At most ``ahead`` + 1 items and results are in memory.
-    Errors of both are raised in order. When the generator is closed, the thread ends with the call
-    that it is in.
+    An error of the function is raised in the turn of its item; one of the items at once, and the
+    results under way are lost. When the generator is closed, the thread ends with the call that it
+    is in.
     """
     if not ahead:
         yield from map(function, items)

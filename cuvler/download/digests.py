@@ -29,8 +29,18 @@ def record_sha256(path: StrPath, digest: str) -> None:
 
 
 def forget_sha256(path: StrPath) -> None:
-    """Delete ``path.sha256`` if it exists."""
-    _record(path).unlink(missing_ok=True)
+    """Delete ``path.sha256`` if it exists.
+
+    Raises:
+        DataError: the folder is not writable.
+    """
+    try:
+        _record(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{_record(path)}: cannot be deleted ({error.strerror}); make the folder writable, or "
+            "choose another, and run again"
+        ) from error
 
 
 def verified_sha256(path: StrPath) -> str:

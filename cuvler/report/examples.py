@@ -33,8 +33,9 @@ def best_and_worst(
     if ranked is None or files.truth is None:
         return None
     ids = np.unique(ranked.objects.image_ids)
+    sides = ranked.objects, ranked.detections
     measures = np.array(
-        [mean_best_iou(_drawn(ranked.objects, i), _drawn(ranked.detections, i)) for i in ids]
+        [mean_best_iou(*(_drawn(one, i, ranked.images[i].size) for one in sides)) for i in ids]
     )
     ranking = ids[np.lexsort((ids, -measures))].tolist()
     count = min(max(1, inputs.images // 2), len(ranking) // 2)
@@ -58,7 +59,7 @@ def best_and_worst(
     return ranked.detector, [card(i) for i in best], [card(i) for i in worst]
 
 
-def _drawn(records: CompactRecords, image_id: int, size: Size | None = None) -> list[Annotation]:
+def _drawn(records: CompactRecords, image_id: int, size: Size | None) -> list[Annotation]:
     """Return the records of an image to draw, with the image's size if it is known."""
     found = best(records.annotations(records.rows_of([image_id])))
     return [record._replace(size=size or record.size) for record in found]

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from cuvler.coco import write_annotations
 from cuvler.coco.stream import stream_file
 from cuvler.detector.checkpoints import save_state
+from cuvler.download.digests import forget_sha256, record_sha256
 from cuvler.eigenvectors.store import ShardEigenvectors, write_eigenvectors
 from cuvler.errors import DataError
 from cuvler.files import atomic_path, full_disk_named, read_json, write_json
@@ -128,6 +129,14 @@ def test_a_read_only_folder_is_named(public_folder, as_plain_user, name):
     message = r"a\.json: cannot be written \(Permission denied: .*make the folder writable"
     with as_plain_user(), pytest.raises(DataError, match=message):
         write_json(public_folder / name, {})
+
+
+def test_a_digest_in_a_read_only_folder_is_named(public_folder, as_plain_user):
+    record_sha256(public_folder / "a", "0")
+    public_folder.chmod(0o555)
+    message = r"a\.sha256: cannot be deleted \(Permission denied\)"
+    with as_plain_user(), pytest.raises(DataError, match=message):
+        forget_sha256(public_folder / "a")
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):

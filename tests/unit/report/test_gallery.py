@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import io
+import json
 import shutil
 
 import numpy as np
@@ -211,6 +212,16 @@ def test_best_and_worst_of_the_last_detector(inputs):
     assert [card.file_name for card in worst] == ["9.png"]
     assert worst[0].note == "mean IoU 0.67"
     assert [panel.title for panel in best[0].panels] == ["image", "cuvler_round1", "ground truth"]
+
+
+def test_detections_of_boxes_alone_are_ranked(inputs, trial):
+    """By the box as a mask, where the ground truth has masks."""
+    *_, last = inputs.predictions.values()
+    found = json.loads(last.read_text())
+    boxes = trial.write("boxes.json", [{**one, "segmentation": None} for one in found])
+    alone = dataclasses.replace(inputs, predictions={("demo_val", "d"): boxes})
+    _, best, worst = best_and_worst(alone, "demo_val")
+    assert [best[0].note, worst[0].note] == ["mean IoU 1.00", "mean IoU 0.67"]
 
 
 def test_mean_iou_counts_objects_that_were_missed(trial):
