@@ -58,6 +58,7 @@ def test_it_is_part_of_all_where_it_is_configured(workplace):
         "fine_tuning_predictions": 1,
         "fine_tuning_evaluation": 1,
         "fine_tuning_metrics": 1,
+        "fine_tuning_model_card": 1,
     }
 
 
