@@ -279,7 +279,10 @@ def _layers(spec: BackboneSpec) -> tuple[int, int]:
     from cuvler.eigenvectors.timm_models import find_timm_model
 
     model = find_timm_model(spec.timm)
-    return model.index(spec.layer) + 1, model.channels
+    try:
+        return model.index(spec.layer) + 1, model.channels
+    except ConfigError as error:
+        raise ConfigError(f"backbone {spec.name!r}: {error}") from error
 
 
 def _teraflop(spec: BackboneSpec) -> float:

@@ -107,16 +107,18 @@ def _machines(settings: Settings) -> str:
 
 def _backbones(settings: Settings, jobs: Iterable[tuple[str, Path]]) -> Iterator[str]:
     """Give a line for each backbone in the plan, with what its eigenvectors will be made with."""
-    planned = [
-        EIGENVECTORS.names(path)["backbone"] for rule, path in jobs if rule == "eigenvectors"
-    ]
-    if planned:
+    has_graph: dict[str, bool] = {}
+    for names in (EIGENVECTORS.names(path) for rule, path in jobs if rule == "eigenvectors"):
+        name = names["backbone"]
+        need = settings.pseudo_masks.method(names["method"]).needs()[name]
+        has_graph[name] = has_graph.get(name, False) or need.has_graph
+    if has_graph:
         yield "backbones:"
-    for name in dict.fromkeys(planned):
+    for name in has_graph:
         spec = backbone_spec(name, settings.eigenvectors.definitions)
-        graph = settings.eigenvectors.graph(name)
-        values = ", ".join(f"{key} {value:g}" for key, value in graph.items())
-        yield f"  {name:<24} {spec.feature} at {spec.size} pixels, {values}"
+        graph = settings.eigenvectors.graph(name) if has_graph[name] else {}
+        values = "".join(f", {key} {value:g}" for key, value in graph.items())
+        yield f"  {name:<24} {spec.feature} at {spec.size} pixels{values}"
 
 
 def _require_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

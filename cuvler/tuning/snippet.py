@@ -16,7 +16,8 @@ def config_snippet(setting: Setting) -> str:
     """Return the part of a config that makes masks with a setting, as YAML.
 
     It has all settings of the method itself, also those at their defaults, because a config into
-    which it is pasted may have others.
+    which it is pasted may have others. A comment says which key chooses the method: the recipe is
+    the user's.
     """
     method = setting.method
     own = method.model_dump(mode="json", exclude=set(SHARED_SETTINGS))
@@ -26,7 +27,8 @@ def config_snippet(setting: Setting) -> str:
     if any(definitions.values()):
         used = {name: definition for name, definition in definitions.items() if definition}
         config = {"eigenvectors": {"definitions": used}} | config
-    return yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100)
+    comment = f"# with recipes: {{cuvler: {{method: {method.name}}}}}\n"
+    return comment + yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100)
 
 
 def _definition(spec: BackboneSpec, tau: float | None) -> dict[str, Any]:

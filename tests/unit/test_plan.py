@@ -179,6 +179,18 @@ def test_the_settings_of_each_backbone_are_shown(clone):
     assert re.search(r"dino_s8 +key at 320 pixels, tau 0\.2, eps 0\.001\n", output)
 
 
+def test_a_method_without_a_graph_has_no_tau(clone, monkeypatch):
+    planned = jobs(("dino_b8",), "agglomerative")
+    monkeypatch.setattr(plan_command, "summary", lambda _: summary_of(planned))
+    assert re.search(r"dino_b8 +key at 480 pixels\n", run().output)
+
+
+def test_a_layer_that_is_not_there_is_named_with_its_backbone():
+    definitions = {"dino_s8": {"layer": 99}}
+    with pytest.raises(ConfigError, match="'dino_s8': layer 99"):
+        rows(settings(eigenvectors={"definitions": definitions}), jobs())
+
+
 def test_several_nodes_take_the_same_gpu_hours(clone):
     (clone / "two.yaml").write_text("detector: {nodes: 2}\n")
     output = run("--configfile", "two.yaml").output

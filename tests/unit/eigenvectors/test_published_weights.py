@@ -102,7 +102,7 @@ def test_dinov2s_files(tmp_path, registers):
     kind = "reg4_dinov2" if registers else "dinov2"
     found = loaded(tmp_path / "w.pth", state, f"vit_small_patch14_{kind}.lvd142m", size=56)
     assert torch.equal(found["blocks.1.ls2.gamma"], state["blocks.1.ls2.gamma"])
-    if registers:  # whose class token has a position, of which timm's model knows nothing
+    if registers:  # timm's model has no position of the class token
         assert torch.equal(found["reg_token"], state["register_tokens"])
         position = state["pos_embed"][:, :1]
         assert torch.equal(found["cls_token"], state["cls_token"] + position)

@@ -97,6 +97,7 @@ class TestGrid:
 
 
 class TestTrials:
+    @pytest.mark.slow
     def test_features_are_extracted_once_and_snippets_make_the_same_masks(
         self, scenes, tmp_path, monkeypatch
     ):
@@ -173,6 +174,10 @@ def test_a_snippet_is_a_config_that_makes_the_same_masks(tmp_path):
     rows = settings_grid(method_names(), [P16, P14], sizes=(480, 320), taus=(0.25,))
     for setting in settings_of(rows)[::2]:
         (tmp_path / "tuned.yaml").write_text(config_snippet(setting))
+        comment = config_snippet(setting).partition("\n")[0].removeprefix("# with ")
+        (tmp_path / "recipe.yaml").write_text(comment)
+        recipes = read([tmp_path / "recipe.yaml"]).recipes
+        assert recipes["cuvler"].method == setting.method.name
         config = read([tmp_path / "tuned.yaml"])
         assert config.pseudo_masks.method(setting.method.name) == setting.method
         for spec in setting.specs:
