@@ -114,7 +114,8 @@ def discover(
         weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
         tau: cosine similarity of features above which patches are similar, of all backbones; by
-            default each one's own, else 0.15. ``agglomerative`` has ``thresholds`` instead.
+            default each one's own, else 0.15. Not allowed for a method without a graph of patches:
+            ``agglomerative`` has ``thresholds`` instead.
         definitions: settings by backbone, and further ViTs of timm; see
             :func:`cuvler.eigenvectors.backbones.backbone_spec`.
         **settings: settings of the method: ``ks``, ``tau_m``, ``max_masks`` and ``crf`` of

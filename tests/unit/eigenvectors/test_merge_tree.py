@@ -48,6 +48,7 @@ def cosine(one, other):
     return np.float32(one @ other) / norm if norm > 0 else np.float32(0)
 
 
+@pytest.mark.slow
 @given(grid=GRIDS, data=st.data())
 def test_the_tree_is_that_of_the_plain_rule(grid, data):
     # Sums of unit vectors along the axes are exact, and many pairs are equally similar.

@@ -194,6 +194,7 @@ def test_where_all_is_background_nothing_is_cut():
     assert pairs.status == ["ok"]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 4), st.floats(0.01, 0.5), st.integers(0, 10**6), st.integers(1, 4))
 def test_the_rule_only_leaves_out_later_cuts(count, noise, seed, n):

@@ -316,6 +316,7 @@ def test_the_registry_is_light():
     assert result.stdout.split("\n")[:2] == ["set()", "set()"], result.stderr
 
 
+@pytest.mark.slow
 def test_eigenvectors_of_another_backbone_or_problem_are_refused(photos, tmp_path):
     root, _ = photos
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
@@ -353,6 +354,7 @@ def test_wrong_thresholds_are_named_once(thresholds):
     assert str(error.value).count("is not allowed") == 1
 
 
+@pytest.mark.slow
 def test_agglomerative_goes_through_the_commands(photos, tmp_path):
     root, truth = photos
     listing, store = tmp_path / "listing.parquet", tmp_path / "0.zarr.zip"
