@@ -34,12 +34,12 @@ IMAGES = {
 
 
 # Bytes of a mask's record with its run-length encoding; masks and predictions per image; bytes of
-# an image's record and of a detector.
+# an image's record and of a detector, which is stored as .pth and as .safetensors.
 _MASK_BYTES = 600
 _MASKS = 5
 _PREDICTIONS = 100
 _IMAGE_BYTES = 130
-_DETECTOR_BYTES = 310_000_000
+_DETECTOR_BYTES = 2 * 310_000_000
 # Layers and channels of the table's ViTs, by the size in timm's names.
 _VITS = {"small": (12, 384), "base": (12, 768), "large": (24, 1024)}
 
