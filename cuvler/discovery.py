@@ -109,8 +109,9 @@ def discover(
         method: ``votecut``, ``maskcut`` (which uses one backbone), ``agglomerative`` or a method of
             another package.
         backbones: names from the table of backbones; by default the method's own, the six ViTs
-            of CuVLER or the one of CutLER. ``pixels_p16``, ``pixels_p14`` and ``pixels_p8`` are
-            hand-made patch descriptors, which need no weights.
+            of CuVLER or the one of CutLER. ``pixels_p16``, ``pixels_p14``, ``pixels_p8``,
+            ``colours_p8`` and ``colours_p4`` are hand-made patch descriptors, which need no
+            weights.
         weights: weight files by backbone; others are downloaded once from timm's hub.
         device: ``cpu``, ``cuda``, or ``auto``: the GPU if there is one.
         tau: cosine similarity of features above which patches are similar, of all backbones; by
