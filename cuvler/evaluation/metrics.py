@@ -4,6 +4,7 @@ The tests check that the metrics equal pycocotools' to 1e-9.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def evaluate(
         96 ** 2, above) and AR1, AR10, AR100, in percent; ``None`` if the ground truth
         has no such objects. If ``max_detections`` is above 100, also AR at that number (LVIS:
         AR300). Unless class-agnostic, also the AP of each category, named like in detectron2:
-        ``AP-person``.
+        ``AP-person``; with the id where several have that name, ``AP-person (7)``.
 
     Raises:
         DataError: the files do not match or have invalid records; the message names the file
@@ -138,8 +139,10 @@ def _evaluate(
     if max_detections > 100:
         metrics[f"AR{max_detections}"] = _percent(recall[:, :, _ALL, best])
     if not class_agnostic:
-        for index, category in enumerate(truth.category_ids):
-            name = truth.category_names.get(category, category)
+        shared = Counter(truth.category_names.values())
+        for index, (category, name) in enumerate(sorted(truth.category_names.items())):
+            if shared[name] > 1:
+                name = f"{name} ({category})"
             metrics[f"AP-{name}"] = _percent(precision[:, :, index, _ALL, best])
     return metrics, _curves(precision[:, :, :, _ALL, best])
 

@@ -466,3 +466,15 @@ def test_metrics_refuses_other_files(tmp_path):
     arguments = ["--entry", f"a={tmp_path}/results.json", "--output", str(tmp_path / "m.json")]
     outcome = CliRunner().invoke(metrics_command, arguments)
     assert "results.json: not what `cuvler evaluation` writes" in str(outcome.exception)
+
+
+def test_categories_of_one_name_have_their_ids():
+    truth = {
+        "images": [{"id": 1, "width": 9, "height": 9}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}],
+        "categories": [{"id": 3, "name": "crane"}, {"id": 4, "name": "crane"}],
+    }
+    results = [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5], "score": 1}]
+    scores = evaluate(truth, results, class_agnostic=False)
+    assert scores["AP-crane (3)"] == pytest.approx(100)
+    assert scores["AP-crane (4)"] is None
