@@ -31,6 +31,7 @@ Scores = Mapping[str, Mapping[str, Any]]
 _KINDS = {"bbox": "box", "segm": "mask"}
 _METRICS = ("AP", "AP50", "AR100")
 _KEYS = {
+    "MODEL.BACKBONE.NAME": "backbone, as detectron2 names it",
     "SOLVER.MAX_ITER": "iterations",
     "SOLVER.IMS_PER_BATCH": "images per batch",
     "SOLVER.BASE_LR": "learning rate",
@@ -126,7 +127,7 @@ def _front_matter(name: str, scores: Scores, titles: Mapping[str, str]) -> str:
             dataset_name=titles[dataset],
             metric_type=metric,
             metric_name=f"{_KINDS[kind]} {metric}",
-            metric_value=value,
+            metric_value=round(value, 2),
         )
         for dataset, kinds in scores.items()
         for kind in _KINDS
@@ -150,12 +151,10 @@ def _body(name: str, cfg: CfgNode) -> list[str]:
         first = ", ".join(escape(one) for one in names[:5])
         found = f"objects of {len(names)} classes ({first}{', ...' if len(names) > 5 else ''})"
     kind = "Cascade Mask R-CNN" if "Cascade" in cfg.MODEL.ROI_HEADS.NAME else "Mask R-CNN"
-    depth = cfg.MODEL.RESNETS.DEPTH
     return [
         f"# {escape(name)}",
         "",
-        f"A {kind} with a ResNet-{depth}-FPN, trained with cuvler {__version__}: it finds and "
-        f"segments {found}.",
+        f"A {kind}, trained with cuvler {__version__}: it finds and segments {found}.",
         "",
     ]
 
