@@ -210,7 +210,8 @@ def load_detector(
     """
     path = Path(detector)
     if path.is_dir():
-        path = path / (MODEL if (path / MODEL).exists() else SAFE_MODEL)
+        safe = (path / SAFE_MODEL).exists() and not (path / MODEL).exists()
+        path = path / (SAFE_MODEL if safe else MODEL)
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; a detector's folder contains {MODEL} or {SAFE_MODEL}"
