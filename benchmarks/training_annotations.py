@@ -4,7 +4,7 @@
 
 The masks are those of benchmarks/annotations.py; all file names are of a few photographs' size. For
 each start, two processes train the demo's detector for one iteration on the CPU: with a small json,
-with the large one, and again with the large one, whose mapped file is there now. It needs about
+with the large one, and again with the large one, now with its mapped file. It needs about
 1 kB of disk per mask. Private memory is what only one process has; the mapped file is shared.
 """
 

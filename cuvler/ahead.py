@@ -26,7 +26,7 @@ def map_ahead(
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
     waiting: deque[Future[_R]] = deque()
     try:
-        # A thread whose start is interrupted is not waited for; items may have processes that die.
+        # A thread interrupted while it starts is not waited for; items may have processes that die.
         pool.submit(int).result()
         for item in items:
             waiting.append(pool.submit(function, item))

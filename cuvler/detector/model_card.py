@@ -240,6 +240,6 @@ def _licence_section(training: Mapping[str, Any]) -> list[str]:
     made_with = training.get("made_with") or {}
     for name in made_with.get("backbones", ()):
         if (spec := BACKBONES.get(name)) and spec.timm:
-            rows.append(f"- {name}, whose features the pseudo-masks come from: {license_of(spec)}")
+            rows.append(f"- {name}, of the features behind the pseudo-masks: {license_of(spec)}")
     text = "Add yours. Those of what it was made from, as far as they are known:"
     return ["## Licence", "", text, "", *rows, "- the images: see their source"]

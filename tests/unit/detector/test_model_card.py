@@ -123,7 +123,7 @@ def test_licences_of_what_it_was_made_from_are_listed(folder):
     assert "Not scored yet" in text
     licences = text.split("## Licence")[1]
     assert "dino_resnet50.safetensors: Apache-2.0" in licences
-    assert "- dino_s8, whose features the pseudo-masks come from: apache-2.0" in licences
+    assert "- dino_s8, of the features behind the pseudo-masks: apache-2.0" in licences
     assert "pixels_p16" not in licences
 
 
