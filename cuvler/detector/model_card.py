@@ -30,6 +30,14 @@ TRAINING = "training.json"
 Scores = Mapping[str, Mapping[str, Any]]
 _KINDS = {"bbox": "box", "segm": "mask"}
 _METRICS = ("AP", "AP50", "AR100")
+# What the card needs of ``training.json``.
+_TRAINING = {
+    "annotations": str,
+    "made_with": dict,
+    "num_images": int,
+    "num_instances": int,
+    "weights": str | None,
+}
 _KEYS = {
     "MODEL.BACKBONE.NAME": "backbone, as detectron2 names it",
     "SOLVER.MAX_ITER": "iterations",
@@ -96,7 +104,9 @@ def write_card(folder: StrPath, scores: Scores, titles: Mapping[str, str] | None
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder / 'config.yaml'}: no such file; `cuvler detector` writes it")
     training = read_json(folder / TRAINING)
-    if not isinstance(training, dict) or not {"annotations", "num_images"} <= training.keys():
+    if not isinstance(training, dict) or not all(
+        key in training and isinstance(training[key], type_) for key, type_ in _TRAINING.items()
+    ):
         raise DataError(f"{folder / TRAINING}: not what `cuvler detector` writes; train again")
     cfg = base_config()
     merge_file(cfg, folder / "config.yaml")
@@ -160,7 +170,7 @@ def _body(name: str, cfg: CfgNode) -> list[str]:
 
 
 def _training_section(training: Mapping[str, Any], cfg: CfgNode) -> list[str]:
-    made_with = training.get("made_with") or {}
+    made_with = training["made_with"]
     rows = [
         ["annotations", escape(training["annotations"])],
         ["images", f"{training['num_images']:,}"],
@@ -234,12 +244,13 @@ def _use_section() -> list[str]:
 
 def _licence_section(training: Mapping[str, Any]) -> list[str]:
     rows = []
-    if weights := training.get("weights"):
+    if weights := training["weights"]:
         known = "Apache-2.0 (DINO)" if Path(weights).stem == "dino_resnet50" else "see their source"
         rows.append(f"- initial weights, {escape(weights)}: {known}")
-    made_with = training.get("made_with") or {}
-    for name in made_with.get("backbones", ()):
-        if (spec := BACKBONES.get(name)) and spec.timm:
+    # Annotations from elsewhere may say anything of themselves.
+    backbones = training["made_with"].get("backbones")
+    for name in backbones if isinstance(backbones, list) else ():
+        if isinstance(name, str) and (spec := BACKBONES.get(name)) and spec.timm:
             rows.append(f"- {name}, of the features behind the pseudo-masks: {license_of(spec)}")
     text = "Add yours. Those of what it was made from, as far as they are known:"
     return ["## Licence", "", text, "", *rows, "- the images: see their source"]

@@ -141,6 +141,26 @@ def test_another_json_is_named(folder, content):
         write_card(folder, {})
 
 
+@pytest.mark.parametrize("key", TRAINING)
+def test_a_damaged_record_of_the_training_is_named(folder, key):
+    for damaged in (
+        TRAINING | {key: 0.5},
+        {name: TRAINING[name] for name in TRAINING if name != key},
+    ):
+        (folder / "training.json").write_text(json.dumps(damaged))
+        with pytest.raises(DataError, match=r"training\.json"):
+            write_card(folder, {})
+
+
+@pytest.mark.parametrize("backbones", [5, "dino_s8", [["dino_s8"], None]])
+def test_annotations_from_elsewhere_may_say_anything_of_themselves(folder, backbones):
+    training = TRAINING | {"made_with": {"backbones": backbones}}
+    (folder / "training.json").write_text(json.dumps(training))
+    assert (
+        "behind the pseudo-masks" not in write_card(folder, {}).read_text().split("## Licence")[1]
+    )
+
+
 def test_scores_of_a_training_are_read_from_its_events():
     latest = {"bbox/AP": (1.5, 9), "segm/AR100": (2.5, 9), "total_loss": (1.0, 9)}
     assert latest_scores(latest, "val") == {"val": {"bbox": {"AP": 1.5}, "segm": {"AR100": 2.5}}}
